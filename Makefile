@@ -1,0 +1,27 @@
+# One line each; everything else is in Python. `make demo` and `make test` set up what they need.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -m venv .venv && $(PIP) --require-hashes -r requirements.lock && $(PIP) --no-deps --no-build-isolation -e . && touch $@
+.venv/.dev: .venv/.ready requirements-dev.lock
+	@$(PIP) --require-hashes -r requirements-dev.lock && touch $@
+
+.PHONY: demo run test test-faults bench check generate
+demo: .venv/.ready ## a real task from submit to a pushed branch, then everything stops
+	@$(BIN)/errand demo
+run: .venv/.ready ## start the server on this machine
+	@$(BIN)/errand up
+test: .venv/.dev ## every test but the long fault runs
+	@$(BIN)/python -m pytest -m "not faults"
+test-faults: .venv/.dev ## kill every service, many times
+	@$(BIN)/python -m pytest -m faults --timeout=1800
+bench: .venv/.dev ## ours and the peers', side by side
+	@$(BIN)/python -m benchmarks
+bench-%: .venv/.dev
+	@$(BIN)/python -m benchmarks.$*
+check: .venv/.dev ## format, lint, types, generated files
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/basedpyright && $(BIN)/python -m protocol.generate --check
+generate: .venv/.dev ## the protocol page and the JSON Schema, from ROUTES
+	@$(BIN)/python -m protocol.generate

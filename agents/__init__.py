@@ -1,0 +1,1 @@
+"""The agent: one loop over four Protocols. Knows neither NATS nor Docker."""

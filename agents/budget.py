@@ -1,0 +1,77 @@
+"""What a turn may spend, checked before each call: a call's most is reserved, and what does not fit is not made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from agents.contract import ModelRequest
+from protocol.task import Budget, Usage
+
+SHORTEST_REPLY_TOKENS = 1024
+"""Below so many output tokens a call is not worth its input; the turn stops instead."""
+
+DEFAULT = Budget(money_usd=5.0, tokens=5_000_000, steps=500, wall_seconds=7200.0)
+"""For an installation that sets nothing."""
+
+
+class Spent(Struct, frozen=True, kw_only=True):
+    """What the turn has used so far, in all its attempts."""
+
+    usage: Usage = Usage()
+    steps: int = 0
+    wall_seconds: float = 0.0
+    """While an attempt ran; the time spent waiting for the user is not counted."""
+
+
+class BudgetReached(Exception):
+    """A limit is reached. The text names it, its number, what was spent and what to do."""
+
+
+def resolve(asked: Budget, defaults: Budget) -> Budget:
+    """Absent means the configured default, null unlimited, zero zero."""
+    chosen = {name: getattr(asked, name) for name in Budget.__struct_fields__}
+    for name, value in chosen.items():
+        if value is UNSET:
+            configured = getattr(defaults, name)
+            chosen[name] = getattr(DEFAULT, name) if configured is UNSET else configured
+    return Budget(**chosen)
+
+
+def check(budget: Budget, spent: Spent, reserve: Usage = Usage()) -> None:  # noqa: B008 - frozen
+    """Raise BudgetReached when one more step, which may cost `reserve`, does not fit. `budget` is resolved."""
+    money, tokens = spent.usage.cost_usd, spent.usage.tokens
+    _fits("money_usd", budget.money_usd, money, reserve.cost_usd, lambda n: f"${n:.4g}")
+    _fits("tokens", budget.tokens, tokens, reserve.tokens, lambda n: f"{n:,.0f} tokens")
+    _fits("steps", budget.steps, spent.steps, 1, lambda n: f"{n:,.0f} steps")
+    _fits("wall_seconds", budget.wall_seconds, spent.wall_seconds, 0, lambda n: f"{n:,.0f} s")
+
+
+def affordable(
+    budget: Budget, spent: Spent, request: ModelRequest, most: Callable[[ModelRequest], Usage]
+) -> tuple[ModelRequest, Usage]:
+    """The request, its `max_tokens` halved until it fits what is left, and the most it can cost. Raises BudgetReached."""
+    while True:
+        reserve = most(request)
+        try:
+            check(budget, spent, reserve)
+        except BudgetReached:
+            if request.max_tokens < 2 * SHORTEST_REPLY_TOKENS:
+                raise
+            request = msgspec.structs.replace(request, max_tokens=request.max_tokens // 2)
+        else:
+            return request, reserve
+
+
+def _fits(
+    name: str, limit: float | msgspec.UnsetType | None, spent: float, reserve: float, show: Callable[[float], str]
+) -> None:
+    if limit is None or limit is UNSET or (spent < limit and spent + reserve <= limit):
+        return
+    next_one = f" and the next call may take up to {show(reserve)}" if spent < limit else ""
+    raise BudgetReached(
+        f"The turn reached its limit of {show(limit)}: {show(spent)} spent{next_one}. "
+        f"Send a message to go on with a fresh budget, or submit with a larger `{name}`."
+    )

@@ -1,0 +1,1 @@
+"""The models. Nothing is imported here: the SDK takes 2 s and 80 MiB, and the scripted server must stay small."""

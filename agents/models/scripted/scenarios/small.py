@@ -1,0 +1,48 @@
+"""The scenarios of a few lines, for tests and benchmarks."""
+
+from __future__ import annotations
+
+import re
+
+from agents.models.scripted.script import Say, Script, bash, do, finish
+
+STEPS = 10
+SLOW_SECONDS = 5.0
+CHATTY_CHARS = 20_000
+
+
+def number_in(prompt: str, word: str, default: float) -> float:
+    """`steps=30` or `30 steps` in the prompt."""
+    found = re.search(rf"\b{word}\s*[=:]\s*([\d.]+)", prompt) or re.search(rf"([\d.]+)\s*{word}\b", prompt)
+    return float(found[1]) if found else default
+
+
+def noop(prompt: str) -> Script:
+    """Finishes at once."""
+    while True:
+        yield Say("Nothing to do.", (finish("There was nothing to do.", "Nothing"),))
+
+
+def steps(prompt: str) -> Script:
+    """`steps=N` quick commands, each of which leaves its number in `steps.txt`."""
+    count = int(number_in(prompt, "steps", STEPS))
+    for number in range(1, count + 1):
+        yield from do(f"Step {number}.", bash(f"echo {number} >> steps.txt; echo step {number}"))
+    while True:
+        yield Say("Done.", (finish(f"I made {count} steps.", f"Make {count} steps"),))
+
+
+def slow(prompt: str) -> Script:
+    """A command that waits: for the fifo of `fifo=<path>`, else `seconds=N`."""
+    fifo = re.search(r"\bfifo=(\S+)", prompt)
+    wait = f"cat {fifo[1]}" if fifo else f"sleep {number_in(prompt, 'seconds', SLOW_SECONDS):g}"
+    yield from do("I wait.", bash(f"echo waiting; {wait}; echo waited; date +%s > waited.txt"))
+    while True:
+        yield Say("Done.", (finish("I waited.", "Wait"),))
+
+
+def chatty(prompt: str) -> Script:
+    """A long text, `chars=N`."""
+    line = "This sentence is scripted, not Claude, and it is here to be long. "
+    while True:
+        yield Say(line * (1 + int(number_in(prompt, "chars", CHATTY_CHARS)) // len(line)))

@@ -1,0 +1,47 @@
+"""`ask_user`: a question to the user, who may take days to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from agents.tools.base import Hands, ToolError
+from protocol.journal import ToolResult
+from protocol.task import Question
+
+
+class AskInput(Struct, frozen=True):
+    question: str
+    choices: tuple[str, ...] = ()
+
+
+class AskUser:
+    name = "ask_user"
+    definition: Mapping[str, Any] = {
+        "name": "ask_user",
+        "description": (
+            "Ask the user and wait for the answer. Only where you cannot decide by yourself: the user is on a phone, perhaps asleep."
+        ),
+        "input_schema": {
+            "type": "object",
+            "properties": {
+                "question": {"type": "string"},
+                "choices": {"type": "array", "items": {"type": "string"}, "description": "Suggested answers."},
+            },
+            "required": ["question"],
+            "additionalProperties": False,
+        },
+    }
+    input_type = AskInput
+    resumable = True  # the step names the question, and the desk asks none twice
+
+    def changes_workspace(self, raw: Mapping[str, Any]) -> bool:
+        return False
+
+    async def run(self, given: AskInput, hands: Hands) -> ToolResult:
+        if not given.question.strip():
+            raise ToolError("Not asked: `question` is empty.")
+        question = Question(id=f"question_{hands.step}", text=given.question, choices=given.choices)
+        return ToolResult(text=f"The user answered: {await hands.desk.ask(question)}")

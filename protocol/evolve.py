@@ -1,0 +1,231 @@
+"""The folds: state + event -> state. Pure; the scheduler, the gateway and the history fold the same events by these."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import assert_never
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from protocol.task import (
+    OUTCOMES,
+    AnyTaskEvent,
+    AttemptClaimed,
+    AttemptEnded,
+    Budget,
+    Decision,
+    MessageSent,
+    Published,
+    Question,
+    QuestionAnswered,
+    QuestionRaised,
+    Receipt,
+    TaskDelayed,
+    TaskQueued,
+    TaskState,
+    TaskSubmitted,
+    TurnEnded,
+    TurnOpened,
+    Usage,
+)
+from protocol.user import (
+    AnyUserEvent,
+    DeviceAdded,
+    DeviceRemoved,
+    HostAdded,
+    HostRemoved,
+    Role,
+    SignInCodeCreated,
+    SignInCodeRedeemed,
+    UserAdded,
+    UserDecision,
+)
+
+
+class Holder(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who holds the running attempt."""
+
+    attempt: int
+    runner: str
+    request: str
+
+
+class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A task as its decisions made it."""
+
+    id: str
+    user: str
+    state: TaskState = TaskState.QUEUED
+    prompt: str = ""
+    repository: str = ""
+    base: str = ""
+    model: str = ""
+    budget: Budget = Budget()
+    title: str = ""
+    queue: str = "default"
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    queued_at: datetime | None = None
+    turn: int = 0
+    """The open turn, or the last one."""
+    attempt: int = 0
+    """The highest attempt so far."""
+    turn_attempts: int = 0
+    """Attempts of this turn that ended without its end: lease lost or failed."""
+    holder: Holder | None = None
+    messages: int = 0
+    """How many the user sent after the prompt."""
+    question: Question | None = None
+    delayed_until: datetime | None = None
+    reason: str = ""
+    """Why it waits, is delayed, failed or was cancelled."""
+    summary: str = ""
+    published: Published | None = None
+    usage: Usage = Usage()
+    """Of all ended turns."""
+    receipts: dict[str, Receipt] = {}
+    answered: int = 0
+    """The stream sequence of the last command that has a receipt here."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a turn is open."""
+        return self.turn > 0 and self.state not in OUTCOMES
+
+
+def evolve(task: Task, decision: Decision) -> Task:
+    """`task` after `decision`. A task that no event was seen of starts as `Task(id=..., user=...)`."""
+    for event in decision.events:
+        task = _apply(task, event, decision.at)
+    receipts = task.receipts
+    if decision.receipt is not None:
+        receipts = {**receipts, decision.receipt.key: decision.receipt}
+    return replace(
+        task, receipts=receipts, answered=max(task.answered, decision.command_sequence), updated_at=decision.at
+    )
+
+
+def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
+    match event:
+        case TaskSubmitted():
+            return replace(
+                task,
+                prompt=event.prompt,
+                repository=event.repository,
+                base=event.base,
+                model=event.model,
+                budget=event.budget,
+                title=event.title,
+                queue=event.queue,
+                created_at=at,
+                queued_at=at,
+                turn=1,
+                state=TaskState.QUEUED,
+            )
+        case MessageSent():
+            return replace(task, messages=event.message)
+        case TurnOpened():
+            return replace(
+                task, turn=event.turn, turn_attempts=0, state=TaskState.QUEUED, queued_at=at, reason="", summary=""
+            )
+        case AttemptClaimed():
+            holder = Holder(attempt=event.attempt, runner=event.runner, request=event.request)
+            return replace(task, attempt=event.attempt, holder=holder, state=TaskState.RUNNING, reason="")
+        case AttemptEnded():
+            ended_early = event.how in ("failed", "lease_lost")
+            return replace(task, holder=None, turn_attempts=task.turn_attempts + ended_early)
+        case TaskQueued():
+            return replace(task, state=TaskState.QUEUED, queued_at=at, reason=event.reason, delayed_until=None)
+        case TaskDelayed():
+            return replace(task, state=TaskState.DELAYED, delayed_until=event.until, reason=event.reason)
+        case QuestionRaised():
+            return replace(task, question=event.question, state=TaskState.WAITING, reason=event.question.text)
+        case QuestionAnswered():
+            # A runner that still holds the attempt goes on at once; without one a `TaskQueued` follows.
+            return replace(task, question=None, state=TaskState.RUNNING, reason="")
+        case TurnEnded():
+            return replace(
+                task,
+                state=event.outcome,
+                summary=event.summary,
+                reason=event.reason,
+                published=event.published or task.published,
+                usage=task.usage + event.usage,
+                question=None,
+                delayed_until=None,
+            )
+        case _:
+            assert_never(event)
+
+
+class Device(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    id: str
+    name: str
+    token_hash: str
+    added_at: datetime
+
+
+class Host(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A git host's credential, sealed."""
+
+    host: str
+    kind: str
+    username: str = ""
+    sealed: str
+
+
+class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A user as the user's log made it."""
+
+    id: str
+    name: str = ""
+    role: Role = Role.USER
+    added_at: datetime | None = None
+    devices: dict[str, Device] = {}
+    codes: dict[str, datetime] = {}
+    """Unused sign-in codes by hash, with the time they end."""
+    hosts: dict[str, Host] = {}
+    receipts: dict[str, Receipt] = {}
+    answered: int = 0
+
+    @property
+    def exists(self) -> bool:
+        return self.added_at is not None
+
+
+def evolve_user(user: User, decision: UserDecision) -> User:
+    """`user` after `decision`; starts as `User(id=...)`."""
+    for event in decision.events:
+        user = _apply_to_user(user, event, decision.at)
+    receipts = user.receipts
+    if decision.receipt is not None:
+        receipts = {**receipts, decision.receipt.key: decision.receipt}
+    return replace(user, receipts=receipts, answered=max(user.answered, decision.command_sequence))
+
+
+def _apply_to_user(user: User, event: AnyUserEvent, at: datetime) -> User:
+    match event:
+        case UserAdded():
+            return replace(user, name=event.name, role=event.role, added_at=at)
+        case SignInCodeCreated():
+            unexpired = {code: end for code, end in user.codes.items() if end > at}
+            return replace(user, codes={**unexpired, event.code_hash: event.expires_at})
+        case SignInCodeRedeemed():
+            return replace(user, codes={code: end for code, end in user.codes.items() if code != event.code_hash})
+        case DeviceAdded():
+            device = Device(id=event.device, name=event.device_name, token_hash=event.token_hash, added_at=at)
+            return replace(user, devices={**user.devices, event.device: device})
+        case DeviceRemoved():
+            return replace(user, devices={key: d for key, d in user.devices.items() if key != event.device})
+        case HostAdded():
+            host = Host(host=event.host, kind=event.kind, username=event.username, sealed=event.sealed)
+            return replace(user, hosts={**user.hosts, event.host: host})
+        case HostRemoved():
+            return replace(user, hosts={key: h for key, h in user.hosts.items() if key != event.host})
+        case _:
+            assert_never(event)
+
+
+encode_state = msgspec.json.Encoder().encode

@@ -1,0 +1,138 @@
+"""An attempt's journal, written by the runner that holds it: what the agent did, step by step.
+
+`step_started` is journalled before the effect, `step_finished` after it. Steps count from 1 through the whole task.
+The conversation is the fold of the prompt, the messages and this journal (`agents/context.py`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from protocol.base import Message, Part
+from protocol.task import Usage
+
+
+class AttemptStarted(Message):
+    """The attempt's ground: what it works on and with."""
+
+    turn: int
+    base_commit: str
+    """The commit of the repository that the task's work stands on, the same in every attempt."""
+    branch: str
+    model: str
+    """The name as requested from the API."""
+    sandbox: str
+    """The driver's name; `unsandboxed` is shown as a warning."""
+    scripted: bool = False
+    """True when the answers come from the scripted model and not from Claude."""
+    instructions: str = ""
+    """The repository's AGENTS.md or CLAUDE.md at the base commit, as put into the system prompt."""
+    restored_step: int = 0
+    """The last step whose effect on the workspace is there again; what came after it is lost."""
+
+
+class ModelCall(Message):
+    """One request to the model."""
+
+    messages_read: tuple[int, ...] = ()
+    """The user's messages that this request is the first to contain (0 is the prompt), in order."""
+    reserved_usd: float = 0.0
+    """The most it can cost; counted as spent if its answer is lost."""
+
+
+class ToolCall(Message):
+    """One tool call of the model's last message."""
+
+    id: str
+    """The model's `tool_use` id."""
+    name: str
+    input: dict[str, Any]
+
+
+class StepStarted(Message):
+    step: int
+    action: ModelCall | ToolCall
+
+
+class ModelReply(Message):
+    """The model's message, its content verbatim."""
+
+    content: tuple[dict[str, Any], ...]
+    stop_reason: str
+    usage: Usage
+
+
+class ToolResult(Message):
+    """What the tool answered to the model."""
+
+    text: str
+    is_error: bool = False
+    exit_code: int | None = None
+    dropped_bytes: int = 0
+    """Cut out of the middle of a long output."""
+
+
+class StepLost(Message):
+    """The outcome is unknown or there is none: the runner died, the call broke off, or the turn ended first."""
+
+    reason: str
+    usage: Usage = Usage()
+    """What was paid or must be taken as paid."""
+
+
+class StepFinished(Message):
+    """Each started step has exactly one."""
+
+    step: int
+    result: ModelReply | ToolResult | StepLost
+    duration_seconds: float = 0.0
+
+
+class CheckpointMade(Message):
+    """The workspace as it was after `step`."""
+
+    step: int
+    head: str
+    commit: str
+    tree: str
+    blob: str = ""
+    """The bundle's name in the object store; empty when there is nothing beyond the base commit."""
+    size_bytes: int = 0
+
+
+class Noticed(Message):
+    """Something a person would want to know: a retry of the model, a restored workspace, a refused host."""
+
+    text: str
+    level: str = "info"
+    """`info` or `warning`."""
+
+
+AnyJournalEvent = AttemptStarted | StepStarted | StepFinished | CheckpointMade | Noticed
+
+
+class JournalEntry(Part):
+    """One message on `evt.<user>.<task>.journal.<kind>`; the kind is the event's tag."""
+
+    attempt: int
+    at: datetime
+    event: AnyJournalEvent
+
+
+class Output(Part):
+    """One message on `out.<user>.<task>`: a preview, superseded by its step's `step_finished`."""
+
+    attempt: int
+    step: int
+    offset: int
+    """Characters of this step's output before this piece."""
+    text: str
+    channel: str = "text"
+    """`text` and `thinking` come from the model, `tool` from a command, `input` is a tool call being written."""
+
+
+decode_entry = msgspec.json.Decoder(JournalEntry).decode
+decode_output = msgspec.json.Decoder(Output).decode

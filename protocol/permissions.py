@@ -1,0 +1,80 @@
+"""What each service may send and hear, as NATS allow-lists made from ROUTES. Deny rules have been bypassed before: there are none."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from protocol.routes import ROUTES, Service, Stream
+
+S = Service
+
+# Of JetStream's API, what each kind of use needs. `$JS.API.>` is granted to nobody.
+_READ_STREAM = ("$JS.API.STREAM.INFO.{0}", "$JS.API.DIRECT.GET.{0}", "$JS.API.DIRECT.GET.{0}.>")
+_FOLLOW_STREAM = (*_READ_STREAM, "$JS.API.CONSUMER.CREATE.{0}.>", "$JS.API.CONSUMER.DELETE.{0}.>", "$JS.FC.{0}.>")
+_MAKE_STREAM = ("$JS.API.STREAM.CREATE.{0}", "$JS.API.STREAM.UPDATE.{0}", "$JS.API.STREAM.INFO.{0}")
+_BLOBS = (
+    "$O.blobs.>",
+    *(subject.format("OBJ_blobs") for subject in _FOLLOW_STREAM),
+    "$JS.API.STREAM.PURGE.OBJ_blobs",
+    "$JS.API.STREAM.MSG.GET.OBJ_blobs",
+    "$JS.API.CONSUMER.CREATE.OBJ_blobs",  # nats-py names no consumer when it reads a blob
+    "$JS.API.STREAM.NAMES",
+)
+_STREAMS = (*Stream, "KV_lease", "OBJ_blobs")
+
+_EXTRA_PUBLISH: dict[Service, tuple[str, ...]] = {
+    S.SCHEDULER: (
+        "$KV.lease.scheduler",
+        "$JS.API.STREAM.PURGE.KV_lease",
+        "$JS.API.STREAM.PURGE.TASKS",
+        *(subject.format(stream) for stream in _STREAMS for subject in _MAKE_STREAM),
+        *(subject.format("TASKS") for subject in _FOLLOW_STREAM),
+        *_BLOBS,
+    ),
+    S.GATEWAY: tuple(subject.format("TASKS") for subject in _FOLLOW_STREAM),
+    S.RUNNER: ("$KV.lease.attempt.>", *(subject.format("TASKS") for subject in _FOLLOW_STREAM), *_BLOBS),
+    S.REPOS: (*(subject.format("TASKS") for subject in _READ_STREAM), *_BLOBS),
+    S.HISTORY: tuple(subject.format("TASKS") for subject in _FOLLOW_STREAM),
+    S.OPERATOR: (
+        "$SRV.>",
+        *(subject.format(stream) for stream in _STREAMS for subject in _MAKE_STREAM),
+        *(subject.format(stream) for stream in Stream for subject in _READ_STREAM),
+    ),
+    S.READER: (
+        "$SRV.>",
+        "$JS.API.INFO",
+        "$JS.API.STREAM.NAMES",
+        "$JS.API.STREAM.LIST",
+        *(subject.format(stream) for stream in (Stream.TASKS, Stream.OUTPUT, Stream.DEAD) for subject in _FOLLOW_STREAM),
+    ),
+}
+
+_EXTRA_SUBSCRIBE: dict[Service, tuple[str, ...]] = {
+    S.SCHEDULER: ("$KV.lease.attempt.>",),
+    S.GATEWAY: ("live.>",),
+    S.RUNNER: ("live.*.*.task.*",),
+    S.READER: ("live.*.*.>", "$SRV.>"),
+}
+
+
+class Permissions(Struct, frozen=True):
+    """Subjects one service may publish on and subscribe to."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+
+def permissions(service: Service) -> Permissions:
+    """The allow-lists of one service."""
+    sends = {route.wildcard for route in ROUTES if service in route.senders}
+    serves = {r.wildcard for r in ROUTES if service in r.receivers and r.subject.startswith("qry.")}
+    hears = {r.wildcard for r in ROUTES if service in r.receivers and not r.subject.startswith(("qry.", "cmd.", "timer."))}
+    inbox = f"_INBOX_{service}.>"
+    subscribe = serves | set(_EXTRA_SUBSCRIBE.get(service, ())) | {inbox}
+    if serves:
+        subscribe.add("$SRV.>")
+    # Events come over `live.` or by a read of the stream; only the live preview and the reader's trace need the plain subject.
+    subscribe |= {subject for subject in hears if subject.startswith("out.") or service is S.READER}
+    return Permissions(
+        publish=tuple(sorted(sends | set(_EXTRA_PUBLISH.get(service, ())))), subscribe=tuple(sorted(subscribe))
+    )

@@ -1,0 +1,104 @@
+"""Questions between services: request and reply on `qry.<service>.<name>`, nothing is stored."""
+
+from __future__ import annotations
+
+from protocol.base import Message, Part
+from protocol.evolve import Task
+from protocol.task import TaskState
+
+
+class Refusal(Message):
+    """The reply to a request that cannot be done: a reason a person can act on."""
+
+    reason: str
+    code: str = "refused"
+    """`refused`, `not_found`, `unavailable` or `internal`; only `unavailable` is worth another try."""
+
+
+# To the active scheduler.
+
+
+class ClaimAttempt(Message):
+    """A runner has a free slot and waits for work. The same request id gets the same attempt."""
+
+    request: str
+    runner: str
+    queue: str = "default"
+    wait_seconds: float = 20.0
+
+
+class AttemptGranted(Message):
+    """The attempt is the runner's."""
+
+    task: Task
+    sequence: int
+    """The stream sequence of the decision: what the runner expects to be the last of the whole task."""
+
+
+class NothingToClaim(Message):
+    """Nothing came within the time asked for."""
+
+
+class ListTasks(Message):
+    """A user's tasks, the last changed first."""
+
+    user: str
+    states: tuple[TaskState, ...] = ()
+    """Empty means all."""
+    limit: int = 50
+    before: str = ""
+    """The last task id of the page before."""
+
+
+class TaskSummary(Part):
+    """A line of the task list."""
+
+    id: str
+    title: str
+    state: TaskState
+    repository: str
+    created_at: str
+    updated_at: str
+    turn: int = 0
+    reason: str = ""
+    branch: str = ""
+    cost_usd: float = 0.0
+    question: str = ""
+
+
+class TaskList(Message):
+    tasks: tuple[TaskSummary, ...] = ()
+    more: bool = False
+
+
+def summarize(task: Task) -> TaskSummary:
+    return TaskSummary(
+        id=task.id,
+        title=task.title,
+        state=task.state,
+        repository=task.repository,
+        created_at=task.created_at.isoformat() if task.created_at else "",
+        updated_at=task.updated_at.isoformat() if task.updated_at else "",
+        turn=task.turn,
+        reason=task.reason,
+        branch=task.published.branch if task.published else "",
+        cost_usd=round(task.usage.cost_usd, 6),
+        question=task.question.text if task.question else "",
+    )
+
+
+# To any service.
+
+
+class AskHealth(Message):
+    """Whether the service moves; asked by `errand doctor`, Compose and `errand up`."""
+
+
+class Health(Message):
+    """Healthy only with a connection to NATS and with every reader moving."""
+
+    healthy: bool
+    service: str
+    detail: str = ""
+    notices: tuple[str, ...] = ()
+    """Sentences to show the user on every screen: scripted model, unsandboxed."""

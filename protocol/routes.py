@@ -1,0 +1,202 @@
+"""Every subject of the house: what travels on it, who sends, who receives. Permissions, the protocol page, AsyncAPI and the tests
+are made from this one table."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import get_args
+
+from msgspec import Struct
+
+from protocol import history, journal, query, repo, task, user
+from protocol.base import tag_of
+
+
+class Service(StrEnum):
+    """Who connects to NATS; each has its own credential."""
+
+    GATEWAY = "gateway"
+    SCHEDULER = "scheduler"
+    RUNNER = "runner"
+    REPOS = "repos"
+    HISTORY = "history"
+    OPERATOR = "operator"
+    """`errand up` and `errand doctor` on the server itself: makes the streams, adds the owner."""
+    READER = "reader"
+    """`errand nats-context`: people with the `nats` CLI who trace events; may send nothing."""
+
+
+class Stream(StrEnum):
+    TASKS = "TASKS"
+    OUTPUT = "OUTPUT"
+    DEAD = "DEAD"
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """One subject with its messages. `<name>` in a subject stands for one token."""
+
+    subject: str
+    messages: tuple[type, ...]
+    replies: tuple[type, ...] = ()
+    """For a query: what may come back, besides `Refusal`."""
+    stream: Stream | None = None
+    senders: tuple[Service, ...]
+    receivers: tuple[Service, ...]
+    doc: str
+
+    @property
+    def wildcard(self) -> str:
+        """The subject as NATS writes it: `evt.<user>.<task>.task.<state>` -> `evt.*.*.task.*`."""
+        return ".".join("*" if token.startswith("<") else token for token in self.subject.split("."))
+
+
+S = Service
+
+
+def _task_command(command: type, senders: tuple[Service, ...]) -> Route:
+    return Route(
+        subject=f"cmd.<user>.<task>.{tag_of(command)}",
+        messages=(command,),
+        stream=Stream.TASKS,
+        senders=senders,
+        receivers=(S.SCHEDULER,),
+        doc=_first_line(command),
+    )
+
+
+def _user_command(command: type, senders: tuple[Service, ...]) -> Route:
+    return Route(
+        subject=f"cmd.<user>.user.{tag_of(command)}",
+        messages=(command,),
+        stream=Stream.TASKS,
+        senders=senders,
+        receivers=(S.SCHEDULER,),
+        doc=_first_line(command),
+    )
+
+
+def _query(service: Service, asked: type, replies: tuple[type, ...], senders: tuple[Service, ...]) -> Route:
+    return Route(
+        subject=f"qry.{service}.{tag_of(asked)}",
+        messages=(asked,),
+        replies=replies,
+        senders=senders,
+        receivers=(service,),
+        doc=_first_line(asked),
+    )
+
+
+def _first_line(message: type) -> str:
+    return (message.__doc__ or "").strip().split("\n")[0]
+
+
+ROUTES: tuple[Route, ...] = (
+    _task_command(task.SubmitTask, (S.GATEWAY,)),
+    _task_command(task.SendMessage, (S.GATEWAY,)),
+    _task_command(task.AnswerQuestion, (S.GATEWAY,)),
+    _task_command(task.CancelTask, (S.GATEWAY,)),
+    _task_command(task.RaiseQuestion, (S.RUNNER,)),
+    _task_command(task.FinishAttempt, (S.RUNNER,)),
+    _task_command(task.FailAttempt, (S.RUNNER,)),
+    _task_command(task.ParkAttempt, (S.RUNNER,)),
+    _task_command(task.FireTimer, (S.SCHEDULER,)),
+    _user_command(user.AddUser, (S.GATEWAY, S.OPERATOR)),
+    _user_command(user.CreateSignInCode, (S.GATEWAY, S.OPERATOR)),
+    _user_command(user.RedeemSignInCode, (S.GATEWAY,)),
+    _user_command(user.AddDevice, (S.OPERATOR,)),
+    _user_command(user.RemoveDevice, (S.GATEWAY,)),
+    _user_command(user.AddHost, (S.GATEWAY,)),
+    _user_command(user.RemoveHost, (S.GATEWAY,)),
+    Route(
+        subject="evt.<user>.<task>.task.<state>",
+        messages=(task.Decision,),
+        stream=Stream.TASKS,
+        senders=(S.SCHEDULER,),
+        receivers=(S.SCHEDULER, S.GATEWAY, S.RUNNER, S.HISTORY, S.READER),
+        doc="A decision over a task: its events and the receipt; the last token is the state it led to.",
+    ),
+    Route(
+        subject="evt.<user>.<task>.journal.<kind>",
+        messages=(journal.JournalEntry,),
+        stream=Stream.TASKS,
+        senders=(S.RUNNER,),
+        receivers=(S.GATEWAY, S.RUNNER, S.HISTORY, S.READER),
+        doc="An entry of an attempt's journal; the last token is the entry's kind.",
+    ),
+    Route(
+        subject="evt.<user>.user.<kind>",
+        messages=(user.UserDecision,),
+        stream=Stream.TASKS,
+        senders=(S.SCHEDULER,),
+        receivers=(S.SCHEDULER, S.GATEWAY, S.REPOS, S.HISTORY),
+        doc="A decision over a user: devices, sign-in codes, hosts; secrets are hashed or sealed.",
+    ),
+    Route(
+        subject="timer.<task>.<name>",
+        messages=(task.FireTimer,),
+        stream=Stream.TASKS,
+        senders=(S.SCHEDULER,),
+        receivers=(S.SCHEDULER,),
+        doc="A JetStream message schedule; fires as the command `fire_timer`.",
+    ),
+    Route(
+        subject="out.<user>.<task>",
+        messages=(journal.Output,),
+        stream=Stream.OUTPUT,
+        senders=(S.RUNNER,),
+        receivers=(S.GATEWAY, S.READER),
+        doc="Previews of a running step: text deltas, tool output. Kept for minutes, may be dropped.",
+    ),
+    Route(
+        subject="dead.<stream>",
+        messages=(query.Refusal,),
+        stream=Stream.DEAD,
+        senders=(S.SCHEDULER, S.GATEWAY, S.RUNNER, S.REPOS, S.HISTORY),
+        receivers=(S.READER, S.OPERATOR),
+        doc="What could not be decoded or handled: the message as it came, the reason and where it came from in its headers.",
+    ),
+    _query(S.SCHEDULER, query.ClaimAttempt, (query.AttemptGranted, query.NothingToClaim), (S.RUNNER,)),
+    _query(S.SCHEDULER, query.ListTasks, (query.TaskList,), (S.GATEWAY,)),
+    _query(S.REPOS, repo.CheckRepository, (repo.RepositoryKnown,), (S.GATEWAY,)),
+    _query(S.REPOS, repo.ResolveBase, (repo.BaseResolved,), (S.RUNNER,)),
+    _query(S.REPOS, repo.PrepareWorkspace, (repo.WorkspacePrepared,), (S.RUNNER,)),
+    _query(S.REPOS, repo.ReleaseWorkspace, (repo.WorkspaceReleased,), (S.RUNNER,)),
+    _query(S.REPOS, repo.Publish, (repo.PublishDone,), (S.RUNNER,)),
+    _query(S.REPOS, repo.ShowDiff, (repo.Diff,), (S.GATEWAY,)),
+    _query(S.REPOS, repo.AskSealingKey, (repo.SealingKey,), (S.GATEWAY,)),
+    _query(S.HISTORY, history.RunSql, (history.SqlAnswer,), (S.GATEWAY,)),
+    *(
+        _query(service, query.AskHealth, (query.Health,), (S.OPERATOR, S.GATEWAY))
+        for service in (S.GATEWAY, S.SCHEDULER, S.RUNNER, S.REPOS, S.HISTORY)
+    ),
+)
+
+
+def command_subject(user_id: str, task_id: str, command: task.TaskCommand) -> str:
+    return f"cmd.{user_id}.{task_id}.{tag_of(command)}"
+
+
+def user_command_subject(user_id: str, command: user.UserCommand) -> str:
+    return f"cmd.{user_id}.user.{tag_of(command)}"
+
+
+def decision_subject(user_id: str, task_id: str, state: task.TaskState) -> str:
+    return f"evt.{user_id}.{task_id}.task.{state.value}"
+
+
+def journal_subject(user_id: str, task_id: str, event: task.Message) -> str:
+    return f"evt.{user_id}.{task_id}.journal.{tag_of(event)}"
+
+
+def user_decision_subject(user_id: str, decision: user.UserDecision) -> str:
+    kind = tag_of(decision.events[0]) if decision.events else "rejected"
+    return f"evt.{user_id}.user.{kind}"
+
+
+def query_subject(service: Service, asked: type) -> str:
+    return f"qry.{service.value}.{tag_of(asked)}"
+
+
+def messages_of(union: object) -> tuple[type, ...]:
+    """The members of a `A | B` union of messages."""
+    return get_args(union)

@@ -1,0 +1,331 @@
+"""A task's life: the commands that may change it and the events that did."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from protocol.base import Message, Part
+
+PROMPT_LIMIT_CHARS = 100_000
+"""The longest prompt or message of a user."""
+REPOSITORY_LIMIT_CHARS = 1_000
+MESSAGES_LIMIT = 1_000
+"""Commands one task takes over its life; the next one is rejected."""
+
+
+class TaskState(StrEnum):
+    """Where a task stands. Each line says who moves it on, and what happens when that actor dies."""
+
+    QUEUED = "queued"
+    """Waits for a free slot. The scheduler moves it on when a runner claims; another scheduler does when that one dies."""
+    RUNNING = "running"
+    """A runner holds the attempt. It moves the task on by its commands; when its lease of 5 s ends, the scheduler queues it again."""
+    WAITING = "waiting"
+    """Asked the user. An answer moves it on; a runner may still hold the attempt, and when it dies the question stays."""
+    DELAYED = "delayed"
+    """Waits until a time. A JetStream schedule moves it on, which the server keeps over any process's death."""
+    PAUSED = "paused"
+    """Held back by the user, who moves it on."""
+    SUCCEEDED = "succeeded"
+    """The last turn did what was asked. A message from the user opens the next turn."""
+    FAILED = "failed"
+    """The last turn ended with a reason to act on. A message from the user opens the next turn."""
+    CANCELLED = "cancelled"
+    """The user stopped the last turn. A message from the user opens the next turn."""
+
+
+OUTCOMES = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED})
+"""The states in which no turn is open."""
+
+
+class Budget(Part):
+    """What one turn may spend. Zero means zero, absent means the configured default, null means unlimited."""
+
+    money_usd: float | None | UnsetType = UNSET
+    tokens: int | None | UnsetType = UNSET
+    """Input and output tokens together, cached ones included."""
+    steps: int | None | UnsetType = UNSET
+    """Model calls and tool calls together."""
+    wall_seconds: float | None | UnsetType = UNSET
+
+
+class Usage(Part):
+    """What model calls consumed."""
+
+    input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens + self.output_tokens
+
+
+class Question(Part):
+    """What the agent needs from the user."""
+
+    id: str
+    text: str
+    choices: tuple[str, ...] = ()
+    """Suggested answers; free text is always allowed."""
+
+
+class Published(Part):
+    """Where a turn's work went."""
+
+    branch: str
+    commit: str
+    base_commit: str
+    pushed_to: str
+    """The remote, without credentials."""
+    files_changed: int = 0
+    insertions: int = 0
+    deletions: int = 0
+
+
+# Commands. Each carries an idempotency key: sent twice, it is done once and has one receipt.
+
+
+class TaskCommand(Message):
+    key: str
+    """The idempotency key, chosen by the sender; unique within the task."""
+
+
+class SubmitTask(TaskCommand):
+    """From the gateway: open a task with its first turn."""
+
+    prompt: str
+    repository: str
+    """A git URL, or a path on the server (the owner only)."""
+    base: str = ""
+    """The branch, tag or commit to start from; empty means the remote's default branch."""
+    model: str = ""
+    """Empty means the configured default."""
+    budget: Budget = Budget()
+    title: str = ""
+    queue: str = "default"
+
+
+class SendMessage(TaskCommand):
+    """From the gateway: steer the open turn, or open the next one."""
+
+    text: str
+
+
+class AnswerQuestion(TaskCommand):
+    """From the gateway: the first to answer wins."""
+
+    question: str
+    text: str
+
+
+class CancelTask(TaskCommand):
+    """From the gateway: end the open turn now."""
+
+    reason: str = ""
+
+
+class RaiseQuestion(TaskCommand):
+    """From the runner that holds the attempt: the turn waits for the user."""
+
+    attempt: int
+    question: Question
+
+
+class FinishAttempt(TaskCommand):
+    """From the runner that holds the attempt: the turn did what was asked."""
+
+    attempt: int
+    journal_sequence: int
+    """The last sequence of this attempt's journal: every reader can see a gap by itself."""
+    summary: str
+    usage: Usage
+    """Of the whole turn, lost attempts included."""
+    messages_read: int = 0
+    """The highest message of the user that the model has seen; one after it opens the next turn at once."""
+    published: Published | None = None
+    """None when nothing was changed."""
+
+
+class FailAttempt(TaskCommand):
+    """From the runner that holds the attempt: it cannot go on."""
+
+    attempt: int
+    journal_sequence: int
+    reason: str
+    """A sentence that a person can act on."""
+    retry_after_seconds: float | None = None
+    """None: the turn ends here. Otherwise another attempt is made after so long, as long as attempts are left."""
+    usage: Usage = Usage()
+    published: Published | None = None
+    """What was committed before a limit was reached."""
+
+
+class ParkAttempt(TaskCommand):
+    """From the runner that holds the attempt: a question waits for long, so the sandbox is given back. The answer opens another
+    attempt. A runner that is shut down sends it too, and then the task is queued again."""
+
+    attempt: int
+    journal_sequence: int
+    usage: Usage = Usage()
+
+
+class FireTimer(TaskCommand):
+    """From a JetStream schedule. May come late or twice."""
+
+    name: str
+    due: datetime
+
+
+AnyTaskCommand = (
+    SubmitTask
+    | SendMessage
+    | AnswerQuestion
+    | CancelTask
+    | RaiseQuestion
+    | FinishAttempt
+    | FailAttempt
+    | ParkAttempt
+    | FireTimer
+)
+
+
+# Events. What one decision found to be so; they travel together in a `Decision`.
+
+
+class TaskEvent(Message):
+    pass
+
+
+class TaskSubmitted(TaskEvent):
+    """The task exists and its first turn is open and queued."""
+
+    prompt: str
+    repository: str
+    title: str
+    base: str = ""
+    model: str = ""
+    budget: Budget = Budget()
+    queue: str = "default"
+
+
+class MessageSent(TaskEvent):
+    """The user said something; `message` counts from 1 in the task, the prompt being message 0."""
+
+    message: int
+    text: str
+
+
+class TurnOpened(TaskEvent):
+    """A message came after an outcome: the next turn is open and queued."""
+
+    turn: int
+
+
+class AttemptClaimed(TaskEvent):
+    """A runner has the turn. The attempt's number fences whoever had it before."""
+
+    attempt: int
+    turn: int
+    runner: str
+    request: str
+    """The claim's id: the same request gets the same attempt."""
+
+
+class AttemptEnded(TaskEvent):
+    """The attempt's runner writes nothing more. The turn goes on as the event after it says."""
+
+    attempt: int
+    how: str
+    """`finished`, `failed`, `parked`, `cancelled` or `lease_lost`."""
+    reason: str = ""
+    usage: Usage = Usage()
+
+
+class TaskQueued(TaskEvent):
+    """The open turn waits for a slot again."""
+
+    reason: str
+
+
+class TaskDelayed(TaskEvent):
+    """The open turn is tried again at `until`."""
+
+    until: datetime
+    reason: str
+
+
+class QuestionRaised(TaskEvent):
+    question: Question
+
+
+class QuestionAnswered(TaskEvent):
+    question: str
+    text: str
+
+
+class TurnEnded(TaskEvent):
+    """Each turn has exactly one."""
+
+    turn: int
+    outcome: TaskState
+    summary: str = ""
+    reason: str = ""
+    """Why it failed or who cancelled; empty for a success."""
+    published: Published | None = None
+    usage: Usage = Usage()
+
+
+AnyTaskEvent = (
+    TaskSubmitted
+    | MessageSent
+    | TurnOpened
+    | AttemptClaimed
+    | AttemptEnded
+    | TaskQueued
+    | TaskDelayed
+    | QuestionRaised
+    | QuestionAnswered
+    | TurnEnded
+)
+
+
+class ReceiptStatus(StrEnum):
+    CONSUMED = "consumed"
+    REJECTED = "rejected"
+    INDETERMINATE = "indeterminate"
+
+
+class Receipt(Part):
+    """How a command ended. A command that was stored has exactly one."""
+
+    key: str
+    status: ReceiptStatus
+    reason: str = ""
+
+
+class Decision(Message):
+    """One message on `evt.<user>.<task>.task.<state>`: all that followed from one command, or from a lost lease."""
+
+    at: datetime
+    state: TaskState
+    """What the events led to; the subject's last token."""
+    events: tuple[AnyTaskEvent, ...] = ()
+    receipt: Receipt | None = None
+    command_sequence: int = 0
+    """The stream sequence of the command that this answers; 0 when none was the cause."""
+    journal_sequence: int = 0
+    """Where this ended an attempt: the sequence of the last message of its journal, 0 when it wrote none."""
+
+
+decode_decision = msgspec.json.Decoder(Decision).decode
+decode_task_command = msgspec.json.Decoder(AnyTaskCommand).decode

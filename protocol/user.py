@@ -1,0 +1,141 @@
+"""A user's log: who they are, which devices may sign in, which hosts the owner gave credentials for."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from protocol.base import Message
+from protocol.task import Receipt
+
+NAME_LIMIT_CHARS = 64
+DEVICES_LIMIT = 50
+"""Devices a user can have signed in at one time."""
+
+
+class Role(StrEnum):
+    OWNER = "owner"
+    USER = "user"
+
+
+class HostKind(StrEnum):
+    TOKEN = "token"
+    """A password or access token, sent as HTTP basic authentication."""
+    SSH_KEY = "ssh_key"
+    """An OpenSSH private key without passphrase: a deploy key."""
+
+
+class UserCommand(Message):
+    key: str
+
+
+class AddUser(UserCommand):
+    """To the new user's log, from the gateway for the owner, or from `errand up` for the owner's own."""
+
+    name: str
+    role: Role = Role.USER
+
+
+class CreateSignInCode(UserCommand):
+    """A one-time code to sign a device in with; only its hash travels."""
+
+    code_hash: str
+    expires_at: datetime
+
+
+class RedeemSignInCode(UserCommand):
+    """A device exchanges its code for a token that it made itself; only hashes travel."""
+
+    code_hash: str
+    device: str
+    """The device's id."""
+    device_name: str
+    token_hash: str
+
+
+class AddDevice(UserCommand):
+    """From `errand up`: the machine it runs on needs no code."""
+
+    device: str
+    device_name: str
+    token_hash: str
+
+
+class RemoveDevice(UserCommand):
+    device: str
+
+
+class AddHost(UserCommand):
+    """A git host's credential, sealed so that the publisher alone can open it."""
+
+    host: str
+    """Lower-case host name, with `:port` where it is not the default."""
+    kind: HostKind
+    sealed: str
+    """HPKE envelope (RFC 9180), base64."""
+    username: str = ""
+    """For a token: the HTTP user name."""
+
+
+class RemoveHost(UserCommand):
+    host: str
+
+
+AnyUserCommand = AddUser | CreateSignInCode | RedeemSignInCode | AddDevice | RemoveDevice | AddHost | RemoveHost
+
+
+class UserEvent(Message):
+    pass
+
+
+class UserAdded(UserEvent):
+    name: str
+    role: Role
+
+
+class SignInCodeCreated(UserEvent):
+    code_hash: str
+    expires_at: datetime
+
+
+class SignInCodeRedeemed(UserEvent):
+    code_hash: str
+
+
+class DeviceAdded(UserEvent):
+    device: str
+    device_name: str
+    token_hash: str
+
+
+class DeviceRemoved(UserEvent):
+    device: str
+
+
+class HostAdded(UserEvent):
+    host: str
+    kind: HostKind
+    sealed: str
+    username: str = ""
+
+
+class HostRemoved(UserEvent):
+    host: str
+
+
+AnyUserEvent = UserAdded | SignInCodeCreated | SignInCodeRedeemed | DeviceAdded | DeviceRemoved | HostAdded | HostRemoved
+
+
+class UserDecision(Message):
+    """One message on `evt.<user>.user.<kind>`: the kind is its first event's tag, or `rejected`."""
+
+    at: datetime
+    events: tuple[AnyUserEvent, ...] = ()
+    receipt: Receipt | None = None
+    command_sequence: int = 0
+
+
+decode_user_decision = msgspec.json.Decoder(UserDecision).decode
+decode_user_command = msgspec.json.Decoder(AnyUserCommand).decode

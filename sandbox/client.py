@@ -1,0 +1,429 @@
+"""The host's side of an exec server: any number of calls over one stream, by their ids.
+
+Nothing that comes from inside is trusted: each frame is checked against what its call may receive, and a frame that is
+wrong in any way is the sandbox's death, which harms its own task only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Annotated, Protocol
+
+import anyio
+import anyio.to_thread
+import msgspec
+from msgspec import Meta, Struct
+
+from sandbox import exec_server
+from sandbox.checkpoints import Checkpoints
+from sandbox.contract import (
+    FILE_LIMIT_BYTES,
+    OUTPUT_LIMIT_BYTES,
+    Checkpoint,
+    ExecResult,
+    OnOutput,
+    SandboxDied,
+    SandboxError,
+)
+from sandbox.text import TextDecoder, join_kept
+
+READY_SECONDS = 20.0
+STOP_SECONDS = 5.0
+OVERDUE_SECONDS = 10.0
+"""A sandbox that has not ended a command this long after its deadline or its cancel is given up and killed."""
+
+Count = Annotated[int, Meta(ge=0, le=2**62)]
+
+
+class Ready(Struct, tag_field="op", tag="ready"):
+    id: Count
+    version: int
+
+
+class Output(Struct, tag_field="op", tag="output"):
+    id: Count
+    skipped: Count
+
+
+class Exit(Struct, tag_field="op", tag="exit"):
+    id: Count
+    code: Annotated[int, Meta(ge=0, le=255)] | None
+    ended_by: Annotated[str, Meta(pattern=r"^(|deadline|cancelled|signal [0-9]{1,2})$")]
+    dropped: Count
+    head: Count
+    skipped: Count
+
+
+class Data(Struct, tag_field="op", tag="data"):
+    id: Count
+
+
+class Done(Struct, tag_field="op", tag="done"):
+    id: Count
+    size: Count
+
+
+class Failed(Struct, tag_field="op", tag="error"):
+    id: Count
+    reason: str
+    message: Annotated[str, Meta(max_length=4000)]
+
+
+Reply = Ready | Output | Exit | Data | Done | Failed
+
+
+class Violation(Exception):
+    """The sandbox said what its protocol does not allow."""
+
+
+class Link(Protocol):
+    """The stream to an exec server, whatever carries it."""
+
+    def send(self, data: bytes) -> None: ...
+
+    async def drain(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    async def stop(self, timeout_seconds: float) -> None: ...
+
+
+class Call:
+    """One request whose replies are awaited. `take` is called by the event loop, the rest by the caller."""
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()
+        self.ended = False
+        self.failure: Failed | None = None
+
+    def take(self, reply: Reply, payload: bytes) -> None:
+        """Violation when this call may not receive that."""
+        if not isinstance(reply, Failed):
+            raise Violation(f"an unexpected {type(reply).__name__.lower()} frame")
+        self.failure = reply
+        self.ended = True
+
+
+class ReadyCall(Call):
+    """What the server says first."""
+
+    def take(self, reply: Reply, payload: bytes) -> None:
+        if not isinstance(reply, Ready) or reply.version != exec_server.VERSION:
+            raise Violation(f"not version {exec_server.VERSION} of the exec server")
+        self.ended = True
+
+
+class ExecCall(Call):
+    """A command. Holds at most the preview window and the kept output."""
+
+    def __init__(self, output_limit_bytes: int) -> None:
+        super().__init__()
+        self._output_limit_bytes = output_limit_bytes
+        self._window = exec_server.PREVIEW_WINDOW_BYTES
+        self._previews: deque[tuple[int, bytes]] = deque()
+        self.exit: Exit | None = None
+        self.output = b""
+
+    def take(self, reply: Reply, payload: bytes) -> None:
+        match reply:
+            case Output():
+                self._take_preview(reply.skipped, payload)
+            case Exit():
+                self._take_exit(reply, payload)
+            case _:
+                super().take(reply, payload)
+
+    def _take_preview(self, skipped: int, payload: bytes) -> None:
+        self._window -= len(payload)
+        if self._window < 0 or not payload:
+            raise Violation("more output than it was allowed to send")
+        self._previews.append((skipped, payload))
+
+    def _take_exit(self, reply: Exit, payload: bytes) -> None:
+        if len(payload) > self._output_limit_bytes or reply.head > len(payload):
+            raise Violation("more kept output than was asked for")
+        if (reply.code is None) == (not reply.ended_by):
+            raise Violation("a command that ended in no way or in two")
+        if reply.skipped:
+            self._previews.append((reply.skipped, b""))
+        self.exit = reply
+        self.output = payload
+        self.ended = True
+
+    def next_preview(self, decoder: TextDecoder) -> tuple[str, int]:
+        """(text to show, bytes to acknowledge) of what has come; ("", 0) when nothing has."""
+        text, count = "", 0
+        while self._previews:
+            skipped, data = self._previews.popleft()
+            if skipped:
+                text += f"\n[… {skipped} bytes not shown …]\n"
+            text += decoder.decode(data)
+            count += len(data)
+        return text, count
+
+    def acknowledge(self, count: int) -> None:
+        self._window += count
+
+    def result(self, duration_seconds: float) -> ExecResult:
+        assert self.exit is not None
+        head = self.exit.head
+        output, dropped = join_kept(self.output[:head], self.output[head:], self.exit.dropped)
+        return ExecResult(
+            exit_code=self.exit.code,
+            output=output,
+            dropped_bytes=dropped,
+            ended_by=self.exit.ended_by,
+            duration_seconds=duration_seconds,
+        )
+
+
+class ReadCall(Call):
+    """A file on its way out. Holds at most the limit the caller gave."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__()
+        self._limit_bytes = limit_bytes
+        self.data = bytearray()
+
+    def take(self, reply: Reply, payload: bytes) -> None:
+        match reply:
+            case Data():
+                self.data += payload
+                if len(self.data) > self._limit_bytes or not payload:
+                    raise Violation("more of a file than was asked for")
+            case Done():
+                if reply.size != len(self.data):
+                    raise Violation("a file of another size than announced")
+                self.ended = True
+            case _:
+                super().take(reply, payload)
+
+
+class WriteCall(Call):
+    """A file on its way in."""
+
+    def take(self, reply: Reply, payload: bytes) -> None:
+        if isinstance(reply, Done):
+            self.ended = True
+        else:
+            super().take(reply, payload)
+
+
+class ExecClient:
+    """A `Sandbox` over a stream to an exec server. Made by a driver: `attach` the stream, then await `ready`."""
+
+    def __init__(self, environment: Mapping[str, str], cleanup: Callable[[], None] = lambda: None) -> None:
+        """`environment` is each command's; `cleanup` runs in a thread when the sandbox has been stopped."""
+        self._environment = dict(environment)
+        self._cleanup = cleanup
+        self._link: Link | None = None
+        self._frames = exec_server.FrameReader()
+        self._replies = msgspec.json.Decoder(Reply)
+        self._ready = ReadyCall()
+        self._calls: dict[int, Call] = {0: self._ready}
+        self._last_id = 0
+        self._death = ""
+        self._checkpoints = Checkpoints(self)
+
+    def attach(self, link: Link) -> None:
+        self._link = link
+
+    async def ready(self) -> None:
+        """Return when the server takes commands; SandboxDied with what it said when it does not come up."""
+        try:
+            with anyio.fail_after(READY_SECONDS):
+                await self._finish(self._ready)
+        except TimeoutError:
+            self._die(f"its exec server did not answer within {READY_SECONDS:.0f} s")
+            raise SandboxDied(self._death) from None
+        del self._calls[0]
+
+    async def exec(
+        self,
+        command: str,
+        *,
+        cwd: str = "/workspace",
+        environment: Mapping[str, str] | None = None,
+        timeout_seconds: float = 120.0,
+        output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
+        on_output: OnOutput | None = None,
+    ) -> ExecResult:
+        limit = check_output_limit(output_limit_bytes)
+        started = time.monotonic()
+        call = ExecCall(limit)
+        request = {
+            "op": "exec",
+            "command": command,
+            "cwd": cwd,
+            "environment": {**self._environment, **(environment or {})},
+            "timeout": timeout_seconds,
+            "limit": limit,
+            "stream": on_output is not None,
+        }
+        overdue = asyncio.get_running_loop().call_later(timeout_seconds + OVERDUE_SECONDS, self._give_up, call)
+        try:
+            async with self._calling(call, request) as call_id:
+                await self._follow(call_id, call, on_output)
+        finally:
+            overdue.cancel()
+        return call.result(time.monotonic() - started)
+
+    async def read(self, path: str, limit_bytes: int = FILE_LIMIT_BYTES) -> bytes:
+        call = ReadCall(limit_bytes)
+        async with self._calling(call, {"op": "read", "path": path, "limit": limit_bytes}):
+            await self._finish(call)
+        return bytes(call.data)
+
+    async def write(self, path: str, data: bytes) -> None:
+        if len(data) > FILE_LIMIT_BYTES:
+            raise SandboxError(f"{path}: {len(data)} bytes are more than the limit of {FILE_LIMIT_BYTES}")
+        await self.upload(path, data)
+
+    async def upload(self, path: str, data: bytes) -> None:
+        """`write` without its size limit, for checkpoints."""
+        call = WriteCall()
+        request = {"op": "write", "path": path, "size": len(data)}
+        async with self._calling(call, request, data[: exec_server.CHUNK_BYTES]) as call_id:
+            for start in range(exec_server.CHUNK_BYTES, len(data), exec_server.CHUNK_BYTES):
+                if call.ended:
+                    break
+                await self._send({"op": "data", "id": call_id}, data[start : start + exec_server.CHUNK_BYTES])
+            await self._finish(call)
+
+    async def checkpoint(self, base: str, message: str, *, advance: bool = False, unless: str = "") -> Checkpoint:
+        return await self._checkpoints.take(base, message, advance=advance, unless=unless)
+
+    async def restore(self, checkpoint: Checkpoint) -> None:
+        await self._checkpoints.restore(checkpoint)
+
+    async def stop(self) -> None:
+        self._death = self._death or "it was stopped"
+        if self._link is not None:
+            await self._link.stop(STOP_SECONDS)
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._cleanup)
+
+    # What the link calls.
+
+    def received(self, data: bytes) -> None:
+        if self._death:
+            return
+        try:
+            for head, payload in self._frames.feed(data):
+                reply = self._replies.decode(head)
+                self._deliver(reply, payload)
+        except (exec_server.FrameError, msgspec.DecodeError, Violation, UnicodeDecodeError) as error:
+            self._die(f"its exec server broke the protocol: {error}")
+
+    def lost(self, reason: str) -> None:
+        self._die(reason or "its exec server ended")
+
+    # Calls.
+
+    def _deliver(self, reply: Reply, payload: bytes) -> None:
+        call = self._calls.get(reply.id)
+        if call is None or call.ended:
+            raise Violation(f"a frame for no call ({reply.id})")
+        call.take(reply, payload)
+        call.changed.set()
+
+    @contextlib.asynccontextmanager
+    async def _calling(self, call: Call, request: dict[str, object], payload: bytes = b"") -> AsyncIterator[int]:
+        """Send `request` under an id of its own; whatever ends the block early ends the call inside too."""
+        if self._death:
+            raise SandboxDied(self._death)
+        self._last_id += 1
+        call_id = self._last_id
+        self._calls[call_id] = call
+        try:
+            await self._send({**request, "id": call_id}, payload)
+            yield call_id
+        except BaseException:
+            await self._cancel(call_id, call)
+            raise
+        finally:
+            del self._calls[call_id]
+
+    async def _send(self, request: dict[str, object], payload: bytes = b"") -> None:
+        assert self._link is not None
+        self._link.send(exec_server.pack(request, payload))
+        await self._link.drain()
+
+    async def _change(self, call: Call) -> None:
+        """Return when the call has received something; raise when it failed or the sandbox died."""
+        await call.changed.wait()
+        call.changed.clear()
+        if call.failure is not None:
+            raise error_of(call.failure)
+        if not call.ended and self._death:
+            raise SandboxDied(self._death)
+
+    async def _finish(self, call: Call) -> None:
+        while not call.ended or call.failure is not None:
+            await self._change(call)
+
+    async def _follow(self, call_id: int, call: ExecCall, on_output: OnOutput | None) -> None:
+        decoder = TextDecoder()
+        while not call.ended:
+            await self._change(call)
+            if on_output is not None:
+                await self._show(call_id, call, decoder, on_output)
+        if on_output is not None:
+            await self._show(call_id, call, decoder, on_output)
+        rest = decoder.decode(b"", final=True)
+        if on_output is not None and rest:
+            await on_output(rest)
+
+    async def _show(self, call_id: int, call: ExecCall, decoder: TextDecoder, on_output: OnOutput) -> None:
+        text, count = call.next_preview(decoder)
+        if text:
+            await on_output(text)
+        if count and not call.ended:
+            call.acknowledge(count)
+            await self._send({"op": "ack", "id": call_id, "bytes": count})
+
+    async def _cancel(self, call_id: int, call: Call) -> None:
+        """Have the server end the call, and wait until all of it has ended."""
+        if call.ended or self._death:
+            return
+        with anyio.move_on_after(OVERDUE_SECONDS, shield=True):
+            await self._send({"op": "cancel", "id": call_id})
+            while not call.ended and not self._death:
+                await call.changed.wait()
+                call.changed.clear()
+        self._give_up(call)
+
+    def _give_up(self, call: Call) -> None:
+        if not call.ended and not self._death:
+            self._die("its exec server could not end a command in time")
+
+    def _die(self, reason: str) -> None:
+        self._death = self._death or reason
+        if self._link is not None:
+            self._link.kill()
+        for call in self._calls.values():
+            call.changed.set()
+
+
+def check_output_limit(output_limit_bytes: int) -> int:
+    if not 0 <= output_limit_bytes <= exec_server.OUTPUT_LIMIT_MAX_BYTES:
+        raise SandboxError(f"output_limit_bytes must be from 0 to {exec_server.OUTPUT_LIMIT_MAX_BYTES}")
+    return output_limit_bytes
+
+
+def error_of(failure: Failed) -> Exception:
+    """The contract's exception for what the server could not do."""
+    message = failure.message.replace("\0", "\u2400")
+    match failure.reason:
+        case "not_found":
+            return FileNotFoundError(message)
+        case "is_directory":
+            return IsADirectoryError(message)
+        case "denied":
+            return PermissionError(message)
+        case _:
+            return SandboxError(message)

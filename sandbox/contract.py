@@ -1,0 +1,142 @@
+"""What every sandbox gives, whatever runs it. One contract suite (`tests/contract/test_sandbox.py`) holds each driver to it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from msgspec import Struct
+
+OUTPUT_LIMIT_BYTES = 64 * 1024
+"""Of a command's output, this much is kept by default: half from its head, half from its tail."""
+FILE_LIMIT_BYTES = 16 * 1024 * 1024
+"""The largest file that can be read or written in one call."""
+BUNDLE_LIMIT_BYTES = 512 * 1024 * 1024
+"""The largest checkpoint."""
+
+
+class SandboxError(Exception):
+    """The sandbox could not do what was asked. The message is for the user and says what to do."""
+
+
+class SandboxDied(SandboxError):
+    """The sandbox is gone (killed, out of memory, its exec server ended). What ran in it has an unknown outcome."""
+
+
+class SandboxUnavailable(SandboxError):
+    """This machine cannot start such a sandbox. The message says what to allow."""
+
+
+class SandboxSpec(Struct, frozen=True, kw_only=True):
+    """What to start. `task` and `attempt` are put on the sandbox as its owner."""
+
+    task: str
+    attempt: int
+    workspace: Path
+    """Host folder of the working tree; seen inside as `/workspace`, the only writable host path."""
+    readonly_paths: tuple[Path, ...] = ()
+    """Host folders seen inside at the same path, read-only: the mirror's objects, tool chains."""
+    environment: Mapping[str, str] = {}
+    """Added to the sandbox's own small environment. Never a credential."""
+
+
+class Capabilities(Struct, frozen=True, kw_only=True):
+    """What a driver gives on this machine, for `errand doctor` and for the contract suite."""
+
+    isolated: bool
+    """False only for the explicit unsandboxed setting."""
+    memory_limit: bool
+    disk_limit: bool
+    process_limit: bool
+    notes: tuple[str, ...] = ()
+    """Sentences for the user: what is missing, and what would give it."""
+
+
+class ExecResult(Struct, frozen=True, kw_only=True):
+    """How a command ended. `output` is stdout and stderr as they came, invalid UTF-8 replaced, NUL shown as U+2400."""
+
+    exit_code: int | None
+    """None when it was ended by us or by a signal; then `ended_by` says why."""
+    output: str
+    dropped_bytes: int = 0
+    """Bytes cut out of the middle of `output`."""
+    ended_by: str = ""
+    """`""`, `"deadline"`, `"memory"`, `"cancelled"` or `"signal <n>"`."""
+    duration_seconds: float = 0.0
+
+
+class Checkpoint(Struct, frozen=True, kw_only=True):
+    """The workspace at one moment, as git commits.
+
+    `head` is the commit the workspace's HEAD points to; `commit` has the whole working tree (untracked files included, ignored
+    ones not) and equals `head` when nothing is uncommitted; `tree` is its tree.
+    """
+
+    head: str
+    commit: str
+    tree: str
+    bundle: bytes = b""
+    """A git bundle with `refs/errand/checkpoint` and `refs/errand/head`, without what the base commit already has. Empty when
+    tree and head are those of the checkpoint named by `unless`, or when there is nothing beyond the base commit."""
+
+
+OnOutput = Callable[[str], Awaitable[None]]
+"""Called with decoded text as it arrives; never after `exec` has returned."""
+
+
+class Sandbox(Protocol):
+    """One started sandbox. Methods may run side by side; all raise `SandboxDied` once it is gone."""
+
+    async def exec(
+        self,
+        command: str,
+        *,
+        cwd: str = "/workspace",
+        environment: Mapping[str, str] | None = None,
+        timeout_seconds: float = 120.0,
+        output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
+        on_output: OnOutput | None = None,
+    ) -> ExecResult:
+        """Run `command` by `bash -c` (`sh` where there is no bash), stdin from /dev/null.
+
+        At the deadline, or when the caller is cancelled, every descendant is killed, also one that left its session.
+        """
+        ...
+
+    async def read(self, path: str, limit_bytes: int = FILE_LIMIT_BYTES) -> bytes:
+        """The file's bytes. FileNotFoundError, IsADirectoryError or PermissionError with the path; SandboxError over the limit."""
+        ...
+
+    async def write(self, path: str, data: bytes) -> None:
+        """Make or replace the file, with its parent folders, keeping an existing file's mode. A symlink that leaves the
+        workspace is refused with PermissionError."""
+        ...
+
+    async def checkpoint(self, base: str, message: str, *, advance: bool = False, unless: str = "") -> Checkpoint:
+        """The workspace as commits over `base` (a full commit id that the mirror has).
+
+        `advance` moves HEAD to the new commit, as a real commit with `message`; otherwise the user's branch and index stay
+        untouched. `unless` is the `commit` of the checkpoint before: when nothing changed since, the bundle is empty.
+        """
+        ...
+
+    async def restore(self, checkpoint: Checkpoint) -> None:
+        """Bring a fresh workspace to `checkpoint`: HEAD on `head`, the working tree as in `commit`, nothing staged."""
+        ...
+
+    async def stop(self) -> None:
+        """End every process inside and return when all have ended. May be called twice."""
+        ...
+
+
+class Driver(Protocol):
+    """A way to start sandboxes on this machine."""
+
+    name: str
+
+    async def capabilities(self) -> Capabilities:
+        """Found out by trying; raises SandboxUnavailable with what to allow."""
+        ...
+
+    async def start(self, spec: SandboxSpec) -> Sandbox: ...

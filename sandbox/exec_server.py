@@ -1,0 +1,789 @@
+"""The program inside a sandbox that runs its commands, and the frames it speaks.
+
+One file, standard library only, Python 3.9 or later: it is started as it stands by `python -I -S exec_server.py CONFIG`
+in whatever Python the sandbox has. The host imports the frame codec and the limits from here, so there is one definition.
+
+It is PID 1 of the sandbox where there is a pid namespace: what dies unowned becomes its child, no command can signal it,
+and its end is the end of everything inside. It is not dumpable, so no command can reach the protocol through
+`/proc/1/fd` although both have the same uid. One epoll loop serves any number of commands; nothing in it blocks.
+
+A command's processes carry a mark that survives `setsid`, a double fork and `env -i`: the soft limit RLIMIT_RTTIME, which
+is inherited and means nothing to a process that may not be real-time. A process that resets this limit on purpose
+outlives its command, not its sandbox.
+
+Frame: two big-endian u32 (header bytes, payload bytes), a JSON header, a payload. `op` and `id` are in each header.
+
+    host to sandbox   exec{command,cwd,environment,timeout,limit,stream}  read{path,limit}  write{path,size}+bytes
+                      data+bytes (the rest of a write)  ack{bytes} (output shown)  cancel
+    sandbox to host   ready{version}  output{skipped}+bytes  exit{code,signal,ended_by,dropped,head}+kept output
+                      data+bytes (part of a read)  done{size}+bytes  error{reason,message}
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import stat
+import struct
+import sys
+import time
+from collections import deque
+from typing import Any, Callable, Iterator  # noqa: UP035 - the sandbox's Python may be 3.9
+
+VERSION = 1
+SIZES = struct.Struct(">II")
+HEADER_LIMIT_BYTES = 2 * 1024 * 1024
+"""Room for a command of 128 KiB (the kernel's own limit) and its environment, escaped as JSON."""
+PAYLOAD_LIMIT_BYTES = 1024 * 1024
+OUTPUT_LIMIT_MAX_BYTES = PAYLOAD_LIMIT_BYTES
+"""The largest `limit` of a command: its kept output is one payload."""
+CHUNK_BYTES = 256 * 1024
+PREVIEW_WINDOW_BYTES = 256 * 1024
+"""Output shown but not yet acknowledged; what comes beyond it is kept by head and tail, and skipped in the preview."""
+REPLIES_HIGH_WATER_BYTES = 1024 * 1024
+CALLS_LIMIT = 256
+READ_BYTES = 64 * 1024
+LINGER_SECONDS = 0.1
+"""A command whose background child holds its output open ends this long after its own process."""
+KILL_ROUND_SECONDS = (0.001, 0.05)
+"""The first and the longest pause between two looks for what a kill has left."""
+END_SECONDS = 5.0
+SYMLINKS_LIMIT = 40
+DEPTH_LIMIT = 256
+MARK_NONCE_BITS = 28
+MARK_ID_BITS = 32
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
+
+
+class FrameError(Exception):
+    """What came is not a frame of this protocol."""
+
+
+def pack(header: dict[str, Any], payload: bytes = b"") -> bytes:
+    """One frame. FrameError when it would be over a limit."""
+    head = json.dumps(header, separators=(",", ":")).encode("ascii")
+    if len(head) > HEADER_LIMIT_BYTES or len(payload) > PAYLOAD_LIMIT_BYTES:
+        raise FrameError("frame of %d + %d bytes is over the limit" % (len(head), len(payload)))
+    return SIZES.pack(len(head), len(payload)) + head + payload
+
+
+class FrameReader:
+    """Cuts a byte stream into (header bytes, payload) and holds at most one incomplete frame."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The frames that `data` completes. FrameError when a size is over its limit."""
+        self._buffer += data
+        start = 0
+        try:
+            while len(self._buffer) - start >= SIZES.size:
+                head, payload = SIZES.unpack_from(self._buffer, start)
+                if head > HEADER_LIMIT_BYTES or payload > PAYLOAD_LIMIT_BYTES:
+                    raise FrameError("a frame announces %d + %d bytes" % (head, payload))
+                body = start + SIZES.size
+                end = body + head + payload
+                if len(self._buffer) < end:
+                    return
+                start = end
+                yield bytes(self._buffer[body : body + head]), bytes(self._buffer[body + head : end])
+        finally:
+            del self._buffer[:start]
+
+
+class KeptOutput:
+    """The head and the tail of a stream in at most `limit` bytes (three quarters more for a moment)."""
+
+    def __init__(self, limit: int) -> None:
+        self._tail_limit = limit // 2
+        self._head_limit = limit - self._tail_limit
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._total = 0
+
+    def add(self, data: bytes) -> None:
+        self._total += len(data)
+        room = self._head_limit - len(self._head)
+        if room > 0:
+            self._head += data[:room]
+            data = data[room:]
+        self._tail += data[-self._tail_limit :] if self._tail_limit else b""
+        if len(self._tail) > 2 * self._tail_limit:
+            del self._tail[: -self._tail_limit]
+
+    def parts(self) -> tuple[bytes, bytes, int]:
+        """(head, tail, bytes dropped between them)."""
+        tail = bytes(self._tail[-self._tail_limit :]) if self._tail_limit else b""
+        return bytes(self._head), tail, self._total - len(self._head) - len(tail)
+
+
+class Tree:
+    """Files below the folders that commands own. Every component is opened relative to the folder before it and never
+    through a symlink, so a link that is swapped in while we look changes nothing; links are followed by reading them,
+    as long as they stay below the same root."""
+
+    def __init__(self, roots: dict[str, str]) -> None:
+        self._roots = roots
+        """The name a caller uses -> the real folder. `/workspace` is first: relative paths are below it."""
+
+    def locate(self, path: str) -> tuple[str, list[str]] | None:
+        """(real root, components below it), or None when the path is below no root."""
+        absolute = path if path.startswith("/") else next(iter(self._roots)) + "/" + path
+        for name, real in self._roots.items():
+            for prefix in (name, real):
+                if absolute == prefix or absolute.startswith(prefix + "/"):
+                    return real, absolute[len(prefix) :].split("/")
+        return None
+
+    def open_for_reading(self, path: str) -> int:
+        """A descriptor of a regular file: below a root without leaving it, elsewhere as the sandbox sees it."""
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        if self.locate(path) is None:
+            fd = os.open(path, flags)
+        else:
+            parent, name = self.open_parent(path, make=False)
+            try:
+                fd = os.open(name, flags | os.O_NOFOLLOW, dir_fd=parent)
+            finally:
+                os.close(parent)
+        try:
+            refuse_special(os.fstat(fd).st_mode, path)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+    def open_parent(self, path: str, make: bool) -> tuple[int, str]:
+        """A descriptor of the folder the path's last component is in, and that component, which is no symlink."""
+        located = self.locate(path)
+        if located is None:
+            raise PermissionError(errno.EACCES, "outside " + " and ".join(self._roots), path)
+        root, parts = located
+        folders = [os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
+        try:
+            name = self._descend(folders, root, parts, path, make)
+            return os.dup(folders[-1]), name
+        finally:
+            for fd in folders:
+                os.close(fd)
+
+    def _descend(self, folders: list[int], root: str, parts: list[str], path: str, make: bool) -> str:
+        todo = deque(part for part in parts if part not in ("", "."))
+        links = 0
+        while todo:
+            part = todo.popleft()
+            if part == "..":
+                if len(folders) == 1:
+                    raise PermissionError(errno.EACCES, "leaves its folder", path)
+                os.close(folders.pop())
+                continue
+            target = read_link(part, folders[-1])
+            if target is not None:
+                links += 1
+                if links > SYMLINKS_LIMIT:
+                    raise OSError(errno.ELOOP, "too many symlinks", path)
+                todo.extendleft(reversed(self._link_parts(target, root, folders, path)))
+            elif todo:
+                folders.append(open_folder(part, folders[-1], make))
+                if len(folders) > DEPTH_LIMIT:
+                    raise OSError(errno.ENAMETOOLONG, "too many folders", path)
+            else:
+                return part
+        raise IsADirectoryError(errno.EISDIR, "is a folder", path)
+
+    def _link_parts(self, target: str, root: str, folders: list[int], path: str) -> list[str]:
+        if target.startswith("/"):
+            located = self.locate(target)
+            if located is None or located[0] != root:
+                raise PermissionError(errno.EACCES, "a symlink leaves its folder", path)
+            while len(folders) > 1:
+                os.close(folders.pop())
+            target = "/".join(located[1])
+        return [part for part in target.split("/") if part not in ("", ".")]
+
+
+def read_link(name: str, folder: int) -> str | None:
+    try:
+        return os.readlink(name, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            return None
+        raise
+
+
+def open_folder(name: str, parent: int, make: bool) -> int:
+    if make:
+        try:
+            os.mkdir(name, 0o755, dir_fd=parent)
+        except FileExistsError:
+            pass
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+
+
+def refuse_special(mode: int, path: str) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "is a folder", path)
+    if not stat.S_ISREG(mode):
+        raise PermissionError(errno.EACCES, "is not a regular file", path)
+
+
+class Upload:
+    """A write under way: into a new file beside its target, which it replaces at once when it is whole."""
+
+    def __init__(self, tree: Tree, path: str, size: int) -> None:
+        self.remaining = size
+        self._folder, self._name = tree.open_parent(path, make=True)
+        self._temporary = ".errand-%x" % int.from_bytes(os.urandom(8), "big")
+        self._file = -1
+        try:
+            self._mode = self._existing_mode(path)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._file = os.open(self._temporary, flags, 0o600, dir_fd=self._folder)
+        except OSError:
+            os.close(self._folder)
+            raise
+
+    def _existing_mode(self, path: str) -> int:
+        try:
+            mode = os.stat(self._name, dir_fd=self._folder, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return 0o644
+        refuse_special(mode, path)
+        return stat.S_IMODE(mode)
+
+    def add(self, data: bytes) -> None:
+        self.remaining -= len(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file, view) :]
+
+    def finish(self) -> None:
+        os.fchmod(self._file, self._mode)
+        os.replace(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        self._close()
+
+    def drop(self) -> None:
+        try:
+            os.unlink(self._temporary, dir_fd=self._folder)
+        except FileNotFoundError:
+            pass
+        self._close()
+
+    def _close(self) -> None:
+        os.close(self._file)
+        os.close(self._folder)
+
+
+class Download:
+    """A read under way."""
+
+    def __init__(self, file: int, path: str, limit: int) -> None:
+        self._file = file
+        self._path = path
+        self._limit = limit
+        self.size = 0
+        size = os.fstat(file).st_size
+        if size > limit:
+            self.close()
+            raise OSError(errno.EFBIG, "has %d bytes, more than the limit of %d" % (size, limit), path)
+
+    def next(self) -> bytes:
+        """The next chunk; empty at the end."""
+        data = os.read(self._file, CHUNK_BYTES)
+        self.size += len(data)
+        if self.size > self._limit:
+            raise OSError(errno.EFBIG, "has more bytes than the limit of %d" % self._limit, self._path)
+        return data
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+class Marks:
+    """Which processes belong to which command, by the mark each inherits (see the module's docstring)."""
+
+    def __init__(self) -> None:
+        self._base = int.from_bytes(os.urandom(4), "big") % (1 << MARK_NONCE_BITS) + (1 << MARK_NONCE_BITS)
+        self._hard = resource.getrlimit(resource.RLIMIT_RTTIME)[1]
+
+    def put_on_next_child(self, call_id: int) -> None:
+        resource.setrlimit(resource.RLIMIT_RTTIME, (self._mark(call_id), self._hard))
+
+    def kill(self, call_id: int | None) -> int:
+        """Send SIGKILL to every living process of that call (of all calls: None); how many there were."""
+        return sum(self._kill_one(int(name), call_id) for name in os.listdir("/proc") if name.isdigit())
+
+    def _mark(self, call_id: int) -> int:
+        return self._base << MARK_ID_BITS | call_id % (1 << MARK_ID_BITS)
+
+    def _is_of(self, pid: int, call_id: int | None) -> bool:
+        mark = resource.prlimit(pid, resource.RLIMIT_RTTIME)[0]
+        return mark >> MARK_ID_BITS == self._base if call_id is None else mark == self._mark(call_id)
+
+    def _kill_one(self, pid: int, call_id: int | None) -> bool:
+        if pid == os.getpid():
+            return False
+        try:
+            if not self._is_of(pid, call_id) or is_dead(pid):
+                return False
+            os.kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError, FileNotFoundError):
+            return False
+        return True
+
+
+def is_dead(pid: int) -> bool:
+    with open("/proc/%d/stat" % pid, "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+
+
+class Command:
+    """One command and where it stands. It has ended when `status` is known and its output is closed, or when nothing
+    marked as its own is left."""
+
+    def __init__(self, call_id: int, pid: int, pipe: int, request: dict[str, Any], now: float) -> None:
+        self.id = call_id
+        self.pid = pid
+        self.pipe = pipe
+        self.output = KeptOutput(request["limit"])
+        self.deadline = now + request["timeout"]
+        self.window = PREVIEW_WINDOW_BYTES if request["stream"] else 0
+        self.skipped = 0
+        self.stream = bool(request["stream"])
+        self.status: int | None = None
+        self.linger_until: float | None = None
+        self.ended_by = ""
+        self.kill_round = KILL_ROUND_SECONDS[0]
+        self.next_kill = 0.0
+
+    def due(self) -> float:
+        """When the loop has to look at this command again, if nothing happens before."""
+        if self.ended_by:
+            return self.next_kill
+        return self.deadline if self.linger_until is None else min(self.linger_until, self.deadline)
+
+
+class Server:
+    """The loop: requests in, replies out, and between them commands, uploads and downloads by the id of their call."""
+
+    def __init__(self, requests: int, replies: int, tree: Tree, workspace: str) -> None:
+        self._requests = requests
+        self._replies = replies
+        self._tree = tree
+        self._workspace = workspace
+        self._shell = next(path for path in ("/bin/bash", "/usr/bin/bash", "/bin/sh") if os.access(path, os.X_OK))
+        self._marks = Marks()
+        self._reader = FrameReader()
+        self._out = bytearray()
+        self._commands: dict[int, Command] = {}
+        self._by_pid: dict[int, Command] = {}
+        self._uploads: dict[int, Upload] = {}
+        self._downloads: dict[int, Download] = {}
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._running = True
+        self._wakeups = -1
+        os.set_blocking(replies, False)
+
+    def run(self) -> None:
+        """Serve until the host closes its end."""
+        self._watch(self._requests, self._receive)
+        self._wakeups = wake_on_child()
+        self._watch(self._wakeups, self._reap)
+        self._reply({"op": "ready", "id": 0, "version": VERSION})
+        while self._running:
+            for fd, _ in self._epoll.poll(self._wait_seconds()):
+                if fd in self._handlers:
+                    self._handlers[fd]()
+            self._tick()
+            self._pump()
+        self._end_everything()
+
+    def _end_everything(self) -> None:
+        """Where we are PID 1 the kernel does it when we go."""
+        give_up = time.monotonic() + END_SECONDS
+        while os.getpid() != 1 and self._marks.kill(None) and time.monotonic() < give_up:
+            reap_children()
+
+    def _watch(self, fd: int, handler: Callable[[], None], events: int = select.EPOLLIN) -> None:
+        os.set_blocking(fd, False)
+        self._handlers[fd] = handler
+        self._epoll.register(fd, events)
+
+    def _unwatch(self, fd: int) -> None:
+        self._epoll.unregister(fd)
+        del self._handlers[fd]
+
+    def _wait_seconds(self) -> float:
+        if self._downloads and not self._out:
+            return 0
+        due = min((command.due() for command in self._commands.values()), default=None)
+        return -1 if due is None else max(0.0, due - time.monotonic())
+
+    # Replies
+
+    def _reply(self, header: dict[str, Any], payload: bytes = b"") -> None:
+        waiting = bool(self._out)
+        self._out += pack(header, payload)
+        if waiting:
+            return
+        self._send()
+        if self._out:
+            self._watch(self._replies, self._resume_sending, select.EPOLLOUT)
+
+    def _resume_sending(self) -> None:
+        self._send()
+        if not self._out:
+            self._unwatch(self._replies)
+
+    def _send(self) -> None:
+        try:
+            del self._out[: os.write(self._replies, self._out)]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            self._running = False
+            self._out.clear()
+
+    def _fail(self, call_id: int, error: Exception, reason: str) -> None:
+        self._reply({"op": "error", "id": call_id, "reason": reason, "message": message_of(error)})
+
+    # Requests
+
+    def _receive(self) -> None:
+        try:
+            data = os.read(self._requests, CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self._running = False
+            return
+        for head, payload in self._reader.feed(data):
+            self._handle(json.loads(head), payload)
+
+    def _handle(self, request: dict[str, Any], payload: bytes) -> None:
+        call_id = request["id"]
+        try:
+            if request["op"] == "exec":
+                self._exec(call_id, request)
+            elif request["op"] == "read":
+                self._downloads[call_id] = self._download(request)
+            elif request["op"] == "write":
+                self._uploads[call_id] = Upload(self._tree, request["path"], request["size"])
+                self._add(call_id, payload)
+            elif request["op"] == "data":
+                self._add(call_id, payload)
+            elif request["op"] == "ack":
+                self._acknowledge(call_id, request["bytes"])
+            elif request["op"] == "cancel":
+                self._cancel(call_id)
+        except (OSError, ValueError, TypeError) as error:
+            self._fail(call_id, error, "failed" if request["op"] == "exec" else reason_of(error))
+
+    def _acknowledge(self, call_id: int, count: int) -> None:
+        command = self._commands.get(call_id)
+        if command is not None:
+            command.window = min(PREVIEW_WINDOW_BYTES, command.window + count)
+
+    def _cancel(self, call_id: int) -> None:
+        if call_id in self._commands:
+            self._end(self._commands[call_id], "cancelled")
+            return
+        if call_id in self._uploads:
+            self._uploads.pop(call_id).drop()
+        elif call_id in self._downloads:
+            self._downloads.pop(call_id).close()
+        else:
+            return
+        self._reply({"op": "error", "id": call_id, "reason": "failed", "message": "cancelled"})
+
+    # Files
+
+    def _download(self, request: dict[str, Any]) -> Download:
+        if len(self._downloads) >= CALLS_LIMIT:
+            raise OSError(errno.EAGAIN, "%d reads run already" % CALLS_LIMIT)
+        path = request["path"]
+        return Download(self._tree.open_for_reading(path), path, request["limit"])
+
+    def _pump(self) -> None:
+        """One chunk of each download, as far as the host takes them."""
+        for call_id, download in list(self._downloads.items()):
+            if self._out:
+                return
+            try:
+                data = download.next()
+            except OSError as error:
+                self._fail(call_id, error, reason_of(error))
+            else:
+                if data:
+                    self._reply({"op": "data", "id": call_id}, data)
+                    continue
+                self._reply({"op": "done", "id": call_id, "size": download.size})
+            self._downloads.pop(call_id).close()
+
+    def _add(self, call_id: int, data: bytes) -> None:
+        upload = self._uploads.get(call_id)
+        if upload is None:
+            return
+        try:
+            upload.add(data)
+            if upload.remaining > 0:
+                return
+            upload.finish()
+        except OSError:
+            self._uploads.pop(call_id).drop()
+            raise
+        del self._uploads[call_id]
+        self._reply({"op": "done", "id": call_id, "size": 0})
+
+    # Commands
+
+    def _exec(self, call_id: int, request: dict[str, Any]) -> None:
+        if len(self._commands) >= CALLS_LIMIT:
+            raise OSError(errno.EAGAIN, "%d commands run already" % CALLS_LIMIT)
+        output, pipe = os.pipe()
+        try:
+            pid = self._spawn(call_id, request, pipe)
+        except BaseException:
+            os.close(output)
+            raise
+        finally:
+            os.close(pipe)
+        command = Command(call_id, pid, output, request, time.monotonic())
+        self._commands[call_id] = self._by_pid[pid] = command
+        self._watch(output, lambda: self._take_output(command))
+
+    def _spawn(self, call_id: int, request: dict[str, Any], pipe: int) -> int:
+        # posix_spawn has no argument for the folder to start in; we need ours for nothing.
+        os.chdir(self._real_folder(request["cwd"]))
+        self._marks.put_on_next_child(call_id)
+        return os.posix_spawn(
+            self._shell,
+            [self._shell, "-c", "--", request["command"]],
+            {**os.environ, **request["environment"]},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, pipe, 1),
+                (os.POSIX_SPAWN_DUP2, pipe, 2),
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+        )
+
+    def _real_folder(self, cwd: str) -> str:
+        if cwd == "/workspace" or cwd.startswith("/workspace/"):
+            return self._workspace + cwd[len("/workspace") :]
+        return os.path.join(self._workspace, cwd)
+
+    def _take_output(self, command: Command) -> None:
+        """Read once what is there; at the end of the stream the command may have ended."""
+        try:
+            data = os.read(command.pipe, READ_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            command.output.add(data)
+            self._preview(command, data)
+            return
+        self._close_output(command)
+        if command.status is not None and not command.ended_by:
+            self._finish(command)
+
+    def _close_output(self, command: Command) -> None:
+        self._unwatch(command.pipe)
+        os.close(command.pipe)
+        command.pipe = -1
+
+    def _preview(self, command: Command, data: bytes) -> None:
+        if not command.stream:
+            return
+        if len(data) > command.window or len(self._out) > REPLIES_HIGH_WATER_BYTES:
+            command.skipped += len(data)
+            return
+        command.window -= len(data)
+        self._reply({"op": "output", "id": command.id, "skipped": command.skipped}, data)
+        command.skipped = 0
+
+    def _reap(self) -> None:
+        os.read(self._wakeups, READ_BYTES)
+        for pid, status in reap_children():
+            command = self._by_pid.pop(pid, None)
+            if command is not None:
+                self._process_ended(command, status)
+
+    def _process_ended(self, command: Command, status: int) -> None:
+        command.status = status
+        if command.ended_by:
+            return
+        if command.pipe == -1:
+            self._finish(command)
+        else:
+            command.linger_until = time.monotonic() + LINGER_SECONDS
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        for command in list(self._commands.values()):
+            if command.due() > now:
+                continue
+            if command.ended_by:
+                self._kill_again(command, now)
+            elif now >= command.deadline:
+                self._end(command, "deadline")
+            else:
+                self._finish(command)
+
+    def _end(self, command: Command, ended_by: str) -> None:
+        if not command.ended_by:
+            command.ended_by = ended_by
+            self._kill_again(command, time.monotonic())
+
+    def _kill_again(self, command: Command, now: float) -> None:
+        """Kill what is left; the command has ended when a look finds nothing. A new child may slip through one look."""
+        if not self._marks.kill(command.id) and command.status is not None:
+            self._finish(command)
+            return
+        command.next_kill = now + command.kill_round
+        command.kill_round = min(KILL_ROUND_SECONDS[1], command.kill_round * 2)
+
+    def _finish(self, command: Command) -> None:
+        self._take_rest(command)
+        head, tail, dropped = command.output.parts()
+        code, ended_by = outcome(command)
+        header = {"op": "exit", "id": command.id, "code": code, "ended_by": ended_by}
+        del self._commands[command.id]
+        self._reply({**header, "dropped": dropped, "head": len(head), "skipped": command.skipped}, head + tail)
+
+    def _take_rest(self, command: Command) -> None:
+        """What is still in the pipe, bounded; a background child may go on writing, into nothing."""
+        for _ in range(PAYLOAD_LIMIT_BYTES // READ_BYTES):
+            if command.pipe == -1:
+                return
+            try:
+                data = os.read(command.pipe, READ_BYTES)
+            except BlockingIOError:
+                break
+            if data:
+                command.output.add(data)
+                self._preview(command, data)
+            else:
+                self._close_output(command)
+        if command.pipe != -1:
+            self._handlers[command.pipe] = lambda fd=command.pipe: self._discard(fd)
+
+    def _discard(self, fd: int) -> None:
+        if not os.read(fd, READ_BYTES):
+            self._unwatch(fd)
+            os.close(fd)
+
+
+def outcome(command: Command) -> tuple[int | None, str]:
+    """(exit code, ended by)."""
+    status = command.status
+    if command.ended_by or status is None:
+        return None, command.ended_by
+    if os.WIFSIGNALED(status):
+        return None, "signal %d" % os.WTERMSIG(status)
+    return os.WEXITSTATUS(status), ""
+
+
+def reason_of(error: Exception) -> str:
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return "not_found"
+    if isinstance(error, IsADirectoryError):
+        return "is_directory"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EROFS):
+        return "denied"
+    return "failed"
+
+
+def message_of(error: Exception) -> str:
+    """A sentence without a class name. Never longer than a screen: a path in it may be anything."""
+    if isinstance(error, OSError):
+        text = "%s: %s" % (error.filename, error.strerror) if error.filename else str(error.strerror)
+    else:
+        text = str(error)
+    return text.encode("utf-8", "replace").decode("utf-8")[:2000]
+
+
+def wake_on_child() -> int:
+    """A descriptor that becomes readable when a child ends."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return read_end
+
+
+def reap_children() -> list[tuple[int, int]]:
+    """(pid, wait status) of every child that ended, also of those that we only inherited."""
+    ended = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended
+        if pid == 0:
+            return ended
+        ended.append((pid, status))
+
+
+def prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl %d failed" % option)
+
+
+def become(uid: int) -> None:
+    """Give up root for good, where the driver had to start us as root."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def take_protocol() -> tuple[int, int]:
+    """Our stdin and stdout as high descriptors that no command inherits; /dev/null in their place."""
+    requests = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 100)
+    replies = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 100)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+    return requests, replies
+
+
+def set_limits(limits: dict[str, int]) -> None:
+    """Soft and hard, by their names in `resource` without RLIMIT_; never above what the host gave."""
+    for name, value in limits.items():
+        which = getattr(resource, "RLIMIT_" + name)
+        hard = resource.getrlimit(which)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(which, (value, value))
+
+
+def main() -> None:
+    config = json.loads(sys.argv[1])
+    requests, replies = take_protocol()
+    if config.get("uid"):
+        become(config["uid"])
+    # A change of uid clears the parent-death signal that bubblewrap had set.
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_DUMPABLE, 0)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    set_limits(config.get("limits", {}))
+    os.umask(0o022)
+    os.makedirs(os.environ["HOME"], exist_ok=True)
+    workspace = config["workspace"]
+    Server(requests, replies, Tree({"/workspace": workspace, "/tmp": "/tmp"}), workspace).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Commands straight on this machine, as the user who runs Errand: only for who asks for it by name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from sandbox import exec_server
+from sandbox.client import ExecClient
+from sandbox.contract import Capabilities, SandboxError, SandboxSpec
+from sandbox.process import start_exec_server
+
+NOTE = "No sandbox: a task can read, change and send whatever the user who runs Errand can."
+
+
+class Unsandboxed:
+    """The same exec server without namespaces. `/workspace` in a `cwd`, `read` or `write` means the real folder; inside a
+    command's text it means nothing, but commands start there and find it as WORKSPACE. `/tmp` is the machine's own."""
+
+    name = "unsandboxed"
+
+    async def capabilities(self) -> Capabilities:
+        return Capabilities(isolated=False, memory_limit=False, disk_limit=False, process_limit=False, notes=(NOTE,))
+
+    async def start(self, spec: SandboxSpec) -> ExecClient:
+        """SandboxError when the workspace is no folder."""
+        if not spec.workspace.is_absolute() or not spec.workspace.is_dir():
+            raise SandboxError(f"{spec.workspace} is not an absolute path of a folder")
+        home = Path(tempfile.mkdtemp(prefix="errand-home-"))
+        client = ExecClient(spec.environment, cleanup=lambda: shutil.rmtree(home, ignore_errors=True))
+        config = msgspec.json.encode({"workspace": str(spec.workspace.resolve()), "limits": {"CORE": 0}}).decode()
+        argv = [sys.executable, "-I", "-S", exec_server.__file__, config]
+        await start_exec_server(client, argv, environment(spec, home))
+        return client
+
+
+def environment(spec: SandboxSpec, home: Path) -> dict[str, str]:
+    """Small and clean, but for PATH: the user's own tools are why somebody sets this."""
+    return {
+        "HOME": str(home),
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LANG": "C.UTF-8",
+        "TERM": "dumb",
+        "WORKSPACE": str(spec.workspace.resolve()),
+        "ERRAND_TASK": spec.task,
+        "ERRAND_ATTEMPT": str(spec.attempt),
+    }

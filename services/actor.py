@@ -1,0 +1,92 @@
+"""One start/stop contract for every service: connect, run, report health, drain on SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+import anyio.abc
+
+from protocol.query import Health
+from protocol.routes import Service
+from services import log
+from services.bus import Bus, BusConfig, Unavailable, connect
+
+DRAIN_SECONDS = 10.0
+"""How long a service may take to finish what it has in hand; then it is cancelled."""
+CONNECT_SECONDS = 30.0
+"""How long a service waits for NATS at its start."""
+
+
+class Actor(Protocol):
+    """A service between its start and its stop."""
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Work until cancelled; call `started` once work can be taken. Returning is an error of the service."""
+        ...
+
+    async def drain(self) -> None:
+        """Take no new work, finish or hand over what is in hand, return when that is done. May be called before `run` has started."""
+        ...
+
+    def health(self) -> Health:
+        """Whether work moves, at this moment."""
+        ...
+
+
+def run(service: Service, config: BusConfig, make: Callable[[Bus], Actor], *, level: str = "info") -> None:
+    """Run one service as this process until SIGTERM or SIGINT."""
+    log.configure(service, level)
+    anyio.run(_run, service, config, make, backend_options={"use_uvloop": True})
+
+
+async def _run(service: Service, config: BusConfig, make: Callable[[Bus], Actor]) -> None:
+    logger = log.get()
+    # Installed first: a SIGTERM while we wait for NATS must end the wait, not the interpreter in the middle of something.
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with anyio.create_task_group() as group:
+            actor: list[Actor] = []
+
+            async def live() -> None:
+                await _wait_for_nats(service, config)
+                async with connect(config, service) as bus:
+                    actor.append(make(bus))
+                    await actor[0].run(lambda: logger.info("started"))
+
+            async def stop_on_signal() -> None:
+                async for _ in signals:
+                    break
+                logger.info("draining")
+                with anyio.move_on_after(DRAIN_SECONDS):
+                    if actor:
+                        await actor[0].drain()
+                group.cancel_scope.cancel()
+
+            group.start_soon(live)
+            group.start_soon(stop_on_signal)
+    logger.info("stopped")
+
+
+async def _wait_for_nats(service: Service, config: BusConfig) -> None:
+    """Return once NATS takes this service's credential; raises Unavailable after `CONNECT_SECONDS`."""
+    deadline = anyio.current_time() + CONNECT_SECONDS
+    while True:
+        try:
+            async with connect(config, service):
+                return
+        except Unavailable:
+            if anyio.current_time() > deadline:
+                raise
+            await anyio.sleep(0.05)
+
+
+def healthy(service: Service, bus: Bus, *, notices: tuple[str, ...] = (), detail: str = "") -> Health:
+    """The health of a service whose work is its readers: connected, and none of them silent."""
+    stalled = bus.stalled()
+    if not bus.connected:
+        detail = "not connected to NATS"
+    elif stalled:
+        detail = "these readers do not move: " + ", ".join(stalled)
+    return Health(healthy=bus.connected and not stalled, service=service.value, detail=detail, notices=notices)

@@ -1,0 +1,648 @@
+"""The bus: connect, publish, commit, read, ask and serve. The one place that knows NATS.
+
+Facts that this file rests on (server 2.15, measured): a publish with an expected last sequence over a wildcard is refused with
+error 10071 when somebody else wrote; `republish` delivers what was stored, with its sequence; a batched direct get replays without
+a consumer; a message id that was seen within two minutes answers with the sequence it got the first time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar, Union
+
+import anyio
+import anyio.abc
+import msgspec
+import nats
+import nats.errors
+import nats.js.errors
+import nats.micro
+from msgspec import Struct
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.micro.request import Request
+from nats.micro.service import Service as MicroService
+
+from protocol.base import MESSAGE_LIMIT_BYTES, Message, encode
+from protocol.query import Refusal
+from protocol.routes import ROUTES, Service, Stream, query_subject
+from services import log
+
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_LOG = "Nats-Expected-Last-Subject-Sequence-Subject"
+MESSAGE_ID = "Nats-Msg-Id"
+WRONG_LAST_SEQUENCE = 10071
+
+TIMEOUT_SECONDS = 2.0
+"""For one answer of the server; past it, whether a publish was stored is unknown."""
+PUBLISH_TRIES = 4
+"""How often a publish with a key is tried: long enough for a restart of the server."""
+HEARTBEAT_SECONDS = 1.0
+SILENCE_SECONDS = 3.5
+"""A reader that heard nothing for so long, no heartbeat either, is made again."""
+REPLAY_BATCH = 512
+BLOBS = "blobs"
+LEASES = "lease"
+LEASE_SECONDS = 5.0
+
+R = TypeVar("R", bound=Message)
+
+
+class Unavailable(Exception):
+    """NATS, or who was asked, did not answer in time. Whether a publish was stored is not known."""
+
+
+class Conflict(Exception):
+    """Somebody else wrote to the log: fold what came and decide again."""
+
+
+class Refused(Exception):
+    """A request was answered by a refusal; the reason is for a person."""
+
+    def __init__(self, reason: str, code: str = "refused") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.code = code
+
+
+class BusConfig(Struct, frozen=True, kw_only=True):
+    """How to reach NATS."""
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    """Server addresses, separated by commas."""
+    nats_password_file: str = ""
+    """File with this service's password; empty for a server that asks for none."""
+
+    def password(self) -> str:
+        return Path(self.nats_password_file).read_text().strip() if self.nats_password_file else ""
+
+
+class Stored(Struct, frozen=True):
+    """A message as its stream has it."""
+
+    subject: str
+    sequence: int
+    data: bytes
+    at: datetime
+    previous: int = 0
+    """The sequence that the log had to end with when this was committed."""
+
+
+Handler = Callable[[Any], Awaitable[Message]]
+"""Answers one query; raises Refused with a reason."""
+OnStored = Callable[[Stored], Awaitable[None]]
+
+
+class Bus:
+    """One service's connection. Made by `connect`; usable until its `async with` ends."""
+
+    def __init__(self, client: Client, service: Service, tasks: anyio.abc.TaskGroup) -> None:
+        self._nats = client
+        self._jetstream = client.jetstream(timeout=TIMEOUT_SECONDS)
+        self._service = service
+        self._tasks = tasks
+        self._readers: list[Reader] = []
+        self._log = log.get()
+
+    @property
+    def connected(self) -> bool:
+        return self._nats.is_connected
+
+    def stalled(self) -> list[str]:
+        """The readers that do not move, for `Health`."""
+        return [reader.name for reader in self._readers if not reader.moving]
+
+    # Publish and commit
+
+    async def publish(self, subject: str, message: Message | Struct, *, key: str = "") -> int:
+        """Store a message; return its sequence. With a `key`, sent again within two minutes it is stored once."""
+        data = encode(message)
+        for _ in range(PUBLISH_TRIES - 1 if key else 0):
+            with suppress(Unavailable):
+                return await self._store(subject, data, {MESSAGE_ID: key})
+        return await self._store(subject, data, {MESSAGE_ID: key} if key else {})
+
+    async def commit(self, subject: str, message: Message | Struct, *, log: str, expected: int) -> int:
+        """Store a message only if the last of all messages on `log` (a wildcard) has the sequence `expected` (0: none is there).
+
+        Raises Conflict when it has not; after Unavailable the log must be read to know. A message id would not help: the server
+        compares the sequence first.
+        """
+        return await self._store(subject, encode(message), {EXPECTED: str(expected), EXPECTED_LOG: log})
+
+    async def schedule(self, subject: str, message: Struct, *, at: datetime, target: str) -> int:
+        """Let the server publish `message` on `target` at a time. The same subject again replaces it."""
+        when = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return await self._store(
+            subject, encode(message), {"Nats-Schedule": f"@at {when}", "Nats-Schedule-Target": target}
+        )
+
+    async def purge(self, stream: Stream, subject: str) -> None:
+        """Take away every message on `subject`."""
+        await self._api(f"STREAM.PURGE.{stream}", {"filter": subject})
+
+    async def preview(self, subject: str, message: Struct) -> None:
+        """Send without asking whether it was stored. May be lost."""
+        with suppress(nats.errors.Error):
+            await self._nats.publish(subject, encode(message))
+
+    async def bury(self, stream: str, stored: Stored, reason: str) -> None:
+        """Park what cannot be decoded or handled where people look for it, and go on."""
+        self._log.warning("buried", subject=stored.subject, sequence=stored.sequence, reason=reason)
+        headers = {
+            "Errand-Reason": " ".join(reason.split())[:1000],
+            "Errand-Subject": stored.subject,
+            "Errand-Sequence": str(stored.sequence),
+        }
+        # The id makes it one burial however often the same message is met.
+        headers[MESSAGE_ID] = f"dead.{stream}.{stored.sequence}.{self._service}"
+        await self._store(f"dead.{stream.lower()}", stored.data, headers)
+
+    async def _store(self, subject: str, data: bytes, headers: dict[str, str]) -> int:
+        if len(data) > MESSAGE_LIMIT_BYTES:
+            raise Refused(f"A message of {len(data)} bytes is over the limit of {MESSAGE_LIMIT_BYTES}.")
+        try:
+            ack = await self._jetstream.publish(subject, data, headers=headers or None)
+        except nats.js.errors.APIError as error:
+            if error.err_code == WRONG_LAST_SEQUENCE:
+                raise Conflict(subject) from None
+            raise Unavailable(f"NATS refused a message on {subject}: {error.description}") from error
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unavailable(f"NATS did not take a message on {subject}: {error!r}") from error
+        return ack.seq
+
+    # Read
+
+    async def last(self, subject: str, stream: Stream = Stream.TASKS) -> int:
+        """The sequence of the last message on `subject` (wildcards allowed), 0 when there is none."""
+        stored = await self._direct_get({"last_by_subj": subject}, stream)
+        return stored[0].sequence if stored else 0
+
+    async def replay(self, subject: str, *, after: int = 0, stream: Stream = Stream.TASKS) -> list[Stored]:
+        """All messages on `subject` (wildcards allowed) with a sequence over `after`, in order, without a consumer."""
+        # A get that finds nothing new scans to the stream's end: the last one is asked for first.
+        if await self.last(subject, stream) <= after:
+            return []
+        found: list[Stored] = []
+        pending = 1
+        while pending:
+            request = {"next_by_subj": subject, "seq": after + 1, "batch": min(pending, REPLAY_BATCH)}
+            batch, pending = await self._direct_batch(request, stream)
+            found += batch
+            if batch:
+                after = batch[-1].sequence
+        return found
+
+    async def _direct_get(self, request: dict[str, Any], stream: Stream) -> list[Stored]:
+        try:
+            answer = await self._nats.request(
+                f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), timeout=TIMEOUT_SECONDS
+            )
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unavailable(f"NATS did not answer a read of {stream}: {error!r}") from error
+        return [] if _status(answer) else [_from_direct(answer)]
+
+    async def _direct_batch(self, request: dict[str, Any], stream: Stream) -> tuple[list[Stored], int]:
+        """One batch, and how many messages are left after it."""
+        inbox = self._nats.new_inbox()
+        subscription = await self._nats.subscribe(inbox)
+        found: list[Stored] = []
+        try:
+            await self._nats.publish(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), reply=inbox)
+            while True:
+                message = await subscription.next_msg(timeout=TIMEOUT_SECONDS)
+                if status := _status(message):
+                    pending = int((message.headers or {}).get("Nats-Num-Pending", "0")) if status == "204" else 0
+                    return found, pending
+                found.append(_from_direct(message))
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unavailable(f"NATS did not answer a read of {stream}: {error!r}") from error
+        finally:
+            with suppress(nats.errors.Error):
+                await subscription.unsubscribe()
+
+    @asynccontextmanager
+    async def read(self, *filters: str, after: int, stream: Stream = Stream.TASKS) -> AsyncIterator[Reader]:
+        """Follow all messages on the filters in order, from the one after `after`, over any reconnect."""
+        reader = Reader(self._nats, stream, filters, after)
+        self._readers.append(reader)
+        try:
+            async with _background() as group:
+                group.start_soon(reader.keep)
+                yield reader
+        finally:
+            self._readers.remove(reader)
+
+    async def tap(self, subject: str, handle: OnStored) -> Callable[[], Awaitable[None]]:
+        """Call `handle` with each event as it is stored, live and without a consumer; return how to end it.
+
+        `subject` is under `evt.`. What is published but refused is not seen. Messages can be missed over a reconnect: a reader
+        that must have all of them finds the gap by `previous` and reads it again.
+        """
+
+        async def on_message(message: Msg) -> None:
+            await handle(_from_republish(message))
+
+        subscription = await self._nats.subscribe("live." + subject.removeprefix("evt."), cb=on_message)
+        await self._nats.flush()
+        return subscription.unsubscribe
+
+    async def listen(self, subject: str, handle: Callable[[str, bytes], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        """Call `handle` with the subject and data of each message that is published; return how to end it. A hint: it may be
+        something that no stream took."""
+
+        async def on_message(message: Msg) -> None:
+            await handle(message.subject, message.data)
+
+        subscription = await self._nats.subscribe(subject, cb=on_message)
+        await self._nats.flush()
+        return subscription.unsubscribe
+
+    # Ask and serve
+
+    async def ask(self, service: Service, question: Message, reply: type[R], *, timeout_seconds: float = 10.0) -> R:
+        """Send a query and wait for its answer, of type `reply`. Raises Refused or Unavailable."""
+        answer = await self.ask_any(service, question, timeout_seconds=timeout_seconds)
+        if not isinstance(answer, reply):
+            raise Refused(f"{service} answered with {type(answer).__name__}.", "internal")
+        return answer
+
+    async def ask_any(self, service: Service, question: Message, *, timeout_seconds: float = 10.0) -> Any:
+        """Like `ask`, for a query with several kinds of answer."""
+        subject = query_subject(service, type(question))
+        try:
+            message = await self._nats.request(subject, encode(question), timeout=timeout_seconds)
+        except nats.errors.NoRespondersError:
+            raise Unavailable(f"No {service} is running.") from None
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unavailable(f"{service} did not answer within {timeout_seconds:g} s.") from error
+        answer = _reply_decoder(type(question)).decode(message.data)
+        if isinstance(answer, Refusal):
+            raise Refused(answer.reason, answer.code)
+        return answer
+
+    async def serve(self, handlers: Mapping[type, Handler], *, version: str, at_once: int = 64) -> MicroService:
+        """Answer queries as a NATS micro service, at most `at_once` of them side by side, until `stop` of what is returned."""
+        service = await nats.micro.add_service(
+            self._nats, name=self._service.value, version=version, description=f"Errand's {self._service}"
+        )
+        limit = anyio.CapacityLimiter(at_once)
+        for question, handler in handlers.items():
+            subject = query_subject(self._service, question)
+            await service.add_endpoint(
+                name=subject.rpartition(".")[2], subject=subject, handler=self._endpoint(question, handler, limit)
+            )
+        await self._nats.flush()
+        return service
+
+    def _endpoint(
+        self, question: type, handler: Handler, limit: anyio.CapacityLimiter
+    ) -> Callable[[Request], Awaitable[None]]:
+        decoder = msgspec.json.Decoder(question)
+
+        async def answer(request: Request) -> None:
+            async with limit:
+                reply = await self._handle(decoder, handler, request.data)
+                with suppress(nats.errors.Error):
+                    await request.respond(encode(reply))
+
+        async def receive(request: Request) -> None:
+            # nats-py awaits one request of an endpoint after the other; ours run side by side.
+            self._tasks.start_soon(answer, request)
+
+        return receive
+
+    async def _handle(self, decoder: msgspec.json.Decoder[Any], handler: Handler, data: bytes) -> Message:
+        try:
+            return await handler(decoder.decode(data))
+        except msgspec.MsgspecError as error:
+            return Refusal(reason=f"The request cannot be read: {error}")
+        except Refused as error:
+            return Refusal(reason=error.reason, code=error.code)
+        except Unavailable as error:
+            return Refusal(reason=str(error), code="unavailable")
+        except Exception:
+            self._log.exception("query_failed", query=decoder.type.__name__)
+            return Refusal(reason=f"{self._service} failed; its log says why.", code="internal")
+
+    # Blobs: what is over the message limit
+
+    async def put_blob(self, name: str, data: bytes) -> None:
+        try:
+            store = await self._jetstream.object_store(BLOBS)
+            await store.put(name, data)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unavailable(f"The object store did not take {name}: {error!r}") from error
+
+    async def get_blob(self, name: str) -> bytes:
+        """Raises KeyError when there is none of that name."""
+        try:
+            store = await self._jetstream.object_store(BLOBS)
+            return (await store.get(name)).data or b""
+        except nats.js.errors.ObjectNotFoundError:
+            raise KeyError(name) from None
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unavailable(f"The object store did not give {name}: {error!r}") from error
+
+    async def delete_blob(self, name: str) -> None:
+        with suppress(nats.js.errors.NotFoundError):
+            store = await self._jetstream.object_store(BLOBS)
+            await store.delete(name)
+
+    # Leases: hints with a time to live
+
+    async def take_lease(self, name: str, holder: Struct, revision: int = 0) -> int:
+        """Take (revision 0) or renew a lease of `LEASE_SECONDS`; return its new revision. Raises Conflict when another has it, and
+        Unavailable when the server has restarted: leases are kept in its memory, so their stream must be made again."""
+        subject = f"$KV.{LEASES}.{name}"
+        return await self._store(subject, encode(holder), {EXPECTED: str(revision)})
+
+    async def renew_hint(self, name: str, holder: Struct) -> None:
+        """Renew a lease that nobody competes for."""
+        await self._store(f"$KV.{LEASES}.{name}", encode(holder), {})
+
+    async def drop_lease(self, name: str) -> None:
+        """Let the next one have it at once."""
+        await self._api(f"STREAM.PURGE.KV_{LEASES}", {"filter": f"$KV.{LEASES}.{name}"})
+
+    # Streams
+
+    async def make_streams(self) -> None:
+        """Make every stream of the house, or bring it up to this release's settings."""
+        for config in STREAMS:
+            try:
+                await self._api(f"STREAM.CREATE.{config['name']}", config)
+            except Refused:
+                await self._api(f"STREAM.UPDATE.{config['name']}", config)
+
+    async def wait_for_streams(self) -> None:
+        """Return when the scheduler, or the operator, has made the streams."""
+        while True:
+            with suppress(Unavailable, Refused):
+                await self._api(f"STREAM.INFO.{Stream.TASKS}", {})
+                return
+            await asyncio.sleep(0.05)
+
+    async def _api(self, call: str, request: dict[str, Any]) -> dict[str, Any]:
+        return await jetstream_api(self._nats, call, request)
+
+
+async def jetstream_api(client: Client, call: str, request: dict[str, Any]) -> dict[str, Any]:
+    """One call of the JetStream API; nats-py has no fields for schedules, republish beside them, and persist mode."""
+    try:
+        message = await client.request(f"$JS.API.{call}", msgspec.json.encode(request), timeout=TIMEOUT_SECONDS)
+    except (nats.errors.Error, TimeoutError) as error:
+        raise Unavailable(f"NATS did not answer {call}: {error!r}") from error
+    answer = msgspec.json.decode(message.data)
+    if "error" in answer:
+        raise Refused(f"NATS refused {call}: {answer['error'].get('description', '')}")
+    return answer
+
+
+class Reader:
+    """An ordered read that survives reconnects and server restarts: a push consumer without acknowledgements, made again from the
+    last sequence whenever a message is missing or the server falls silent."""
+
+    def __init__(self, client: Client, stream: Stream, filters: Sequence[str], after: int) -> None:
+        self.position = after
+        """The sequence of the last message that was handed out."""
+        self.caught_up = anyio.Event()
+        """Set once everything that was stored when the read began has been handed out."""
+        self.name = f"{stream}:{','.join(filters)}"
+        self._nats = client
+        self._stream = stream
+        self._filters = filters
+        self._received = after
+        self._expected_delivery = 1
+        self._batch: list[Stored] = []
+        self._pending: int | None = None
+        self._wake = asyncio.Event()
+        self._remake = asyncio.Event()
+        self._heard_at = 0.0
+        self._generation = 0
+
+    @property
+    def moving(self) -> bool:
+        """False when the server has been silent for longer than its heartbeat allows."""
+        return self._now() - self._heard_at < SILENCE_SECONDS + 2
+
+    async def keep(self) -> None:
+        """Keep a consumer going until cancelled."""
+        while True:
+            subscription = None
+            try:
+                subscription = await self._make()
+                await self._until_broken()
+            except (Unavailable, Refused, nats.errors.Error):
+                await asyncio.sleep(0.1)
+            finally:
+                if subscription is not None:
+                    with suppress(nats.errors.Error):
+                        await subscription.unsubscribe()
+
+    async def batches(self) -> AsyncIterator[list[Stored]]:
+        """What has arrived since the last time, never empty, in order. `position` is moved before each batch is handed out."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            batch, self._batch = self._batch, []
+            if batch:
+                self.position = batch[-1].sequence
+                yield batch
+            if self._pending == 0 and not self._batch:
+                self.caught_up.set()
+
+    async def _make(self) -> Any:
+        self._generation += 1
+        self._expected_delivery = 1
+        self._remake.clear()
+        inbox = self._nats.new_inbox()
+        generation = self._generation
+
+        async def on_message(message: Msg) -> None:
+            if generation == self._generation:
+                await self._receive(message)
+
+        subscription = await self._nats.subscribe(inbox, cb=on_message)
+        config = {
+            "deliver_subject": inbox,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self._received + 1,
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "replay_policy": "instant",
+            "filter_subjects": list(self._filters),
+            "flow_control": True,
+            "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9),
+            "inactive_threshold": int(10e9),
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        name = inbox.rpartition(".")[2]
+        created = await jetstream_api(
+            self._nats, f"CONSUMER.CREATE.{self._stream}.{name}", {"stream_name": self._stream, "config": config}
+        )
+        self._heard_at = self._now()
+        if created.get("num_pending", 0) == 0 and self._pending is None:
+            self._pending = 0
+            self._wake.set()
+        return subscription
+
+    async def _receive(self, message: Msg) -> None:
+        self._heard_at = self._now()
+        if _status(message):
+            if message.reply:  # a flow control request
+                await self._nats.publish(message.reply)
+            elif stalled := (message.headers or {}).get("Nats-Consumer-Stalled"):
+                await self._nats.publish(stalled)
+            return
+        sequence, delivery, nanoseconds, self._pending = _parse_delivery(message.reply)
+        if delivery != self._expected_delivery:
+            self._remake.set()
+            return
+        self._expected_delivery += 1
+        self._received = sequence
+        at = datetime.fromtimestamp(nanoseconds / 1e9, UTC)
+        self._batch.append(Stored(message.subject, sequence, message.data, at, _expected(message)))
+        self._wake.set()
+
+    async def _until_broken(self) -> None:
+        while self._now() - self._heard_at < SILENCE_SECONDS and self._nats.is_connected:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._remake.wait(), HEARTBEAT_SECONDS / 2)
+                return
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+
+@asynccontextmanager
+async def connect(config: BusConfig, service: Service) -> AsyncIterator[Bus]:
+    """Connect as `service` and stay connected: every later loss of the server is waited out."""
+    logger = log.get()
+
+    async def on_error(error: Exception) -> None:
+        logger.warning("nats", error=repr(error))
+
+    async def on_reconnect() -> None:
+        logger.info("nats_reconnected")
+
+    try:
+        client = await nats.connect(
+            config.nats_url.split(","),
+            name=f"errand-{service}",
+            user=service.value,
+            password=config.password(),
+            # A private inbox: the permissions let no other service listen to the answers.
+            inbox_prefix=f"_INBOX_{service.value}".encode(),
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.1,
+            connect_timeout=5,
+            error_cb=on_error,
+            reconnected_cb=on_reconnect,
+            allow_reconnect=True,
+        )
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        raise Unavailable(f"NATS at {config.nats_url} cannot be reached as {service}: {error!r}") from error
+    try:
+        async with _background() as tasks:
+            yield Bus(client, service, tasks)
+    finally:
+        with anyio.CancelScope(shield=True), suppress(nats.errors.Error, TimeoutError):
+            await asyncio.wait_for(client.drain() if client.is_connected else client.close(), 5)
+
+
+@asynccontextmanager
+async def _background() -> AsyncIterator[anyio.abc.TaskGroup]:
+    """A task group that ends with its block, and lets the block's own exception through as it is, not in a group."""
+    failure: Exception | None = None
+    async with anyio.create_task_group() as group:
+        try:
+            yield group
+        except Exception as error:
+            failure = error
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+REPLIES = {route.messages[0]: route.replies for route in ROUTES if route.replies}
+_decoders: dict[type, msgspec.json.Decoder[Any]] = {}
+
+
+def _reply_decoder(question: type) -> msgspec.json.Decoder[Any]:
+    if question not in _decoders:
+        union = Union[(*REPLIES[question], Refusal)]  # noqa: UP007 - made at run time
+        _decoders[question] = msgspec.json.Decoder(union)
+    return _decoders[question]
+
+
+def _status(message: Msg) -> str | None:
+    return message.headers.get("Status") if message.headers else None
+
+
+def _expected(message: Msg) -> int:
+    return int(message.headers.get(EXPECTED, 0)) if message.headers else 0
+
+
+def _parse_delivery(reply: str) -> tuple[int, int, int, int]:
+    """Stream sequence, delivery sequence, nanoseconds, pending; the subject has two tokens more where a domain is set."""
+    tokens = reply.split(".")
+    first = 5 if len(tokens) == 9 else 7
+    return int(tokens[first]), int(tokens[first + 1]), int(tokens[first + 2]), int(tokens[first + 3])
+
+
+def _from_direct(message: Msg) -> Stored:
+    headers = message.headers or {}
+    at = datetime.fromisoformat(headers["Nats-Time-Stamp"][:26].rstrip("Z") + "+00:00")
+    return Stored(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data, at, _expected(message))
+
+
+_from_republish = _from_direct
+
+
+def _stream(name: str, **settings: Any) -> dict[str, Any]:
+    return {"name": name, "storage": "file", "retention": "limits", "num_replicas": 1, "allow_direct": True, **settings}
+
+
+STREAMS: tuple[dict[str, Any], ...] = (
+    _stream(
+        Stream.TASKS,
+        subjects=["cmd.>", "evt.>", "timer.>"],
+        republish={"src": "evt.>", "dest": "live.>"},
+        allow_msg_schedules=True,
+        allow_msg_ttl=True,
+        allow_rollup_hdrs=True,
+        max_msg_size=MESSAGE_LIMIT_BYTES + 64 * 1024,
+        duplicate_window=int(120e9),
+    ),
+    _stream(
+        Stream.OUTPUT,
+        subjects=["out.>"],
+        max_age=int(600e9),
+        max_bytes=256 * 1024 * 1024,
+        discard="old",
+        persist_mode="async",
+    ),
+    _stream(Stream.DEAD, subjects=["dead.>"], max_age=int(90 * 86400e9), max_bytes=64 * 1024 * 1024, discard="old"),
+    _stream(
+        f"KV_{LEASES}",
+        storage="memory",
+        subjects=[f"$KV.{LEASES}.>"],
+        max_age=int(LEASE_SECONDS * 1e9),
+        max_msgs_per_subject=1,
+        discard="new",
+        allow_rollup_hdrs=True,
+    ),
+    _stream(
+        f"OBJ_{BLOBS}",
+        subjects=[f"$O.{BLOBS}.C.>", f"$O.{BLOBS}.M.>"],
+        discard="new",
+        allow_rollup_hdrs=True,
+    ),
+)

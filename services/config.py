@@ -1,0 +1,38 @@
+"""How a service reads its settings: one frozen Struct, each field from the environment, validated once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+PREFIX = "ERRAND_"
+
+C = TypeVar("C", bound=Struct)
+
+
+class WrongSetting(Exception):
+    """A setting's value is refused. The message names the setting."""
+
+
+def from_environment(config: type[C], environment: Mapping[str, str]) -> C:
+    """`config` with its field `port` from `ERRAND_PORT` and so on; a field that is not set keeps its default."""
+    values: dict[str, str] = {}
+    for field in msgspec.structs.fields(config):
+        name = PREFIX + field.name.upper()
+        if environment.get(name):
+            values[field.name] = environment[name]
+        elif field.required:
+            raise WrongSetting(f"{name} is not set, and it has no default.")
+    try:
+        return msgspec.convert(values, config, strict=False)
+    except msgspec.ValidationError as error:
+        raise WrongSetting(_named(str(error))) from None
+
+
+def _named(message: str) -> str:
+    """msgspec says `... - at `$.port``; people look for the variable that they set."""
+    text, _, path = message.rpartition(" - at `$.")
+    return f"{PREFIX}{path.rstrip('`').upper()}: {text}" if path else message

@@ -1,0 +1,1 @@
+"""The scheduler: the process in which the task actors live."""

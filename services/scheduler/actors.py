@@ -1,0 +1,111 @@
+"""The actors: one a task, one a user. Each has its state, its place in the log and its mailbox, and does one thing at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from msgspec import Struct
+
+from protocol.evolve import Task, User, evolve, evolve_user
+from protocol.routes import decision_subject, user_decision_subject
+from protocol.task import Decision, decode_decision, decode_task_command
+from protocol.user import UserDecision, decode_user_command, decode_user_decision
+from services.bus import Stored
+from services.scheduler.decide import Limits, answer, answer_user
+
+
+class Entry(NamedTuple):
+    """What is to be committed."""
+
+    subject: str
+    message: Struct
+
+
+class LogActor(Protocol):
+    """What the scheduler's shell asks of an actor, be it a task's or a user's."""
+
+    log: str
+    """The wildcard of its decisions."""
+    sequence: int
+    """Of its last decision."""
+    mailbox: deque[Stored]
+    lock: asyncio.Lock
+
+    def fold(self, stored: Stored) -> None:
+        """Take in a decision that was stored; one that is known already changes nothing."""
+        ...
+
+    def forget(self) -> None:
+        """Drop the state, to fold the log again."""
+        ...
+
+    def answer(self, command: Stored, now: datetime, limits: Limits) -> Entry | None:
+        """The decision on a command, None when it has its receipt. Raises msgspec.MsgspecError when it cannot be read."""
+        ...
+
+
+class TaskActor:
+    """A task."""
+
+    def __init__(self, user: str, task: str) -> None:
+        self.id = task
+        self.user = user
+        self.log = f"evt.{user}.{task}.task.>"
+        self.mailbox: deque[Stored] = deque()
+        self.lock = asyncio.Lock()
+        self.forget()
+
+    def forget(self) -> None:
+        self.task = Task(id=self.id, user=self.user)
+        self.sequence = 0
+
+    def fold(self, stored: Stored) -> None:
+        if stored.sequence > self.sequence:
+            self.task = evolve(self.task, decode_decision(stored.data))
+            self.sequence = stored.sequence
+
+    def applied(self, decision: Decision, sequence: int) -> None:
+        """Take in our own decision once it is stored; the reader may have brought it before its acknowledgement."""
+        if sequence > self.sequence:
+            self.task = evolve(self.task, decision)
+            self.sequence = sequence
+
+    def answer(self, command: Stored, now: datetime, limits: Limits) -> Entry | None:
+        decision = answer(self.task, decode_task_command(command.data), command.sequence, now, limits)
+        return self.entry(decision) if decision else None
+
+    def entry(self, decision: Decision) -> Entry:
+        return Entry(decision_subject(self.user, self.id, decision.state), decision)
+
+
+class UserActor:
+    """A user."""
+
+    def __init__(self, user: str) -> None:
+        self.id = user
+        self.log = f"evt.{user}.user.>"
+        self.mailbox: deque[Stored] = deque()
+        self.lock = asyncio.Lock()
+        self.forget()
+
+    def forget(self) -> None:
+        self.user = User(id=self.id)
+        self.sequence = 0
+
+    def fold(self, stored: Stored) -> None:
+        if stored.sequence > self.sequence:
+            self.user = evolve_user(self.user, decode_user_decision(stored.data))
+            self.sequence = stored.sequence
+
+    def applied(self, decision: UserDecision, sequence: int) -> None:
+        """Take in our own decision once it is stored; the reader may have brought it before its acknowledgement."""
+        if sequence > self.sequence:
+            self.user = evolve_user(self.user, decision)
+            self.sequence = sequence
+
+    def answer(self, command: Stored, now: datetime, limits: Limits) -> Entry | None:
+        decision = answer_user(self.user, decode_user_command(command.data), command.sequence, now)
+        return Entry(user_decision_subject(self.id, decision), decision) if decision else None

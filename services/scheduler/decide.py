@@ -1,0 +1,326 @@
+"""What a command leads to. Pure: the state, the command and the time come in, events or a rejection come out."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from msgspec import Struct
+
+from protocol.evolve import Task, User, evolve
+from protocol.ids import OWNER
+from protocol.task import (
+    MESSAGES_LIMIT,
+    PROMPT_LIMIT_CHARS,
+    AnswerQuestion,
+    AnyTaskCommand,
+    AnyTaskEvent,
+    AttemptClaimed,
+    AttemptEnded,
+    CancelTask,
+    Decision,
+    FailAttempt,
+    FinishAttempt,
+    FireTimer,
+    MessageSent,
+    ParkAttempt,
+    QuestionAnswered,
+    QuestionRaised,
+    RaiseQuestion,
+    Receipt,
+    ReceiptStatus,
+    SendMessage,
+    SubmitTask,
+    TaskDelayed,
+    TaskQueued,
+    TaskState,
+    TaskSubmitted,
+    TurnEnded,
+    TurnOpened,
+)
+from protocol.user import (
+    DEVICES_LIMIT,
+    NAME_LIMIT_CHARS,
+    AddDevice,
+    AddHost,
+    AddUser,
+    AnyUserCommand,
+    AnyUserEvent,
+    CreateSignInCode,
+    DeviceAdded,
+    DeviceRemoved,
+    HostAdded,
+    HostRemoved,
+    RedeemSignInCode,
+    RemoveDevice,
+    RemoveHost,
+    Role,
+    SignInCodeCreated,
+    SignInCodeRedeemed,
+    UserAdded,
+    UserDecision,
+)
+
+TITLE_CHARS = 80
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """Numbers that decisions depend on."""
+
+    attempts_per_turn: int = 5
+    """A turn whose runner died, or that failed for a passing reason, is tried so often."""
+
+
+class Rejected(Exception):
+    """The command changes nothing; the reason goes into its receipt."""
+
+
+def answer(task: Task, command: AnyTaskCommand, sequence: int, now: datetime, limits: Limits) -> Decision | None:
+    """The decision on a command that the stream has at `sequence`; None when it has its receipt already."""
+    if sequence <= task.answered or command.key in task.receipts:
+        return None
+    try:
+        events, receipt = decide(task, command, now, limits), Receipt(key=command.key, status=ReceiptStatus.CONSUMED)
+    except Rejected as rejection:
+        events, receipt = (), Receipt(key=command.key, status=ReceiptStatus.REJECTED, reason=str(rejection))
+    journal = command.journal_sequence if isinstance(command, FinishAttempt | FailAttempt | ParkAttempt) else 0
+    decision = Decision(
+        at=now,
+        state=task.state,
+        events=events,
+        receipt=receipt,
+        command_sequence=sequence,
+        journal_sequence=journal if events else 0,
+    )
+    return with_state(task, decision)
+
+
+def with_state(task: Task, decision: Decision) -> Decision:
+    """`decision` naming the state it leads to."""
+    return Decision(
+        at=decision.at,
+        state=evolve(task, decision).state,
+        events=decision.events,
+        receipt=decision.receipt,
+        command_sequence=decision.command_sequence,
+        journal_sequence=decision.journal_sequence,
+    )
+
+
+def decide(task: Task, command: AnyTaskCommand, now: datetime, limits: Limits) -> tuple[AnyTaskEvent, ...]:
+    """The events that follow from a command. Raises Rejected."""
+    if not isinstance(command, SubmitTask) and task.turn == 0:
+        raise Rejected("There is no such task.")
+    match command:
+        case SubmitTask():
+            return _submit(task, command)
+        case SendMessage():
+            return _message(task, command)
+        case AnswerQuestion():
+            return _answer_question(task, command)
+        case CancelTask():
+            return _cancel(task, command)
+        case RaiseQuestion():
+            _must_hold(task, command.attempt)
+            return (QuestionRaised(question=command.question),)
+        case FinishAttempt():
+            return _finish(task, command)
+        case FailAttempt():
+            return _fail(task, command, now, limits)
+        case ParkAttempt():
+            return _park(task, command)
+        case FireTimer():
+            return _fire(task, command, now)
+        case _:
+            assert_never(command)
+
+
+def _submit(task: Task, command: SubmitTask) -> tuple[AnyTaskEvent, ...]:
+    if task.turn > 0:
+        raise Rejected("This task was submitted before, by another command with the same idempotency key.")
+    if not command.prompt.strip():
+        raise Rejected("The prompt is empty: say what is to be done.")
+    if len(command.prompt) > PROMPT_LIMIT_CHARS:
+        raise Rejected(f"The prompt has {len(command.prompt)} characters; the limit is {PROMPT_LIMIT_CHARS}.")
+    return (
+        TaskSubmitted(
+            prompt=command.prompt,
+            repository=command.repository,
+            base=command.base,
+            model=command.model,
+            budget=command.budget,
+            title=command.title or title_of(command.prompt),
+            queue=command.queue,
+        ),
+    )
+
+
+def title_of(prompt: str) -> str:
+    """The prompt's first line, cut at a word."""
+    line = prompt.strip().splitlines()[0].strip()
+    if len(line) <= TITLE_CHARS:
+        return line
+    return line[:TITLE_CHARS].rsplit(" ", 1)[0] + "…"
+
+
+def _message(task: Task, command: SendMessage) -> tuple[AnyTaskEvent, ...]:
+    if not command.text.strip():
+        raise Rejected("The message is empty.")
+    if len(command.text) > PROMPT_LIMIT_CHARS:
+        raise Rejected(f"The message has {len(command.text)} characters; the limit is {PROMPT_LIMIT_CHARS}.")
+    if task.messages >= MESSAGES_LIMIT:
+        raise Rejected(f"This task has had {MESSAGES_LIMIT} messages: go on in a new task.")
+    sent = MessageSent(message=task.messages + 1, text=command.text)
+    return (sent,) if task.is_open else (sent, TurnOpened(turn=task.turn + 1))
+
+
+def _answer_question(task: Task, command: AnswerQuestion) -> tuple[AnyTaskEvent, ...]:
+    if task.question is None or task.question.id != command.question:
+        raise Rejected("This question is not open any more: somebody answered it, or the turn ended.")
+    if not command.text.strip():
+        raise Rejected("The answer is empty.")
+    answered = QuestionAnswered(question=command.question, text=command.text)
+    return (answered,) if task.holder else (answered, TaskQueued(reason="The question was answered."))
+
+
+def _cancel(task: Task, command: CancelTask) -> tuple[AnyTaskEvent, ...]:
+    if not task.is_open:
+        raise Rejected(f"The task has {task.state} already.")
+    ended = TurnEnded(turn=task.turn, outcome=TaskState.CANCELLED, reason=command.reason or "Cancelled by the user.")
+    if task.holder is None:
+        return (ended,)
+    return AttemptEnded(attempt=task.holder.attempt, how="cancelled"), ended
+
+
+def _finish(task: Task, command: FinishAttempt) -> tuple[AnyTaskEvent, ...]:
+    _must_hold(task, command.attempt)
+    ended = AttemptEnded(attempt=command.attempt, how="finished", usage=command.usage)
+    outcome = TurnEnded(
+        turn=task.turn,
+        outcome=TaskState.SUCCEEDED,
+        summary=command.summary,
+        published=command.published,
+        usage=command.usage,
+    )
+    if task.messages > command.messages_read:
+        # The user spoke after the model's last call: what they said is not lost, it opens the next turn.
+        return ended, outcome, TurnOpened(turn=task.turn + 1)
+    return ended, outcome
+
+
+def _fail(task: Task, command: FailAttempt, now: datetime, limits: Limits) -> tuple[AnyTaskEvent, ...]:
+    _must_hold(task, command.attempt)
+    ended = AttemptEnded(attempt=command.attempt, how="failed", reason=command.reason, usage=command.usage)
+    if command.retry_after_seconds is not None and task.turn_attempts + 1 < limits.attempts_per_turn:
+        until = now + timedelta(seconds=max(0.0, command.retry_after_seconds))
+        return ended, TaskDelayed(until=until, reason=command.reason)
+    return ended, TurnEnded(
+        turn=task.turn,
+        outcome=TaskState.FAILED,
+        reason=command.reason,
+        published=command.published,
+        usage=command.usage,
+    )
+
+
+def _park(task: Task, command: ParkAttempt) -> tuple[AnyTaskEvent, ...]:
+    _must_hold(task, command.attempt)
+    ended = AttemptEnded(attempt=command.attempt, how="parked", usage=command.usage)
+    if task.question is not None:
+        return (ended,)
+    return ended, TaskQueued(reason="The runner gave the attempt back.")
+
+
+def _fire(task: Task, command: FireTimer, now: datetime) -> tuple[AnyTaskEvent, ...]:
+    if task.state is not TaskState.DELAYED or task.delayed_until is None or command.due < task.delayed_until:
+        raise Rejected("Nothing waits for this timer any more.")
+    return (TaskQueued(reason="The delay is over."),)
+
+
+def _must_hold(task: Task, attempt: int) -> None:
+    if task.holder is None or task.holder.attempt != attempt:
+        raise Rejected(f"Attempt {attempt} is over.")
+
+
+def claim(task: Task, runner: str, request: str, now: datetime) -> Decision:
+    """A runner gets the queued turn."""
+    assert task.state is TaskState.QUEUED, task.state
+    claimed = AttemptClaimed(attempt=task.attempt + 1, turn=task.turn, runner=runner, request=request)
+    return with_state(task, Decision(at=now, state=task.state, events=(claimed,)))
+
+
+def lose_lease(task: Task, now: datetime, limits: Limits) -> Decision:
+    """The runner that holds the attempt was not heard of for longer than its lease."""
+    assert task.holder is not None
+    ended = AttemptEnded(attempt=task.holder.attempt, how="lease_lost", reason="The runner was not heard of any more.")
+    events: tuple[AnyTaskEvent, ...] = (ended,)
+    if task.state is TaskState.RUNNING:
+        if task.turn_attempts + 1 < limits.attempts_per_turn:
+            events = ended, TaskQueued(reason="The runner was lost; another takes over from the last checkpoint.")
+        else:
+            reason = f"{limits.attempts_per_turn} runners were lost over this turn. See the runner's log, then send a message."
+            events = ended, TurnEnded(turn=task.turn, outcome=TaskState.FAILED, reason=reason)
+    return with_state(task, Decision(at=now, state=task.state, events=events))
+
+
+def answer_user(user: User, command: AnyUserCommand, sequence: int, now: datetime) -> UserDecision | None:
+    """The decision on a command to a user's log; None when it has its receipt already."""
+    if sequence <= user.answered or command.key in user.receipts:
+        return None
+    try:
+        events, receipt = decide_user(user, command, now), Receipt(key=command.key, status=ReceiptStatus.CONSUMED)
+    except Rejected as rejection:
+        events, receipt = (), Receipt(key=command.key, status=ReceiptStatus.REJECTED, reason=str(rejection))
+    return UserDecision(at=now, events=events, receipt=receipt, command_sequence=sequence)
+
+
+def decide_user(user: User, command: AnyUserCommand, now: datetime) -> tuple[AnyUserEvent, ...]:
+    """The events that follow from a command to a user's log. Raises Rejected."""
+    if not isinstance(command, AddUser) and not user.exists:
+        raise Rejected("There is no such user.")
+    match command:
+        case AddUser():
+            return _add_user(user, command)
+        case CreateSignInCode():
+            if command.expires_at <= now:
+                raise Rejected("The code would have ended already.")
+            return (SignInCodeCreated(code_hash=command.code_hash, expires_at=command.expires_at),)
+        case RedeemSignInCode():
+            end = user.codes.get(command.code_hash)
+            if end is None or end <= now:
+                raise Rejected("This sign-in link was used already or has expired: ask for a new one.")
+            return SignInCodeRedeemed(code_hash=command.code_hash), _add_device(user, command)
+        case AddDevice():
+            return (_add_device(user, command),)
+        case RemoveDevice():
+            if command.device not in user.devices:
+                raise Rejected("There is no such device.")
+            return (DeviceRemoved(device=command.device),)
+        case AddHost():
+            if user.role is not Role.OWNER:
+                raise Rejected("Only the owner gives credentials of git hosts.")
+            return (
+                HostAdded(host=command.host, kind=command.kind, username=command.username, sealed=command.sealed),
+            )
+        case RemoveHost():
+            if command.host not in user.hosts:
+                raise Rejected(f"There is no credential for {command.host}.")
+            return (HostRemoved(host=command.host),)
+        case _:
+            assert_never(command)
+
+
+def _add_user(user: User, command: AddUser) -> tuple[AnyUserEvent, ...]:
+    if user.exists:
+        raise Rejected(f"There is a user named {user.name} already.")
+    if not command.name.strip() or len(command.name) > NAME_LIMIT_CHARS:
+        raise Rejected(f"A user's name has 1 to {NAME_LIMIT_CHARS} characters.")
+    if (command.role is Role.OWNER) != (user.id == OWNER):
+        raise Rejected("There is exactly one owner.")
+    return (UserAdded(name=command.name, role=command.role),)
+
+
+def _add_device(user: User, command: RedeemSignInCode | AddDevice) -> DeviceAdded:
+    if len(user.devices) >= DEVICES_LIMIT and command.device not in user.devices:
+        raise Rejected(f"{DEVICES_LIMIT} devices are signed in: remove one first.")
+    return DeviceAdded(device=command.device, device_name=command.device_name, token_hash=command.token_hash)

@@ -1,0 +1,78 @@
+"""Which scheduler is active: a lease elects one (a hint), the expected sequences of each commit fence all others."""
+
+from __future__ import annotations
+
+import time
+
+import anyio
+from msgspec import Struct
+
+from services import log
+from services.bus import LEASE_SECONDS, Bus, Conflict, Refused, Unavailable
+
+LEASE = "scheduler"
+RENEW_SECONDS = 1.0
+TRY_SECONDS = 0.25
+
+
+class Claim(Struct, frozen=True):
+    """Who holds the lease, for whoever looks at it."""
+
+    holder: str
+
+
+class Election:
+    """One candidate. `wait_until_elected`, then `hold` until it ends."""
+
+    def __init__(self, bus: Bus, holder: str) -> None:
+        self._bus = bus
+        self._claim = Claim(holder)
+        self._revision = 0
+        self._held_until = 0.0
+
+    @property
+    def held(self) -> bool:
+        """Whether the lease cannot have ended yet, by our own clock; asked before each commit, since a process may be frozen."""
+        return time.monotonic() < self._held_until
+
+    async def wait_until_elected(self) -> None:
+        while not await self._take(0):
+            await anyio.sleep(TRY_SECONDS)
+
+    async def hold(self) -> None:
+        """Renew; return once the lease is lost to another, or could not be renewed for as long as it lasts."""
+        renewed = True
+        while self.held:
+            await anyio.sleep(RENEW_SECONDS if renewed else TRY_SECONDS)
+            renewed = await self._take(self._revision)
+
+    async def release(self) -> None:
+        """Let a standby have it at once."""
+        if self.held:
+            self._held_until = 0.0
+            try:
+                await self._bus.drop_lease(LEASE)
+            except (Unavailable, Refused):
+                log.get().info("lease_not_dropped")
+
+    async def _take(self, revision: int) -> bool:
+        asked_at = time.monotonic()
+        try:
+            self._revision = await self._bus.take_lease(LEASE, self._claim, revision)
+        except Conflict:
+            # Our lease ended, or the server restarted and forgot it: the next try competes from nothing.
+            self._revision = 0
+            return False
+        except Unavailable:
+            self._revision = 0
+            await self._make_streams()
+            return False
+        self._held_until = asked_at + LEASE_SECONDS
+        return True
+
+    async def _make_streams(self) -> None:
+        """Leases live in the server's memory: after its restart their stream is gone."""
+        try:
+            await self._bus.make_streams()
+        except (Unavailable, Refused):
+            await anyio.sleep(TRY_SECONDS)

@@ -1,0 +1,380 @@
+"""The shell in which the actors live: it reads what comes, lets the pure core decide, commits, and does what follows.
+
+One ordered read of commands and decisions keeps every actor's state and mailbox, on the standby too. Only the active scheduler
+answers the mailboxes. Nothing is acknowledged or redelivered: a decision names the command it answers, so whoever takes over sees
+which commands have none.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+import anyio
+import anyio.abc
+import msgspec
+from msgspec import Struct
+
+from protocol.evolve import Task
+from protocol.query import AskHealth, ClaimAttempt, Health, ListTasks, TaskList, summarize
+from protocol.routes import Service, Stream, command_subject
+from protocol.task import Decision, FireTimer, TaskState
+from protocol.user import UserDecision
+from services import log
+from services.actor import healthy
+from services.bus import Bus, Conflict, Reader, Stored, Unavailable
+from services.scheduler.actors import Entry, LogActor, TaskActor, UserActor
+from services.scheduler.claims import Claims
+from services.scheduler.decide import Limits, claim, lose_lease
+from services.scheduler.election import Election
+from services.scheduler.leases import AttemptLeases
+from services.scheduler.policy import choose
+
+VERSION = "0.1.0"
+COMMIT_TRIES = 20
+RETRY_TIMER = "retry"
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """The scheduler's settings."""
+
+    running_per_user: int = 4
+    """Tasks of one user that run at one time; the others wait."""
+    attempts_per_turn: int = 5
+    """How often a turn is tried when its runner dies or it fails for a passing reason."""
+    log_level: str = "info"
+
+
+class NotActive(Exception):
+    """This scheduler lost its lease: it commits nothing more."""
+
+
+class Scheduler:
+    """The service."""
+
+    def __init__(self, bus: Bus, config: Config) -> None:
+        self._bus = bus
+        self._config = config
+        self._limits = Limits(attempts_per_turn=config.attempts_per_turn)
+        self._election = Election(bus, f"{socket.gethostname()}-{os.getpid()}")
+        self._tasks: dict[str, TaskActor] = {}
+        self._users: dict[str, UserActor] = {}
+        self._queued: dict[str, TaskActor] = {}
+        self._held: dict[str, TaskActor] = {}
+        self._claims = Claims()
+        self._leases = AttemptLeases()
+        self._active = False
+        self._draining = False
+        self._log = log.get()
+
+    # Life
+
+    async def run(self, started: Callable[[], None]) -> None:
+        await self._bus.make_streams()
+        async with (
+            self._bus.read("cmd.>", "evt.*.*.task.>", "evt.*.user.>", after=0) as reader,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(self._follow, reader)
+            await reader.caught_up.wait()
+            started()
+            while not self._draining:
+                await self._stand_by()
+                await self._be_active()
+
+    async def drain(self) -> None:
+        self._draining = True
+        self._active = False
+        await self._election.release()
+
+    def health(self) -> Health:
+        return healthy(Service.SCHEDULER, self._bus, detail="active" if self._active else "standby")
+
+    async def _stand_by(self) -> None:
+        service = await self._bus.serve({AskHealth: self._answer_health}, version=VERSION)
+        await self._election.wait_until_elected()
+        await service.stop()
+
+    async def _be_active(self) -> None:
+        """Answer every mailbox until the lease is lost."""
+        self._log.info("active", tasks=len(self._tasks), queued=len(self._queued), held=len(self._held))
+        handlers = {ClaimAttempt: self._claim_attempt, ListTasks: self._list_tasks, AskHealth: self._answer_health}
+        self._leases.grant_all(time_now())
+        stop_listening = await self._bus.listen("$KV.lease.attempt.>", self._leases.hear)
+        service = await self._bus.serve(handlers, version=VERSION, at_once=10_000)
+        async with anyio.create_task_group() as group:
+            self._work = group
+            self._active = True
+            group.start_soon(self._grant_claims)
+            group.start_soon(self._watch_leases)
+            for actor in self._all_actors():
+                self._wake(actor)
+            group.start_soon(self._derive_all)
+            await self._election.hold()
+            self._active = False
+            self._log.info("standby")
+            group.cancel_scope.cancel()
+        await stop_listening()
+        await service.stop()
+
+    # What comes in
+
+    async def _follow(self, reader: Reader) -> None:
+        async for batch in reader.batches():
+            for stored in batch:
+                try:
+                    self._take_in(stored)
+                except msgspec.MsgspecError as error:
+                    await self._bury(stored, f"The event cannot be read: {error}")
+
+    def _take_in(self, stored: Stored) -> None:
+        kind, user, name, *_ = stored.subject.split(".")
+        actor = self._user(user) if name == "user" else self._task(user, name)
+        if kind == "cmd":
+            actor.mailbox.append(stored)
+            self._wake(actor)
+        else:
+            actor.fold(stored)
+            self._index(actor)
+
+    def _task(self, user: str, task: str) -> TaskActor:
+        # Two users cannot share a task id: it is a hash over the user. A forged subject must not find another's actor.
+        actor = self._tasks.get(f"{user}.{task}")
+        if actor is None:
+            actor = self._tasks[f"{user}.{task}"] = TaskActor(user, task)
+        return actor
+
+    def _user(self, user: str) -> UserActor:
+        actor = self._users.get(user)
+        if actor is None:
+            actor = self._users[user] = UserActor(user)
+        return actor
+
+    def _all_actors(self) -> Iterable[LogActor]:
+        return [*self._tasks.values(), *self._users.values()]
+
+    def _index(self, actor: LogActor) -> None:
+        """What is queued and what is held, kept beside the states."""
+        if not isinstance(actor, TaskActor):
+            return
+        for index, belongs in (
+            (self._queued, actor.task.state is TaskState.QUEUED),
+            (self._held, actor.task.holder is not None),
+        ):
+            if belongs == (actor.id in index):
+                continue
+            if belongs:
+                index[actor.id] = actor
+            else:
+                del index[actor.id]
+            # A task more in the queue, or a slot more in its user's limit.
+            self._claims.stir()
+
+    # Mailboxes
+
+    def _wake(self, actor: LogActor) -> None:
+        if self._active and actor.mailbox and not actor.lock.locked():
+            self._work.start_soon(self._empty_mailbox, actor)
+
+    async def _empty_mailbox(self, actor: LogActor) -> None:
+        """Answer the actor's commands, one after the other."""
+        async with actor.lock:
+            while actor.mailbox and self._active:
+                command = actor.mailbox[0]
+                with log.bound(task=actor.id if isinstance(actor, TaskActor) else "", subject=command.subject):
+                    try:
+                        await self._answer(actor, command)
+                    except NotActive:
+                        return
+                actor.mailbox.popleft()
+        # A command that came between the last look and the release of the lock.
+        self._wake(actor)
+
+    async def _answer(self, actor: LogActor, command: Stored) -> None:
+        for _ in range(COMMIT_TRIES):
+            try:
+                entry = actor.answer(command, datetime.now(UTC), self._limits)
+            except msgspec.MsgspecError as error:
+                await self._bury(command, f"The command cannot be read: {error}")
+                return
+            if entry is None:
+                return
+            if await self._commit(actor, entry):
+                self._log.info("decided", state=str(entry.subject).rpartition(".")[2])
+                return
+        await self._bury(command, f"The decision could not be committed in {COMMIT_TRIES} tries.")
+
+    async def _commit(self, actor: LogActor, entry: Entry) -> bool:
+        """Commit a decision and do what follows from it. False: the state was folded again, decide again."""
+        if not (self._active and self._election.held):
+            raise NotActive
+        message = entry.message
+        before = actor.task if isinstance(actor, TaskActor) else None
+        try:
+            if isinstance(message, Decision) and _cuts_off_runner(message):
+                message, sequence = await self._commit_over_runner(actor, entry.subject, message)
+            else:
+                sequence = await self._bus.commit(entry.subject, message, log=actor.log, expected=actor.sequence)
+        except Conflict:
+            await self._fold_again(actor)
+            return False
+        except Unavailable as error:
+            # Whether it was stored is known only to the log.
+            self._log.warning("commit_unknown", error=str(error))
+            await self._fold_again(actor)
+            return False
+        if isinstance(actor, TaskActor) and isinstance(message, Decision):
+            actor.applied(message, sequence)
+            self._index(actor)
+            await self._derive(before, actor.task)
+        elif isinstance(actor, UserActor) and isinstance(message, UserDecision):
+            actor.applied(message, sequence)
+        return True
+
+    async def _commit_over_runner(self, actor: LogActor, subject: str, decision: Decision) -> tuple[Decision, int]:
+        """Commit a decision that ends an attempt without its runner's word, naming the last sequence of the runner's journal: so
+        it expects the last of the whole task. Raises Conflict when the runner, or another scheduler, wrote in between."""
+        whole = actor.log.removesuffix("task.>") + ">"
+        journal = await self._bus.last(whole.removesuffix(">") + "journal.>")
+        decision = msgspec.structs.replace(decision, journal_sequence=journal)
+        sequence = await self._bus.commit(subject, decision, log=whole, expected=max(journal, actor.sequence))
+        return decision, sequence
+
+    async def _fold_again(self, actor: LogActor) -> None:
+        while True:
+            try:
+                stored = await self._bus.replay(actor.log)
+            except Unavailable:
+                if not self._election.held:
+                    raise NotActive from None
+                await anyio.sleep(0.1)
+                continue
+            actor.forget()
+            for each in stored:
+                actor.fold(each)
+            self._index(actor)
+            return
+
+    async def _bury(self, stored: Stored, reason: str) -> None:
+        try:
+            await self._bus.bury(Stream.TASKS, stored, reason)
+        except Unavailable:
+            self._log.error("not_buried", subject=stored.subject, sequence=stored.sequence, reason=reason)
+
+    # What follows from a state: derived, idempotent, derived again by whoever takes over
+
+    async def _derive(self, before: Task | None, after: Task) -> None:
+        subject = f"timer.{after.id}.{RETRY_TIMER}"
+        try:
+            if after.state is TaskState.DELAYED and after.delayed_until is not None:
+                due = after.delayed_until
+                timer = FireTimer(key=f"{RETRY_TIMER}-{due.isoformat()}", name=RETRY_TIMER, due=due)
+                target = command_subject(after.user, after.id, timer)
+                await self._bus.schedule(subject, timer, at=due, target=target)
+            elif before is not None and before.state is TaskState.DELAYED:
+                await self._bus.purge(Stream.TASKS, subject)
+        except Unavailable as error:
+            self._log.warning("timer_not_set", task=after.id, error=str(error))
+
+    async def _derive_all(self) -> None:
+        for actor in list(self._tasks.values()):
+            if actor.task.state is TaskState.DELAYED:
+                await self._derive(None, actor.task)
+
+    # Claims and leases
+
+    async def _claim_attempt(self, asked: ClaimAttempt) -> object:
+        for actor in self._held.values():
+            holder = actor.task.holder
+            if holder and holder.request == asked.request:
+                return self._claims.granted(actor.task, actor.sequence)
+        return await self._claims.wait(asked)
+
+    async def _grant_claims(self) -> None:
+        while True:
+            await self._claims.stirred()
+            while (found := self._match()) is not None:
+                waiting, actor = found
+                with waiting.taken():
+                    try:
+                        await self._grant(waiting.asked, actor)
+                    except NotActive:
+                        return
+                    if actor.task.holder and actor.task.holder.request == waiting.asked.request:
+                        waiting.answer(self._claims.granted(actor.task, actor.sequence))
+
+    def _match(self) -> tuple[Claims.Waiting, TaskActor] | None:
+        running: dict[str, int] = {}
+        for actor in self._held.values():
+            running[actor.user] = running.get(actor.user, 0) + 1
+        for waiting in self._claims.waiting():
+            queued = (actor.task for actor in self._queued.values())
+            limit = self._config.running_per_user
+            task = choose(queued, running, queue=waiting.asked.queue, running_per_user=limit)
+            if task is not None:
+                return waiting, self._queued[task.id]
+        return None
+
+    async def _grant(self, asked: ClaimAttempt, actor: TaskActor) -> None:
+        async with actor.lock:
+            if actor.task.state is TaskState.QUEUED:
+                with log.bound(task=actor.id):
+                    decision = claim(actor.task, asked.runner, asked.request, datetime.now(UTC))
+                    if await self._commit(actor, actor.entry(decision)):
+                        self._leases.grant(actor.id, decision_attempt(actor.task), time_now())
+                        self._log.info("claimed", runner=asked.runner, attempt=actor.task.attempt)
+        self._wake(actor)
+
+    async def _watch_leases(self) -> None:
+        while True:
+            await anyio.sleep(self._leases.check_seconds)
+            held = {a.id: decision_attempt(a.task) for a in self._held.values()}
+            for task in self._leases.ended(held, time_now(), connected=self._bus.connected):
+                actor = self._held.get(task)
+                if actor is not None:
+                    self._work.start_soon(self._take_back, actor, held[task])
+
+    async def _take_back(self, actor: TaskActor, attempt: int) -> None:
+        async with actor.lock:
+            with log.bound(task=actor.id):
+                for _ in range(COMMIT_TRIES):
+                    if actor.task.holder is None or actor.task.holder.attempt != attempt:
+                        break
+                    decision = lose_lease(actor.task, datetime.now(UTC), self._limits)
+                    try:
+                        if await self._commit(actor, actor.entry(decision)):
+                            self._log.warning("lease_lost", attempt=attempt)
+                            break
+                    except NotActive:
+                        break
+        self._wake(actor)
+
+    # Queries
+
+    async def _answer_health(self, asked: AskHealth) -> Health:
+        return self.health()
+
+    async def _list_tasks(self, asked: ListTasks) -> TaskList:
+        tasks = [a.task for a in self._tasks.values() if a.user == asked.user and a.task.turn > 0]
+        if asked.states:
+            tasks = [task for task in tasks if task.state in asked.states]
+        tasks.sort(key=lambda task: (task.updated_at, task.id), reverse=True)
+        if asked.before:
+            index = next((i for i, task in enumerate(tasks) if task.id == asked.before), -1)
+            tasks = tasks[index + 1 :]
+        limit = max(1, min(asked.limit, 500))
+        return TaskList(tasks=tuple(summarize(task) for task in tasks[:limit]), more=len(tasks) > limit)
+
+
+def _cuts_off_runner(decision: Decision) -> bool:
+    return any(getattr(event, "how", "") in ("cancelled", "lease_lost") for event in decision.events)
+
+
+def decision_attempt(task: Task) -> int:
+    return task.holder.attempt if task.holder else 0
+
+
+def time_now() -> float:
+    return anyio.current_time()

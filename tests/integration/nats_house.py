@@ -1,0 +1,72 @@
+"""A fresh nats-server with the house's own configuration, for a test module."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from protocol.routes import Service
+from services import nats_server
+from services.bus import BusConfig
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class NatsHouse:
+    """One server over one data folder; can be killed and started again on its port."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.port = free_port()
+        nats_server.make_passwords(data)
+        self._config = nats_server.write_config(data, self.port)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    def bus_config(self, service: Service) -> BusConfig:
+        return BusConfig(
+            nats_url=self.url, nats_password_file=str(nats_server.password_file(self.data, service))
+        )
+
+    def start(self) -> None:
+        """Return once the server accepts connections."""
+        self._process = subprocess.Popen(
+            [nats_server.program(), "-c", str(self._config)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            if b"Server is ready" in line:
+                break
+        # From here on the server's log is of no interest, but its pipe must never fill up.
+        self._drain = subprocess.Popen(["cat"], stdin=self._process.stderr, stdout=subprocess.DEVNULL)
+        self._process.stderr.close()
+
+    def kill(self) -> None:
+        """As `kill -9` does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._drain.wait()
+            self._process = None
+
+
+@contextmanager
+def nats_house(data: Path) -> Iterator[NatsHouse]:
+    house = NatsHouse(data)
+    house.start()
+    try:
+        yield house
+    finally:
+        house.kill()
