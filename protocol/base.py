@@ -18,7 +18,8 @@ def snake(name: str) -> str:
 
 
 class Message(Struct, frozen=True, kw_only=True, tag_field="type", tag=snake, omit_defaults=True):
-    """A message that others are told apart from by its `type`. An unknown field is ignored, an unknown tag is refused."""
+    """A message that others are told apart from by its `type`. An unknown field is ignored, an unknown tag is
+    refused."""
 
 
 class Part(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -10,7 +10,7 @@ ROWS_LIMIT = 10_000
 """Rows one query answers at most."""
 
 
-class RunSql(Message):
+class RunSql(Message, frozen=True):
     """One SELECT over a snapshot that has reached `at_least`. The owner's only."""
 
     sql: str
@@ -20,7 +20,7 @@ class RunSql(Message):
     limit: int = 1_000
 
 
-class SqlAnswer(Message):
+class SqlAnswer(Message, frozen=True):
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     sequence: int

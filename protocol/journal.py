@@ -15,7 +15,7 @@ from protocol.base import Message, Part
 from protocol.task import Usage
 
 
-class AttemptStarted(Message):
+class AttemptStarted(Message, frozen=True):
     """The attempt's ground: what it works on and with."""
 
     turn: int
@@ -34,7 +34,7 @@ class AttemptStarted(Message):
     """The last step whose effect on the workspace is there again; what came after it is lost."""
 
 
-class ModelCall(Message):
+class ModelCall(Message, frozen=True):
     """One request to the model."""
 
     messages_read: tuple[int, ...] = ()
@@ -43,7 +43,7 @@ class ModelCall(Message):
     """The most it can cost; counted as spent if its answer is lost."""
 
 
-class ToolCall(Message):
+class ToolCall(Message, frozen=True):
     """One tool call of the model's last message."""
 
     id: str
@@ -52,12 +52,12 @@ class ToolCall(Message):
     input: dict[str, Any]
 
 
-class StepStarted(Message):
+class StepStarted(Message, frozen=True):
     step: int
     action: ModelCall | ToolCall
 
 
-class ModelReply(Message):
+class ModelReply(Message, frozen=True):
     """The model's message, its content verbatim."""
 
     content: tuple[dict[str, Any], ...]
@@ -65,7 +65,7 @@ class ModelReply(Message):
     usage: Usage
 
 
-class ToolResult(Message):
+class ToolResult(Message, frozen=True):
     """What the tool answered to the model."""
 
     text: str
@@ -75,7 +75,7 @@ class ToolResult(Message):
     """Cut out of the middle of a long output."""
 
 
-class StepLost(Message):
+class StepLost(Message, frozen=True):
     """The outcome is unknown or there is none: the runner died, the call broke off, or the turn ended first."""
 
     reason: str
@@ -83,7 +83,7 @@ class StepLost(Message):
     """What was paid or must be taken as paid."""
 
 
-class StepFinished(Message):
+class StepFinished(Message, frozen=True):
     """Each started step has exactly one."""
 
     step: int
@@ -91,7 +91,7 @@ class StepFinished(Message):
     duration_seconds: float = 0.0
 
 
-class CheckpointMade(Message):
+class CheckpointMade(Message, frozen=True):
     """The workspace as it was after `step`."""
 
     step: int
@@ -103,7 +103,7 @@ class CheckpointMade(Message):
     size_bytes: int = 0
 
 
-class Noticed(Message):
+class Noticed(Message, frozen=True):
     """Something a person would want to know: a retry of the model, a restored workspace, a refused host."""
 
     text: str
@@ -114,7 +114,7 @@ class Noticed(Message):
 AnyJournalEvent = AttemptStarted | StepStarted | StepFinished | CheckpointMade | Noticed
 
 
-class JournalEntry(Part):
+class JournalEntry(Part, frozen=True):
     """One message on `evt.<user>.<task>.journal.<kind>`; the kind is the event's tag."""
 
     attempt: int
@@ -122,7 +122,7 @@ class JournalEntry(Part):
     event: AnyJournalEvent
 
 
-class Output(Part):
+class Output(Part, frozen=True):
     """One message on `out.<user>.<task>`: a preview, superseded by its step's `step_finished`."""
 
     attempt: int

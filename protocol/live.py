@@ -1,7 +1,8 @@
 """The frames of the phone's WebSocket, JSON both ways. The first frame signs in; everything else follows.
 
-A client keeps, for each task it watches, the sequence of the last event it saw: its cursor. After a reconnect it watches from
-there and gets what it missed, once and in order. Output has no cursor: it is superseded by its step's `step_finished`.
+A client keeps, for each task it watches, the sequence of the last event it saw: its cursor. After a reconnect it
+watches from there and gets what it missed, once and in order. Output has no cursor: it is superseded by its step's
+`step_finished`.
 """
 
 from __future__ import annotations
@@ -14,18 +15,27 @@ from protocol.query import TaskSummary
 from protocol.task import Budget, Decision, Receipt
 
 FRAME_LIMIT_BYTES = 512 * 1024
-"""The largest frame a client may send."""
+"""The largest frame a client may send. A larger one is refused; over twice as much, the connection is closed (code 1009)."""
+WATCHES_LIMIT = 100
+"""Tasks one socket may watch at one time."""
+LIST_LIMIT = 200
+"""Lines of a task list."""
+SIGN_IN_SECONDS = 10
+"""How long a new socket may take to sign in."""
 
 
 # From the phone.
 
 
-class SignIn(Message):
+class SignIn(Message, frozen=True):
+    """The first frame."""
+
     token: str
+    """The device's own, from `POST /api/sign-in`."""
 
 
-class WatchTask(Message):
-    """Replay the task's events after `cursor`, then follow it. Watching again moves nothing back."""
+class WatchTask(Message, frozen=True):
+    """Replay the task's events after `cursor`, then follow it. Watching again changes `output`, and moves nothing back."""
 
     task: str
     cursor: int = 0
@@ -33,17 +43,19 @@ class WatchTask(Message):
     """Whether to send previews of running steps too."""
 
 
-class UnwatchTask(Message):
+class UnwatchTask(Message, frozen=True):
     task: str
 
 
-class WatchTasks(Message):
-    """Send the task list now and a line whenever one of them changes."""
+class WatchTasks(Message, frozen=True):
+    """Send the task list now, and a line whenever a task of the user's changes. After a break between server and NATS the whole
+    list comes again."""
 
     limit: int = 50
+    """Lines of the list, at most `LIST_LIMIT`."""
 
 
-class Submit(Message):
+class Submit(Message, frozen=True):
     """Open a task. `key` is the client's idempotency key: sent again, it is the same task."""
 
     key: str
@@ -55,7 +67,7 @@ class Submit(Message):
     title: str = ""
 
 
-class Say(Message):
+class Say(Message, frozen=True):
     """A message to a task: steers the open turn, or opens the next."""
 
     key: str
@@ -63,14 +75,14 @@ class Say(Message):
     text: str
 
 
-class Answer(Message):
+class Answer(Message, frozen=True):
     key: str
     task: str
     question: str
     text: str
 
 
-class Cancel(Message):
+class Cancel(Message, frozen=True):
     key: str
     task: str
     reason: str = ""
@@ -82,15 +94,17 @@ AnyClientFrame = SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | 
 # To the phone.
 
 
-class SignedIn(Message):
+class SignedIn(Message, frozen=True):
     user: str
     name: str
     role: str
+    device: str = ""
+    """The id of this device."""
     notices: tuple[str, ...] = ()
     """Sentences to show on every screen: scripted model, unsandboxed."""
 
 
-class Accepted(Message):
+class Accepted(Message, frozen=True):
     """The command is stored and will have exactly one receipt."""
 
     key: str
@@ -98,15 +112,18 @@ class Accepted(Message):
     sequence: int
 
 
-class Refused(Message):
-    """What was sent was not taken. `key` or `task` say which, where the frame had one."""
+class Refused(Message, frozen=True):
+    """What was sent was not taken, and the socket stays. `key` or `task` say which, where the frame had one."""
 
     reason: str
+    """A sentence that says what to do."""
     key: str = ""
     task: str = ""
+    field: str = ""
+    """The field that is wrong, where it is one."""
 
 
-class DecisionSeen(Message):
+class DecisionSeen(Message, frozen=True):
     """One decision of the task's log."""
 
     task: str
@@ -116,7 +133,7 @@ class DecisionSeen(Message):
     decision: Decision
 
 
-class JournalSeen(Message):
+class JournalSeen(Message, frozen=True):
     """One entry of the task's journal."""
 
     task: str
@@ -126,36 +143,43 @@ class JournalSeen(Message):
     entry: JournalEntry
 
 
-class OutputSeen(Message):
+class OutputSeen(Message, frozen=True):
+    """A preview of a running step. On a slow connection pieces are joined, or left out: `output.offset` shows it."""
+
     task: str
     output: Output
 
 
-class CaughtUp(Message):
+class CaughtUp(Message, frozen=True):
     """All that was stored by the time of the watch has been sent."""
 
     task: str
     cursor: int
 
 
-class TaskLine(Message):
+class TaskLine(Message, frozen=True):
     """A line of the task list, new or changed."""
 
     task: TaskSummary
 
 
-class Tasks(Message):
+class Tasks(Message, frozen=True):
+    """The task list, the last changed first."""
+
     tasks: tuple[TaskSummary, ...]
+    more: bool = False
+    """Whether there are older ones than `limit` let in."""
 
 
-class ReceiptSeen(Message):
-    """How a command of this user ended. Sent to every device of the user that is signed in."""
+class ReceiptSeen(Message, frozen=True):
+    """How a command ended. Sent to every device of the user that is signed in; to the one that sent the command also when it
+    had ended before it was sent again."""
 
     task: str
     receipt: Receipt
 
 
-class Closing(Message):
+class Closing(Message, frozen=True):
     """The last frame before the server closes; `come_back` says whether to reconnect from the cursors."""
 
     reason: str

@@ -1,4 +1,5 @@
-"""What each service may send and hear, as NATS allow-lists made from ROUTES. Deny rules have been bypassed before: there are none."""
+"""What each service may send and hear, as NATS allow-lists made from ROUTES. Deny rules have been bypassed before:
+there are none."""
 
 from __future__ import annotations
 
@@ -45,7 +46,11 @@ _EXTRA_PUBLISH: dict[Service, tuple[str, ...]] = {
         "$JS.API.INFO",
         "$JS.API.STREAM.NAMES",
         "$JS.API.STREAM.LIST",
-        *(subject.format(stream) for stream in (Stream.TASKS, Stream.OUTPUT, Stream.DEAD) for subject in _FOLLOW_STREAM),
+        *(
+            subject.format(stream)
+            for stream in (Stream.TASKS, Stream.OUTPUT, Stream.DEAD)
+            for subject in _FOLLOW_STREAM
+        ),
     ),
 }
 
@@ -68,12 +73,15 @@ def permissions(service: Service) -> Permissions:
     """The allow-lists of one service."""
     sends = {route.wildcard for route in ROUTES if service in route.senders}
     serves = {r.wildcard for r in ROUTES if service in r.receivers and r.subject.startswith("qry.")}
-    hears = {r.wildcard for r in ROUTES if service in r.receivers and not r.subject.startswith(("qry.", "cmd.", "timer."))}
+    hears = {
+        r.wildcard for r in ROUTES if service in r.receivers and not r.subject.startswith(("qry.", "cmd.", "timer."))
+    }
     inbox = f"_INBOX_{service}.>"
     subscribe = serves | set(_EXTRA_SUBSCRIBE.get(service, ())) | {inbox}
     if serves:
         subscribe.add("$SRV.>")
-    # Events come over `live.` or by a read of the stream; only the live preview and the reader's trace need the plain subject.
+    # Events come over `live.` or by a read of the stream; only the live preview and the reader's trace need the plain
+    # subject.
     subscribe |= {subject for subject in hears if subject.startswith("out.") or service is S.READER}
     return Permissions(
         publish=tuple(sorted(sends | set(_EXTRA_PUBLISH.get(service, ())))), subscribe=tuple(sorted(subscribe))

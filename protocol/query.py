@@ -7,7 +7,7 @@ from protocol.evolve import Task
 from protocol.task import TaskState
 
 
-class Refusal(Message):
+class Refusal(Message, frozen=True):
     """The reply to a request that cannot be done: a reason a person can act on."""
 
     reason: str
@@ -18,7 +18,7 @@ class Refusal(Message):
 # To the active scheduler.
 
 
-class ClaimAttempt(Message):
+class ClaimAttempt(Message, frozen=True):
     """A runner has a free slot and waits for work. The same request id gets the same attempt."""
 
     request: str
@@ -27,7 +27,7 @@ class ClaimAttempt(Message):
     wait_seconds: float = 20.0
 
 
-class AttemptGranted(Message):
+class AttemptGranted(Message, frozen=True):
     """The attempt is the runner's."""
 
     task: Task
@@ -35,11 +35,11 @@ class AttemptGranted(Message):
     """The stream sequence of the decision: what the runner expects to be the last of the whole task."""
 
 
-class NothingToClaim(Message):
+class NothingToClaim(Message, frozen=True):
     """Nothing came within the time asked for."""
 
 
-class ListTasks(Message):
+class ListTasks(Message, frozen=True):
     """A user's tasks, the last changed first."""
 
     user: str
@@ -50,7 +50,7 @@ class ListTasks(Message):
     """The last task id of the page before."""
 
 
-class TaskSummary(Part):
+class TaskSummary(Part, frozen=True):
     """A line of the task list."""
 
     id: str
@@ -66,7 +66,7 @@ class TaskSummary(Part):
     question: str = ""
 
 
-class TaskList(Message):
+class TaskList(Message, frozen=True):
     tasks: tuple[TaskSummary, ...] = ()
     more: bool = False
 
@@ -90,11 +90,11 @@ def summarize(task: Task) -> TaskSummary:
 # To any service.
 
 
-class AskHealth(Message):
+class AskHealth(Message, frozen=True):
     """Whether the service moves; asked by `errand doctor`, Compose and `errand up`."""
 
 
-class Health(Message):
+class Health(Message, frozen=True):
     """Healthy only with a connection to NATS and with every reader moving."""
 
     healthy: bool

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+import re
+
 from protocol.base import Message
 from protocol.task import Published
 
+RESOLVE_SECONDS = 250.0
+"""How long who sends `ResolveBase` or `PrepareWorkspace` should wait. A first copy that takes longer goes on; the refusal that
+comes then is `unavailable`, so the next attempt finds it further or done."""
+PUBLISH_SECONDS = 250.0
+"""How long who sends `Publish` should wait. NATS lets a service answer for five minutes."""
+CHECK_SECONDS = 12.0
+"""How long who sends `CheckRepository` should wait."""
+BRANCH = re.compile(r"errand/[a-z0-9](?:[a-z0-9_-]|\.(?=[a-z0-9])){0,120}")
+"""The branches that are pushed, `errand/<task>-<slug>`; none can be mistaken for a ref with a meaning of its own."""
+HOST = re.compile(
+    r"(?P<name>[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:]+(?:\.[0-9.]+)?\])(?::(?P<port>[0-9]{1,5}))?"
+)
+"""A git host: lower-case name or bracketed IPv6 address, and a port where it is not the default of https or ssh."""
 
-class CheckRepository(Message):
-    """Whether a repository can be used by `user`: answered at once where a mirror exists, otherwise by asking the remote."""
+
+def normal_host(text: str) -> str:
+    """A git host as `errand host add` takes it and `AddHost` carries it: `GitHub.com` -> `github.com`. ValueError with a sentence.
+
+    The host stands for https and ssh at their own ports; for plain http the port is part of it (`git.lan:80`), so that a token
+    given for https never travels in the clear.
+    """
+    host = text.strip().lower()
+    for default in (":443", ":22"):
+        host = host.removesuffix(default)
+    match = HOST.fullmatch(host)
+    if match is None or not 0 < int(match["port"] or 1) < 65536:
+        raise ValueError("A git host is a name and a port if need be, such as github.com or git.example.org:8443.")
+    return host
+
+
+class CheckRepository(Message, frozen=True):
+    """Whether a repository can be used by `user`: answered at once where a mirror exists, otherwise by asking the
+    remote."""
 
     user: str
     repository: str
@@ -15,13 +47,13 @@ class CheckRepository(Message):
     """Paths on the server are the owner's only."""
 
 
-class RepositoryKnown(Message):
+class RepositoryKnown(Message, frozen=True):
     repository: str
     """As it is written from now on: normalised, without credentials."""
     default_branch: str = ""
 
 
-class ResolveBase(Message):
+class ResolveBase(Message, frozen=True):
     """Bring the mirror up to date and name the commit to start from."""
 
     task: str
@@ -31,41 +63,43 @@ class ResolveBase(Message):
     is_owner: bool = False
 
 
-class BaseResolved(Message):
+class BaseResolved(Message, frozen=True):
     commit: str
     instructions: str = ""
     """AGENTS.md or CLAUDE.md at that commit, cut at 32 KiB."""
 
 
-class PrepareWorkspace(Message):
-    """Make a fresh workspace for an attempt from the mirror: a clone that borrows the mirror's objects, on `branch` at `commit`."""
+class PrepareWorkspace(Message, frozen=True):
+    """Make a fresh workspace for an attempt from the mirror: a clone that borrows the mirror's objects, on `branch` at
+    `commit`."""
 
     task: str
     attempt: int
     repository: str
     commit: str
     branch: str
+    is_owner: bool = False
 
 
-class WorkspacePrepared(Message):
+class WorkspacePrepared(Message, frozen=True):
     path: str
     """Folder on the runner's host."""
     readonly_paths: tuple[str, ...] = ()
     """Host folders the workspace borrows objects from, to be seen inside at the same path."""
 
 
-class ReleaseWorkspace(Message):
+class ReleaseWorkspace(Message, frozen=True):
     """The attempt's sandbox has stopped: its workspace may go."""
 
     task: str
     attempt: int
 
 
-class WorkspaceReleased(Message):
+class WorkspaceReleased(Message, frozen=True):
     pass
 
 
-class Publish(Message):
+class Publish(Message, frozen=True):
     """Check a bundle and push its commit. Idempotent: the same commit on the same branch is pushed once."""
 
     task: str
@@ -73,16 +107,19 @@ class Publish(Message):
     base_commit: str
     commit: str
     blob: str
-    """The bundle's name in the object store."""
+    """The bundle's name in the object store; empty where `commit` was published before."""
     branch: str
+    """`errand/<task>-<slug>`, see `BRANCH`."""
     is_owner: bool = False
 
 
-class PublishDone(Message):
+class PublishDone(Message, frozen=True):
     published: Published
+    notices: tuple[str, ...] = ()
+    """Sentences for the user: what to look at before merging."""
 
 
-class ShowDiff(Message):
+class ShowDiff(Message, frozen=True):
     """What a task changed."""
 
     repository: str
@@ -91,22 +128,16 @@ class ShowDiff(Message):
     task: str
 
 
-class Diff(Message):
+class Diff(Message, frozen=True):
     text: str
     """Unified diff; cut at 256 KiB."""
     cut: bool = False
 
 
-class AskSealingKey(Message):
+class AskSealingKey(Message, frozen=True):
     """The publisher's public key, to seal a credential with."""
 
 
-class SealingKey(Message):
+class SealingKey(Message, frozen=True):
     public_key: str
-    """X25519, base64."""
-
-
-class SealedCredential(Message):
-    """What is inside a sealed envelope; never stored, logged or sent open."""
-
-    secret: str
+    """X25519, base64: what `services.envelope.seal` takes."""

@@ -1,5 +1,5 @@
-"""Every subject of the house: what travels on it, who sends, who receives. Permissions, the protocol page, AsyncAPI and the tests
-are made from this one table."""
+"""Every subject of the house: what travels on it, who sends, who receives. Permissions, the protocol page, AsyncAPI
+and the tests are made from this one table."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ ROUTES: tuple[Route, ...] = (
         stream=Stream.DEAD,
         senders=(S.SCHEDULER, S.GATEWAY, S.RUNNER, S.REPOS, S.HISTORY),
         receivers=(S.READER, S.OPERATOR),
-        doc="What could not be decoded or handled: the message as it came, the reason and where it came from in its headers.",
+        doc="What could not be decoded or handled, as it came; its headers say why and where from.",
     ),
     _query(S.SCHEDULER, query.ClaimAttempt, (query.AttemptGranted, query.NothingToClaim), (S.RUNNER,)),
     _query(S.SCHEDULER, query.ListTasks, (query.TaskList,), (S.GATEWAY,)),

@@ -21,11 +21,14 @@ class TaskState(StrEnum):
     """Where a task stands. Each line says who moves it on, and what happens when that actor dies."""
 
     QUEUED = "queued"
-    """Waits for a free slot. The scheduler moves it on when a runner claims; another scheduler does when that one dies."""
+    """Waits for a free slot. The scheduler moves it on when a runner claims; another scheduler does when that one
+    dies."""
     RUNNING = "running"
-    """A runner holds the attempt. It moves the task on by its commands; when its lease of 5 s ends, the scheduler queues it again."""
+    """A runner holds the attempt. It moves the task on by its commands; when its lease of 5 s ends, the scheduler
+    queues it again."""
     WAITING = "waiting"
-    """Asked the user. An answer moves it on; a runner may still hold the attempt, and when it dies the question stays."""
+    """Asked the user. An answer moves it on; a runner may still hold the attempt, and when it dies the question
+    stays."""
     DELAYED = "delayed"
     """Waits until a time. A JetStream schedule moves it on, which the server keeps over any process's death."""
     PAUSED = "paused"
@@ -42,18 +45,18 @@ OUTCOMES = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED
 """The states in which no turn is open."""
 
 
-class Budget(Part):
+class Budget(Part, frozen=True):
     """What one turn may spend. Zero means zero, absent means the configured default, null means unlimited."""
 
-    money_usd: float | None | UnsetType = UNSET
-    tokens: int | None | UnsetType = UNSET
+    money_usd: float | UnsetType | None = UNSET
+    tokens: int | UnsetType | None = UNSET
     """Input and output tokens together, cached ones included."""
-    steps: int | None | UnsetType = UNSET
+    steps: int | UnsetType | None = UNSET
     """Model calls and tool calls together."""
-    wall_seconds: float | None | UnsetType = UNSET
+    wall_seconds: float | UnsetType | None = UNSET
 
 
-class Usage(Part):
+class Usage(Part, frozen=True):
     """What model calls consumed."""
 
     input_tokens: int = 0
@@ -70,7 +73,7 @@ class Usage(Part):
         return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens + self.output_tokens
 
 
-class Question(Part):
+class Question(Part, frozen=True):
     """What the agent needs from the user."""
 
     id: str
@@ -79,7 +82,7 @@ class Question(Part):
     """Suggested answers; free text is always allowed."""
 
 
-class Published(Part):
+class Published(Part, frozen=True):
     """Where a turn's work went."""
 
     branch: str
@@ -95,12 +98,12 @@ class Published(Part):
 # Commands. Each carries an idempotency key: sent twice, it is done once and has one receipt.
 
 
-class TaskCommand(Message):
+class TaskCommand(Message, frozen=True):
     key: str
     """The idempotency key, chosen by the sender; unique within the task."""
 
 
-class SubmitTask(TaskCommand):
+class SubmitTask(TaskCommand, frozen=True):
     """From the gateway: open a task with its first turn."""
 
     prompt: str
@@ -115,33 +118,33 @@ class SubmitTask(TaskCommand):
     queue: str = "default"
 
 
-class SendMessage(TaskCommand):
+class SendMessage(TaskCommand, frozen=True):
     """From the gateway: steer the open turn, or open the next one."""
 
     text: str
 
 
-class AnswerQuestion(TaskCommand):
+class AnswerQuestion(TaskCommand, frozen=True):
     """From the gateway: the first to answer wins."""
 
     question: str
     text: str
 
 
-class CancelTask(TaskCommand):
+class CancelTask(TaskCommand, frozen=True):
     """From the gateway: end the open turn now."""
 
     reason: str = ""
 
 
-class RaiseQuestion(TaskCommand):
+class RaiseQuestion(TaskCommand, frozen=True):
     """From the runner that holds the attempt: the turn waits for the user."""
 
     attempt: int
     question: Question
 
 
-class FinishAttempt(TaskCommand):
+class FinishAttempt(TaskCommand, frozen=True):
     """From the runner that holds the attempt: the turn did what was asked."""
 
     attempt: int
@@ -156,7 +159,7 @@ class FinishAttempt(TaskCommand):
     """None when nothing was changed."""
 
 
-class FailAttempt(TaskCommand):
+class FailAttempt(TaskCommand, frozen=True):
     """From the runner that holds the attempt: it cannot go on."""
 
     attempt: int
@@ -170,16 +173,16 @@ class FailAttempt(TaskCommand):
     """What was committed before a limit was reached."""
 
 
-class ParkAttempt(TaskCommand):
-    """From the runner that holds the attempt: a question waits for long, so the sandbox is given back. The answer opens another
-    attempt. A runner that is shut down sends it too, and then the task is queued again."""
+class ParkAttempt(TaskCommand, frozen=True):
+    """From the runner that holds the attempt: a question waits for long, so the sandbox is given back. The answer
+    opens another attempt. A runner that is shut down sends it too, and then the task is queued again."""
 
     attempt: int
     journal_sequence: int
     usage: Usage = Usage()
 
 
-class FireTimer(TaskCommand):
+class FireTimer(TaskCommand, frozen=True):
     """From a JetStream schedule. May come late or twice."""
 
     name: str
@@ -202,11 +205,11 @@ AnyTaskCommand = (
 # Events. What one decision found to be so; they travel together in a `Decision`.
 
 
-class TaskEvent(Message):
+class TaskEvent(Message, frozen=True):
     pass
 
 
-class TaskSubmitted(TaskEvent):
+class TaskSubmitted(TaskEvent, frozen=True):
     """The task exists and its first turn is open and queued."""
 
     prompt: str
@@ -218,20 +221,20 @@ class TaskSubmitted(TaskEvent):
     queue: str = "default"
 
 
-class MessageSent(TaskEvent):
+class MessageSent(TaskEvent, frozen=True):
     """The user said something; `message` counts from 1 in the task, the prompt being message 0."""
 
     message: int
     text: str
 
 
-class TurnOpened(TaskEvent):
+class TurnOpened(TaskEvent, frozen=True):
     """A message came after an outcome: the next turn is open and queued."""
 
     turn: int
 
 
-class AttemptClaimed(TaskEvent):
+class AttemptClaimed(TaskEvent, frozen=True):
     """A runner has the turn. The attempt's number fences whoever had it before."""
 
     attempt: int
@@ -241,7 +244,7 @@ class AttemptClaimed(TaskEvent):
     """The claim's id: the same request gets the same attempt."""
 
 
-class AttemptEnded(TaskEvent):
+class AttemptEnded(TaskEvent, frozen=True):
     """The attempt's runner writes nothing more. The turn goes on as the event after it says."""
 
     attempt: int
@@ -251,29 +254,29 @@ class AttemptEnded(TaskEvent):
     usage: Usage = Usage()
 
 
-class TaskQueued(TaskEvent):
+class TaskQueued(TaskEvent, frozen=True):
     """The open turn waits for a slot again."""
 
     reason: str
 
 
-class TaskDelayed(TaskEvent):
+class TaskDelayed(TaskEvent, frozen=True):
     """The open turn is tried again at `until`."""
 
     until: datetime
     reason: str
 
 
-class QuestionRaised(TaskEvent):
+class QuestionRaised(TaskEvent, frozen=True):
     question: Question
 
 
-class QuestionAnswered(TaskEvent):
+class QuestionAnswered(TaskEvent, frozen=True):
     question: str
     text: str
 
 
-class TurnEnded(TaskEvent):
+class TurnEnded(TaskEvent, frozen=True):
     """Each turn has exactly one."""
 
     turn: int
@@ -305,7 +308,7 @@ class ReceiptStatus(StrEnum):
     INDETERMINATE = "indeterminate"
 
 
-class Receipt(Part):
+class Receipt(Part, frozen=True):
     """How a command ended. A command that was stored has exactly one."""
 
     key: str
@@ -313,7 +316,7 @@ class Receipt(Part):
     reason: str = ""
 
 
-class Decision(Message):
+class Decision(Message, frozen=True):
     """One message on `evt.<user>.<task>.task.<state>`: all that followed from one command, or from a lost lease."""
 
     at: datetime

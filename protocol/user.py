@@ -27,25 +27,25 @@ class HostKind(StrEnum):
     """An OpenSSH private key without passphrase: a deploy key."""
 
 
-class UserCommand(Message):
+class UserCommand(Message, frozen=True):
     key: str
 
 
-class AddUser(UserCommand):
+class AddUser(UserCommand, frozen=True):
     """To the new user's log, from the gateway for the owner, or from `errand up` for the owner's own."""
 
     name: str
     role: Role = Role.USER
 
 
-class CreateSignInCode(UserCommand):
+class CreateSignInCode(UserCommand, frozen=True):
     """A one-time code to sign a device in with; only its hash travels."""
 
     code_hash: str
     expires_at: datetime
 
 
-class RedeemSignInCode(UserCommand):
+class RedeemSignInCode(UserCommand, frozen=True):
     """A device exchanges its code for a token that it made itself; only hashes travel."""
 
     code_hash: str
@@ -55,7 +55,7 @@ class RedeemSignInCode(UserCommand):
     token_hash: str
 
 
-class AddDevice(UserCommand):
+class AddDevice(UserCommand, frozen=True):
     """From `errand up`: the machine it runs on needs no code."""
 
     device: str
@@ -63,11 +63,13 @@ class AddDevice(UserCommand):
     token_hash: str
 
 
-class RemoveDevice(UserCommand):
+class RemoveDevice(UserCommand, frozen=True):
+    """Sign a device out, now."""
+
     device: str
 
 
-class AddHost(UserCommand):
+class AddHost(UserCommand, frozen=True):
     """A git host's credential, sealed so that the publisher alone can open it."""
 
     host: str
@@ -79,56 +81,60 @@ class AddHost(UserCommand):
     """For a token: the HTTP user name."""
 
 
-class RemoveHost(UserCommand):
+class RemoveHost(UserCommand, frozen=True):
+    """Forget a git host's credential."""
+
     host: str
 
 
 AnyUserCommand = AddUser | CreateSignInCode | RedeemSignInCode | AddDevice | RemoveDevice | AddHost | RemoveHost
 
 
-class UserEvent(Message):
+class UserEvent(Message, frozen=True):
     pass
 
 
-class UserAdded(UserEvent):
+class UserAdded(UserEvent, frozen=True):
     name: str
     role: Role
 
 
-class SignInCodeCreated(UserEvent):
+class SignInCodeCreated(UserEvent, frozen=True):
     code_hash: str
     expires_at: datetime
 
 
-class SignInCodeRedeemed(UserEvent):
+class SignInCodeRedeemed(UserEvent, frozen=True):
     code_hash: str
 
 
-class DeviceAdded(UserEvent):
+class DeviceAdded(UserEvent, frozen=True):
     device: str
     device_name: str
     token_hash: str
 
 
-class DeviceRemoved(UserEvent):
+class DeviceRemoved(UserEvent, frozen=True):
     device: str
 
 
-class HostAdded(UserEvent):
+class HostAdded(UserEvent, frozen=True):
     host: str
     kind: HostKind
     sealed: str
     username: str = ""
 
 
-class HostRemoved(UserEvent):
+class HostRemoved(UserEvent, frozen=True):
     host: str
 
 
-AnyUserEvent = UserAdded | SignInCodeCreated | SignInCodeRedeemed | DeviceAdded | DeviceRemoved | HostAdded | HostRemoved
+AnyUserEvent = (
+    UserAdded | SignInCodeCreated | SignInCodeRedeemed | DeviceAdded | DeviceRemoved | HostAdded | HostRemoved
+)
 
 
-class UserDecision(Message):
+class UserDecision(Message, frozen=True):
     """One message on `evt.<user>.user.<kind>`: the kind is its first event's tag, or `rejected`."""
 
     at: datetime

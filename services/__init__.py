@@ -1,1 +1,2 @@
-"""The services and what they share: the bus and the actor contract. A service never imports another one: it sends it a message."""
+"""The services and what they share: the bus and the actor contract. A service never imports another one: it sends it a
+message."""

@@ -28,7 +28,8 @@ class Actor(Protocol):
         ...
 
     async def drain(self) -> None:
-        """Take no new work, finish or hand over what is in hand, return when that is done. May be called before `run` has started."""
+        """Take no new work, finish or hand over what is in hand, return when that is done. May be called before `run`
+        has started."""
         ...
 
     def health(self) -> Health:
@@ -44,7 +45,8 @@ def run(service: Service, config: BusConfig, make: Callable[[Bus], Actor], *, le
 
 async def _run(service: Service, config: BusConfig, make: Callable[[Bus], Actor]) -> None:
     logger = log.get()
-    # Installed first: a SIGTERM while we wait for NATS must end the wait, not the interpreter in the middle of something.
+    # Installed first: a SIGTERM while we wait for NATS must end the wait, not the interpreter in the middle of
+    # something.
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with anyio.create_task_group() as group:
             actor: list[Actor] = []

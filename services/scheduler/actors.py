@@ -1,4 +1,5 @@
-"""The actors: one a task, one a user. Each has its state, its place in the log and its mailbox, and does one thing at a time."""
+"""The actors: one a task, one a user. Each has its state, its place in the log and its mailbox, and does one thing at
+a time."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ class LogActor(Protocol):
         ...
 
     def answer(self, command: Stored, now: datetime, limits: Limits) -> Entry | None:
-        """The decision on a command, None when it has its receipt. Raises msgspec.MsgspecError when it cannot be read."""
+        """The decision on a command, None when it has its receipt. Raises msgspec.MsgspecError when it cannot be
+        read."""
         ...
 
 

@@ -121,8 +121,7 @@ def decide(task: Task, command: AnyTaskCommand, now: datetime, limits: Limits) -
         case CancelTask():
             return _cancel(task, command)
         case RaiseQuestion():
-            _must_hold(task, command.attempt)
-            return (QuestionRaised(question=command.question),)
+            return _raise_question(task, command)
         case FinishAttempt():
             return _finish(task, command)
         case FailAttempt():
@@ -172,6 +171,13 @@ def _message(task: Task, command: SendMessage) -> tuple[AnyTaskEvent, ...]:
         raise Rejected(f"This task has had {MESSAGES_LIMIT} messages: go on in a new task.")
     sent = MessageSent(message=task.messages + 1, text=command.text)
     return (sent,) if task.is_open else (sent, TurnOpened(turn=task.turn + 1))
+
+
+def _raise_question(task: Task, command: RaiseQuestion) -> tuple[AnyTaskEvent, ...]:
+    _must_hold(task, command.attempt)
+    if task.question is not None:
+        raise Rejected("Another question is open: one at a time.")
+    return (QuestionRaised(question=command.question),)
 
 
 def _answer_question(task: Task, command: AnswerQuestion) -> tuple[AnyTaskEvent, ...]:
@@ -258,7 +264,7 @@ def lose_lease(task: Task, now: datetime, limits: Limits) -> Decision:
         if task.turn_attempts + 1 < limits.attempts_per_turn:
             events = ended, TaskQueued(reason="The runner was lost; another takes over from the last checkpoint.")
         else:
-            reason = f"{limits.attempts_per_turn} runners were lost over this turn. See the runner's log, then send a message."
+            reason = f"{limits.attempts_per_turn} runners were lost over this turn: see their log, then send a message."
             events = ended, TurnEnded(turn=task.turn, outcome=TaskState.FAILED, reason=reason)
     return with_state(task, Decision(at=now, state=task.state, events=events))
 
@@ -299,9 +305,7 @@ def decide_user(user: User, command: AnyUserCommand, now: datetime) -> tuple[Any
         case AddHost():
             if user.role is not Role.OWNER:
                 raise Rejected("Only the owner gives credentials of git hosts.")
-            return (
-                HostAdded(host=command.host, kind=command.kind, username=command.username, sealed=command.sealed),
-            )
+            return (HostAdded(host=command.host, kind=command.kind, username=command.username, sealed=command.sealed),)
         case RemoveHost():
             if command.host not in user.hosts:
                 raise Rejected(f"There is no credential for {command.host}.")

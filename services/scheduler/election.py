@@ -32,7 +32,8 @@ class Election:
 
     @property
     def held(self) -> bool:
-        """Whether the lease cannot have ended yet, by our own clock; asked before each commit, since a process may be frozen."""
+        """Whether the lease cannot have ended yet, by our own clock; asked before each commit, since a process may be
+        frozen."""
         return time.monotonic() < self._held_until
 
     async def wait_until_elected(self) -> None:

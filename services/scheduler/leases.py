@@ -1,5 +1,5 @@
-"""Whether the runners that hold attempts are still heard of. A runner renews a lease of 5 s; what is heard is a hint, the loss of it
-is a decision."""
+"""Whether the runners that hold attempts are still heard of. A runner renews a lease of 5 s; what is heard is a hint,
+the loss of it is a decision."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The shell in which the actors live: it reads what comes, lets the pure core decide, commits, and does what follows.
 
-One ordered read of commands and decisions keeps every actor's state and mailbox, on the standby too. Only the active scheduler
-answers the mailboxes. Nothing is acknowledged or redelivered: a decision names the command it answers, so whoever takes over sees
-which commands have none.
+One ordered read of commands and decisions keeps every actor's state and mailbox, on the standby too. Only the active
+scheduler answers the mailboxes. Nothing is acknowledged or redelivered: a decision names the command it answers, so
+whoever takes over sees which commands have none.
 """
 
 from __future__ import annotations
@@ -234,8 +234,9 @@ class Scheduler:
         return True
 
     async def _commit_over_runner(self, actor: LogActor, subject: str, decision: Decision) -> tuple[Decision, int]:
-        """Commit a decision that ends an attempt without its runner's word, naming the last sequence of the runner's journal: so
-        it expects the last of the whole task. Raises Conflict when the runner, or another scheduler, wrote in between."""
+        """Commit a decision that ends an attempt without its runner's word, naming the last sequence of the runner's
+        journal: so it expects the last of the whole task. Raises Conflict when the runner, or another scheduler, wrote
+        in between."""
         whole = actor.log.removesuffix("task.>") + ">"
         journal = await self._bus.last(whole.removesuffix(">") + "journal.>")
         decision = msgspec.structs.replace(decision, journal_sequence=journal)

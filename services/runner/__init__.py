@@ -1,0 +1,1 @@
+"""The runner: joins the agent and the sandbox to the bus."""

@@ -1,0 +1,30 @@
+"""`python -m services.runner`: read the settings, build the model and the sandbox driver, run."""
+
+from __future__ import annotations
+
+import os
+
+from agents.models.claude import Claude
+from protocol.routes import Service
+from sandbox.drivers import choose
+from services import actor
+from services.bus import Bus, BusConfig
+from services.config import from_environment
+from services.runner.runner import Config, Runner
+
+
+def main() -> None:
+    config = from_environment(Config, os.environ)
+    bus_config = from_environment(BusConfig, os.environ)
+    # The one setting without our prefix: it is the name that every tool of the field reads.
+    key = os.environ.pop("ANTHROPIC_API_KEY", "")
+    model = Claude(api_key=key or "scripted", base_url=config.model_url, scripted=config.scripted)
+
+    def make(bus: Bus) -> Runner:
+        return Runner(bus, config, model, choose(config.sandbox))
+
+    actor.run(Service.RUNNER, bus_config, make, level=config.log_level)
+
+
+if __name__ == "__main__":
+    main()

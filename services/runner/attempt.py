@@ -1,0 +1,320 @@
+"""One attempt, from the grant to its end."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+
+import anyio
+import anyio.abc
+from msgspec import Struct
+
+from agents.contract import Fenced, Model, Sandbox, SandboxGone, TurnFailed, TurnResult
+from agents.loop import Settings, run_turn
+from protocol.evolve import Task
+from protocol.ids import OWNER
+from protocol.journal import AttemptStarted, CheckpointMade, ModelCall, Noticed, StepStarted
+from protocol.query import AttemptGranted
+from protocol.repo import BaseResolved, Publish, PublishDone, ResolveBase
+from protocol.routes import Service, command_subject
+from protocol.task import FailAttempt, FinishAttempt, ParkAttempt, Published, TaskCommand, Usage
+from sandbox.contract import Driver, SandboxError
+from services import log
+from services.background import background
+from services.bus import LEASE_SECONDS, Bus, Refused, Unavailable
+from services.runner.desk import Parked, UserDesk
+from services.runner.log import TaskLog
+from services.runner.workspace import Workspace
+
+RENEW_SECONDS = LEASE_SECONDS / 5
+REFRESH_EVERY = 5
+"""Renewals after which the log is read once more, in case the live tap missed something."""
+RESOLVE_SECONDS = 300.0
+PUBLISH_SECONDS = 300.0
+PARK_SECONDS = 8.0
+AGAIN_SECONDS = 2.0
+"""The wait before the next attempt after a passing fault of a part of ours."""
+
+
+class Renewal(Struct, frozen=True):
+    """On `$KV.lease.attempt.<task>`: this runner still moves."""
+
+    attempt: int
+    runner: str
+
+
+class AttemptConfig(Struct, frozen=True, kw_only=True):
+    """What an attempt needs to know of the runner."""
+
+    runner: str
+    default_model: str
+    hold_question_seconds: float
+    settings: Settings
+
+
+class Attempt:
+    """Runs one granted attempt. `run` returns when the attempt is over, whoever ended it."""
+
+    def __init__(self, bus: Bus, model: Model, driver: Driver, config: AttemptConfig, granted: AttemptGranted) -> None:
+        self._bus = bus
+        self._model = model
+        self._driver = driver
+        self._config = config
+        self._task = granted.task
+        self._log = TaskLog(bus, granted.task, granted.sequence)
+        self._workspace: Workspace | None = None
+        self._workspace_ready = anyio.Event()
+        self._workspace_failed: Exception | None = None
+        self._stop = anyio.Event()
+        self._logger = log.get()
+
+    async def run(self) -> None:
+        with log.bound(task=self._task.id, attempt=self._task.attempt):
+            try:
+                await self._log.open()
+                untap = await self._bus.tap(f"evt.{self._task.user}.{self._task.id}.task.*", self._log.on_decision)
+                try:
+                    await self._run_with_lease()
+                finally:
+                    await untap()
+            except Fenced:
+                self._logger.info("attempt_over")
+
+    def stop(self) -> None:
+        """The runner shuts down: give the attempt back."""
+        self._stop.set()
+
+    async def _run_with_lease(self) -> None:
+        async with background() as group:
+            group.start_soon(self._renew)
+            group.start_soon(self._end_when_over, group.cancel_scope)
+            try:
+                await self._run_and_report(group)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._close()
+
+    async def _run_and_report(self, group: anyio.abc.TaskGroup) -> None:
+        ending: TaskCommand
+        try:
+            ending = await self._until_stopped(group)
+        except Fenced:
+            raise
+        except Parked:
+            ending = self._park()
+        except TurnFailed as failed:
+            ending = await self._fail(failed.reason, failed.retry_after_seconds, failed.usage)
+        except SandboxGone as gone:
+            ending = self._failed(f"The sandbox ended: {gone}", AGAIN_SECONDS)
+        except SandboxError as error:
+            ending = self._failed(str(error), None)
+        except Refused as refusal:
+            retry = AGAIN_SECONDS if refusal.code in ("unavailable", "internal") else None
+            ending = self._failed(refusal.reason, retry)
+        except Unavailable as error:
+            ending = self._failed(str(error), AGAIN_SECONDS)
+        except Exception:
+            self._logger.exception("attempt_failed")
+            ending = self._failed("The runner failed; its log says why.", AGAIN_SECONDS)
+        await self._send(ending)
+
+    async def _until_stopped(self, group: anyio.abc.TaskGroup) -> TaskCommand:
+        """The attempt's own end, or its being parked when the runner shuts down first."""
+        ending: TaskCommand | None = None
+        async with background() as racing:
+
+            async def stop() -> None:
+                await self._stop.wait()
+                racing.cancel_scope.cancel()
+
+            racing.start_soon(stop)
+            ending = await self._work(group)
+        if ending is not None:
+            return ending
+        with anyio.move_on_after(PARK_SECONDS, shield=True):
+            await self._save_work()
+        return self._park()
+
+    async def _work(self, group: anyio.abc.TaskGroup) -> TaskCommand:
+        started = await self._ground()
+        await self._log.append(started)
+        self._workspace = Workspace(
+            self._bus, self._driver, self._log, base_commit=started.base_commit, branch=started.branch
+        )
+        group.start_soon(self._open_workspace, self._workspace)
+        settings = Settings(
+            budget=self._task.budget,
+            defaults=self._config.settings.defaults,
+            max_tokens=self._config.settings.max_tokens,
+        )
+        result = await run_turn(
+            model=self._model,
+            sandbox=self._sandbox,
+            journal=self._log,
+            desk=UserDesk(self._bus, self._log, self._config.hold_question_seconds),
+            settings=settings,
+        )
+        return await self._finish(result)
+
+    async def _ground(self) -> AttemptStarted:
+        """What the attempt stands on: as the task's first attempt found it, with what is restored since."""
+        task, turn = self._task, self._task.turn
+        earlier = next((e.event for e in self._log.entries if isinstance(e.event, AttemptStarted)), None)
+        last = self._last_checkpoint()
+        if earlier is None:
+            base = await self._bus.ask(
+                Service.REPOS,
+                ResolveBase(task=task.id, repository=task.repository, base=task.base, is_owner=task.user == OWNER),
+                BaseResolved,
+                timeout_seconds=RESOLVE_SECONDS,
+            )
+            commit, instructions, branch = base.commit, base.instructions, branch_name(task)
+        else:
+            commit, instructions, branch = earlier.base_commit, earlier.instructions, earlier.branch
+        return AttemptStarted(
+            turn=turn,
+            base_commit=commit,
+            branch=branch,
+            model=task.model or self._config.default_model,
+            sandbox=self._driver.name,
+            scripted=self._model.scripted,
+            instructions=instructions,
+            restored_step=last.step if last else 0,
+        )
+
+    def _last_checkpoint(self) -> CheckpointMade | None:
+        made = [entry.event for entry in self._log.entries if isinstance(entry.event, CheckpointMade)]
+        return made[-1] if made else None
+
+    async def _open_workspace(self, workspace: Workspace) -> None:
+        try:
+            await workspace.open(self._last_checkpoint())
+        except Exception as error:  # whatever it is, whoever waits for the sandbox gets it
+            self._workspace_failed = error
+        self._workspace_ready.set()
+
+    async def _sandbox(self) -> Sandbox:
+        await self._workspace_ready.wait()
+        if self._workspace_failed is not None:
+            raise self._workspace_failed
+        assert self._workspace is not None
+        return self._workspace
+
+    async def _finish(self, result: TurnResult) -> FinishAttempt:
+        published = await self._publish(result.commit_message)
+        return FinishAttempt(
+            key=f"finish-{self._log.attempt}",
+            attempt=self._log.attempt,
+            journal_sequence=self._log.journal_sequence,
+            summary=result.summary,
+            usage=result.usage,
+            messages_read=self._messages_read(),
+            published=published,
+        )
+
+    async def _fail(self, reason: str, retry_after_seconds: float | None, usage: Usage) -> FailAttempt:
+        """The work so far is committed and pushed first, unless another attempt goes on with it."""
+        published = None
+        if retry_after_seconds is None and self._workspace_ready.is_set() and self._workspace_failed is None:
+            try:
+                published = await self._publish(f"Unfinished: {self._task.title}\n\n{reason}")
+            except (Refused, Unavailable, SandboxGone) as error:
+                await self._log.append(Noticed(text=f"The unfinished work was not pushed: {error}", level="warning"))
+        return self._failed(reason, retry_after_seconds, usage, published)
+
+    def _failed(
+        self,
+        reason: str,
+        retry_after_seconds: float | None,
+        usage: Usage | None = None,
+        published: Published | None = None,
+    ) -> FailAttempt:
+        return FailAttempt(
+            key=f"fail-{self._log.attempt}",
+            attempt=self._log.attempt,
+            journal_sequence=self._log.journal_sequence,
+            reason=reason,
+            retry_after_seconds=retry_after_seconds,
+            usage=usage or Usage(),
+            published=published,
+        )
+
+    def _park(self) -> ParkAttempt:
+        return ParkAttempt(
+            key=f"park-{self._log.attempt}",
+            attempt=self._log.attempt,
+            journal_sequence=self._log.journal_sequence,
+        )
+
+    async def _publish(self, message: str) -> Published | None:
+        """Commit the work and push it; None when nothing was changed."""
+        workspace = await self._sandbox()
+        assert isinstance(workspace, Workspace)
+        made = await workspace.commit(self._last_step(), message)
+        if made is None:
+            return None
+        started = next(e.event for e in reversed(self._log.entries) if isinstance(e.event, AttemptStarted))
+        done = await self._bus.ask(
+            Service.REPOS,
+            Publish(
+                task=self._task.id,
+                repository=self._task.repository,
+                base_commit=started.base_commit,
+                commit=made.commit,
+                blob=made.blob,
+                branch=started.branch,
+                is_owner=self._task.user == OWNER,
+            ),
+            PublishDone,
+            timeout_seconds=PUBLISH_SECONDS,
+        )
+        return done.published
+
+    def _last_step(self) -> int:
+        return max((e.event.step for e in self._log.entries if isinstance(e.event, StepStarted)), default=0)
+
+    def _messages_read(self) -> int:
+        calls = (e.event.action for e in self._log.entries if isinstance(e.event, StepStarted))
+        return max((n for call in calls if isinstance(call, ModelCall) for n in call.messages_read), default=0)
+
+    async def _save_work(self) -> None:
+        if self._workspace_ready.is_set() and self._workspace_failed is None and self._workspace is not None:
+            try:
+                await self._workspace.save(self._last_step())
+            except (SandboxGone, SandboxError, Unavailable, Fenced) as error:
+                self._logger.warning("work_not_saved", error=str(error))
+
+    async def _send(self, command: TaskCommand) -> None:
+        """Store the attempt's last word and wait for the decision on it; without one the lease ends the attempt."""
+        subject = command_subject(self._task.user, self._task.id, command)
+        await self._bus.publish(subject, command, key=f"{self._task.id}.{command.key}")
+        await self._log.over.wait()
+
+    async def _renew(self) -> None:
+        renewal = Renewal(attempt=self._log.attempt, runner=self._config.runner)
+        count = 0
+        while True:
+            # Where the server has just forgotten its leases, the scheduler hears the renewal all the same.
+            with suppress(Unavailable):
+                await self._bus.renew_hint(f"attempt.{self._task.id}", renewal)
+            count += 1
+            if count % REFRESH_EVERY == 0:
+                await self._log.refresh()
+            await anyio.sleep(RENEW_SECONDS)
+
+    async def _end_when_over(self, scope: anyio.CancelScope) -> None:
+        await self._log.over.wait()
+        scope.cancel()
+
+    async def _close(self) -> None:
+        if self._workspace is not None:
+            try:
+                await self._workspace.close()
+            except (Refused, Unavailable, SandboxError) as error:
+                self._logger.warning("workspace_not_released", error=str(error))
+
+
+def branch_name(task: Task) -> str:
+    """`errand/<task>-<slug>`, the slug from the title."""
+    slug = re.sub(r"[^a-z0-9]+", "-", task.title.lower()).strip("-")[:40].strip("-")
+    return f"errand/{task.id}-{slug}" if slug else f"errand/{task.id}"

@@ -1,0 +1,172 @@
+"""The log of one task as the runner that holds its attempt sees it: the task's decisions folded, the journal appended
+to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import anyio
+
+from agents.contract import Fenced, UserMessage
+from protocol.base import encode
+from protocol.evolve import Task, evolve
+from protocol.journal import AnyJournalEvent, JournalEntry, Output, decode_entry
+from protocol.routes import journal_subject
+from protocol.task import (
+    Decision,
+    MessageSent,
+    QuestionAnswered,
+    TaskSubmitted,
+    TurnOpened,
+    decode_decision,
+)
+from services.bus import Bus, Conflict, Stored, Unavailable
+
+RETRY_SECONDS = 0.1
+
+
+class TaskLog:
+    """Implements the agent's `Journal`.
+
+    The fence: every append expects the last sequence of the whole task. A decision in between, be it a message or a
+    cancel, refuses it until it was folded here; if it ended the attempt, everything raises Fenced from then on.
+    """
+
+    def __init__(self, bus: Bus, task: Task, sequence: int) -> None:
+        self.task = task
+        self.attempt = task.attempt
+        self.entries: list[JournalEntry] = []
+        self.messages: list[UserMessage] = []
+        self.answers: dict[str, str] = {}
+        """What the user answered, by question."""
+        self.over = anyio.Event()
+        """Set when another decision ended the attempt."""
+        self.journal_sequence = 0
+        """Of the last entry that this attempt wrote."""
+        self._bus = bus
+        self._whole = f"evt.{task.user}.{task.id}.>"
+        self._sequence = 0
+        """Of the last message of the whole task that is folded here."""
+        self._decided = 0
+        """Of the last decision that is folded here."""
+        self._granted = sequence
+        self._lock = anyio.Lock()
+        self._changed = anyio.Event()
+        self._offsets: dict[int, int] = {}
+
+    async def open(self) -> None:
+        """Fold what was logged before; for a task's first attempt nothing needs to be read. Raises Fenced."""
+        task = self.task
+        if task.attempt == 1 and task.turn == 1 and task.messages == 0:
+            self.messages = [UserMessage(number=0, text=task.prompt, turn=1)]
+            self._sequence = self._decided = self._granted
+            return
+        self.task = Task(id=task.id, user=task.user)
+        async with self._lock:
+            await self._catch_up()
+        self._check()
+
+    async def append(self, event: AnyJournalEvent) -> None:
+        """Durable when it returns. Waits while NATS is away. Raises Fenced."""
+        async with self._lock:
+            entry = JournalEntry(attempt=self.attempt, at=datetime.now(UTC), event=event)
+            subject = journal_subject(self.task.user, self.task.id, event)
+            data = encode(entry)
+            while True:
+                self._check()
+                try:
+                    sequence = await self._bus.commit(subject, entry, log=self._whole, expected=self._sequence)
+                except (Conflict, Unavailable) as error:
+                    if isinstance(error, Unavailable):
+                        await anyio.sleep(RETRY_SECONDS)
+                    # It may have been stored all the same: then the log has it, byte for byte.
+                    if await self._catch_up_and_find(data):
+                        return
+                else:
+                    self._take_entry(entry, sequence)
+                    return
+
+    async def preview(self, step: int, text: str, channel: str) -> None:
+        """Show a piece of a running step's output. May be lost."""
+        offset = self._offsets.get(step, 0)
+        self._offsets[step] = offset + len(text)
+        piece = Output(attempt=self.attempt, step=step, offset=offset, text=text, channel=channel)
+        await self._bus.preview(f"out.{self.task.user}.{self.task.id}", piece)
+
+    async def on_decision(self, stored: Stored) -> None:
+        """A decision as it is stored, from the live tap."""
+        if stored.sequence <= self._decided:
+            return
+        async with self._lock:
+            if stored.previous == self._decided:
+                self._take(stored)
+            elif stored.sequence > self._decided:
+                await self._catch_up()
+
+    async def refresh(self) -> None:
+        """Fold what a live tap may have missed."""
+        async with self._lock:
+            await self._catch_up()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until `holds` is true of this log. Raises Fenced."""
+        while not holds():
+            self._check()
+            changed = self._changed
+            await changed.wait()
+        self._check()
+
+    async def _catch_up_and_find(self, data: bytes) -> bool:
+        before = len(self.entries)
+        await self._catch_up()
+        return any(encode(entry) == data for entry in self.entries[before:])
+
+    async def _catch_up(self) -> None:
+        while True:
+            try:
+                for stored in await self._bus.replay(self._whole, after=self._sequence):
+                    self._take(stored)
+                return
+            except Unavailable:
+                await anyio.sleep(RETRY_SECONDS)
+
+    def _take(self, stored: Stored) -> None:
+        kind = stored.subject.split(".")[3]
+        if kind == "journal":
+            self._take_entry(decode_entry(stored.data), stored.sequence)
+        else:
+            self._take_decision(decode_decision(stored.data), stored.sequence)
+
+    def _take_entry(self, entry: JournalEntry, sequence: int) -> None:
+        self.entries.append(entry)
+        self._sequence = sequence
+        if entry.attempt == self.attempt:
+            self.journal_sequence = sequence
+
+    def _take_decision(self, decision: Decision, sequence: int) -> None:
+        for event in decision.events:
+            self._take_words(event, decision)
+        self.task = evolve(self.task, decision)
+        self._sequence = self._decided = sequence
+        if sequence >= self._granted and not self._holds():
+            self.over.set()
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def _take_words(self, event: object, decision: Decision) -> None:
+        match event:
+            case TaskSubmitted():
+                self.messages.append(UserMessage(number=0, text=event.prompt, turn=1))
+            case MessageSent():
+                opens = any(isinstance(other, TurnOpened) for other in decision.events)
+                self.messages.append(UserMessage(number=event.message, text=event.text, turn=self.task.turn + opens))
+            case QuestionAnswered():
+                self.answers[event.question] = event.text
+
+    def _holds(self) -> bool:
+        return self.task.holder is not None and self.task.holder.attempt == self.attempt
+
+    def _check(self) -> None:
+        if self.over.is_set():
+            raise Fenced(f"attempt {self.attempt} of {self.task.id} is over")

@@ -1,0 +1,167 @@
+"""The shell: asks for work whenever a slot is free, and runs what it gets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+import anyio.abc
+from msgspec import Struct
+
+from agents.contract import Model
+from agents.loop import Settings
+from protocol.query import AskHealth, AttemptGranted, ClaimAttempt, Health
+from protocol.routes import Service
+from sandbox.contract import Driver, SandboxUnavailable
+from services import log
+from services.actor import healthy
+from services.bus import Bus, Refused, Unavailable
+from services.runner.attempt import Attempt, AttemptConfig
+
+VERSION = "0.1.0"
+CLAIM_SECONDS = 20.0
+AGAIN_SECONDS = 0.2
+
+SCRIPTED = "The scripted model answers, not Claude: set ANTHROPIC_API_KEY and start again to use Claude."
+UNSANDBOXED = "UNSANDBOXED: commands of the agent run on the server itself, with everything it may read and write."
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """The runner's settings."""
+
+    slots: int = 2
+    """Attempts that run side by side."""
+    queue: str = "default"
+    """The queue this runner takes work from."""
+    sandbox: str = "auto"
+    """`auto`, `bubblewrap`, or `unsandboxed`, which is dangerous and shown on every screen."""
+    model: str = "claude-sonnet-5-5"
+    """For tasks that name none."""
+    model_url: str = "https://api.anthropic.com"
+    """Where the Messages API is."""
+    scripted: bool = False
+    """True when the scripted model is behind `model_url`; `errand up` sets it where there is no API key."""
+    max_tokens: int = 32_000
+    """The longest reply of the model."""
+    hold_question_seconds: float = 600.0
+    """How long a sandbox is kept while the user has not answered; then it is given back, and made again from the
+    checkpoint."""
+    log_level: str = "info"
+
+
+class LoadedModel(Model, Protocol):
+    """A model that takes a while to load."""
+
+    async def load(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Runner:
+    """The service."""
+
+    def __init__(self, bus: Bus, config: Config, model: LoadedModel, driver: Driver) -> None:
+        self._bus = bus
+        self._config = config
+        self._model = model
+        self._driver = driver
+        self._name = f"{socket.gethostname()}-{os.getpid()}"
+        self._slots = anyio.Semaphore(config.slots)
+        self._attempts: set[Attempt] = set()
+        self._idle = anyio.Event()
+        self._draining = False
+        self._trouble = ""
+        self._log = log.get()
+
+    async def run(self, started: Callable[[], None]) -> None:
+        async with anyio.create_task_group() as group:
+            service = await self._bus.serve({AskHealth: self._answer_health}, version=VERSION)
+            group.start_soon(self._model.load)
+            await self._check_sandbox()
+            started()
+            try:
+                await self._claim_for_ever(group)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await service.stop()
+                    await self._model.close()
+
+    async def drain(self) -> None:
+        """Claim nothing more; give back what runs, saved as it is."""
+        self._draining = True
+        for attempt in list(self._attempts):
+            attempt.stop()
+        while self._attempts:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+
+    def health(self) -> Health:
+        notices = [SCRIPTED] if self._model.scripted else []
+        if self._driver.name == "unsandboxed":
+            notices.append(UNSANDBOXED)
+        if self._trouble:
+            return Health(healthy=False, service=Service.RUNNER, detail=self._trouble, notices=tuple(notices))
+        detail = f"{len(self._attempts)} of {self._config.slots} slots in use, sandbox {self._driver.name}"
+        return healthy(Service.RUNNER, self._bus, notices=tuple(notices), detail=detail)
+
+    async def _answer_health(self, asked: AskHealth) -> Health:
+        return self.health()
+
+    async def _check_sandbox(self) -> None:
+        """A machine that cannot sandbox takes no work and says what to allow."""
+        while True:
+            try:
+                await self._driver.capabilities()
+                self._trouble = ""
+                return
+            except SandboxUnavailable as error:
+                self._trouble = str(error)
+                self._log.error("no_sandbox", reason=self._trouble)
+                await anyio.sleep(10)
+
+    async def _claim_for_ever(self, group: anyio.abc.TaskGroup) -> None:
+        request = uuid.uuid4().hex
+        while not self._draining:
+            await self._slots.acquire()
+            granted = await self._claim(request)
+            if granted is None:
+                self._slots.release()
+                continue
+            request = uuid.uuid4().hex
+            group.start_soon(self._run, granted)
+        await anyio.sleep_forever()
+
+    async def _claim(self, request: str) -> AttemptGranted | None:
+        """The answer to one claim; the same request is sent again until it is answered, so that no grant gets lost."""
+        asked = ClaimAttempt(request=request, runner=self._name, queue=self._config.queue, wait_seconds=CLAIM_SECONDS)
+        try:
+            answer = await self._bus.ask_any(Service.SCHEDULER, asked, timeout_seconds=CLAIM_SECONDS + 5)
+        except (Unavailable, Refused):
+            await anyio.sleep(AGAIN_SECONDS)
+            return None
+        return answer if isinstance(answer, AttemptGranted) else None
+
+    async def _run(self, granted: AttemptGranted) -> None:
+        config = AttemptConfig(
+            runner=self._name,
+            default_model=self._config.model,
+            hold_question_seconds=self._config.hold_question_seconds,
+            settings=Settings(max_tokens=self._config.max_tokens),
+        )
+        attempt = Attempt(self._bus, self._model, self._driver, config, granted)
+        self._attempts.add(attempt)
+        if self._draining:
+            attempt.stop()
+        try:
+            await attempt.run()
+        except Exception:
+            self._log.exception("attempt_broke", task=granted.task.id)
+        finally:
+            self._attempts.discard(attempt)
+            self._slots.release()
+            if not self._attempts:
+                self._idle.set()

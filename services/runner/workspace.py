@@ -1,0 +1,157 @@
+"""The attempt's sandbox over its workspace: made in the background, restored from the last checkpoint, saved step by
+step."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from agents.contract import SandboxGone, SandboxRefused
+from protocol.journal import CheckpointMade
+from protocol.repo import PrepareWorkspace, ReleaseWorkspace, WorkspacePrepared, WorkspaceReleased
+from protocol.routes import Service
+from sandbox.contract import (
+    FILE_LIMIT_BYTES,
+    OUTPUT_LIMIT_BYTES,
+    Checkpoint,
+    Driver,
+    ExecResult,
+    Sandbox,
+    SandboxDied,
+    SandboxError,
+    SandboxSpec,
+)
+from services.bus import Bus
+from services.runner.log import TaskLog
+
+PREPARE_SECONDS = 300.0
+T = TypeVar("T")
+
+
+class Workspace:
+    """Implements the agent's `Sandbox`. `open` first, `close` always."""
+
+    def __init__(self, bus: Bus, driver: Driver, log: TaskLog, *, base_commit: str, branch: str) -> None:
+        self.base_commit = base_commit
+        self.last: CheckpointMade | None = None
+        """The last checkpoint that the journal has."""
+        self._bus = bus
+        self._driver = driver
+        self._log = log
+        self._branch = branch
+        self._sandbox: Sandbox | None = None
+
+    async def open(self, last: CheckpointMade | None) -> None:
+        """Make the workspace, start the sandbox, bring back `last`. Raises SandboxError, Refused, Unavailable."""
+        self.last = last
+        task = self._log.task
+        prepared = await self._bus.ask(
+            Service.REPOS,
+            PrepareWorkspace(
+                task=task.id,
+                attempt=self._log.attempt,
+                repository=task.repository,
+                commit=self.base_commit,
+                branch=self._branch,
+            ),
+            WorkspacePrepared,
+            timeout_seconds=PREPARE_SECONDS,
+        )
+        spec = SandboxSpec(
+            task=task.id,
+            attempt=self._log.attempt,
+            workspace=Path(prepared.path),
+            readonly_paths=tuple(Path(path) for path in prepared.readonly_paths),
+        )
+        self._sandbox = await self._driver.start(spec)
+        if last is not None and last.blob:
+            bundle = await self._bundle(last.blob)
+            checkpoint = Checkpoint(head=last.head, commit=last.commit, tree=last.tree, bundle=bundle)
+            await self._sandbox.restore(checkpoint)
+
+    async def _bundle(self, blob: str) -> bytes:
+        try:
+            return await self._bus.get_blob(blob)
+        except KeyError:
+            raise SandboxError(f"The checkpoint {blob} is gone from the object store: start a new task.") from None
+
+    async def close(self) -> None:
+        """Stop the sandbox and give the workspace back. May be called at any time."""
+        if self._sandbox is not None:
+            await self._sandbox.stop()
+        released = ReleaseWorkspace(task=self._log.task.id, attempt=self._log.attempt)
+        await self._bus.ask(Service.REPOS, released, WorkspaceReleased, timeout_seconds=30)
+
+    async def exec(
+        self,
+        command: str,
+        *,
+        cwd: str = "/workspace",
+        environment: Mapping[str, str] | None = None,
+        timeout_seconds: float = 120.0,
+        output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
+        on_output: Callable[[str], Awaitable[None]] | None = None,
+    ) -> ExecResult:
+        return await _translated(
+            self._started.exec(
+                command,
+                cwd=cwd,
+                environment=environment,
+                timeout_seconds=timeout_seconds,
+                output_limit_bytes=output_limit_bytes,
+                on_output=on_output,
+            )
+        )
+
+    async def read(self, path: str, limit_bytes: int = FILE_LIMIT_BYTES) -> bytes:
+        return await _translated(self._started.read(path, limit_bytes))
+
+    async def write(self, path: str, data: bytes) -> None:
+        await _translated(self._started.write(path, data))
+
+    async def save(self, step: int) -> None:
+        await self._checkpoint(step, f"Errand: work after step {step}", advance=False)
+
+    async def commit(self, step: int, message: str) -> CheckpointMade | None:
+        """Make the work a commit on the branch and journal it; None when there is nothing beyond the base commit."""
+        return await self._checkpoint(step, message, advance=True)
+
+    @property
+    def _started(self) -> Sandbox:
+        assert self._sandbox is not None, "open() comes first"
+        return self._sandbox
+
+    async def _checkpoint(self, step: int, message: str, *, advance: bool) -> CheckpointMade | None:
+        before = self.last
+        unless = before.commit if before else ""
+        try:
+            taken = await self._started.checkpoint(self.base_commit, message, advance=advance, unless=unless)
+        except SandboxDied as error:
+            raise SandboxGone(str(error)) from error
+        blob, size = (before.blob, before.size_bytes) if before and not taken.bundle else ("", 0)
+        if taken.bundle:
+            blob, size = (
+                f"checkpoint.{self._log.task.id}.{self._log.attempt}.{step}.{taken.commit[:12]}",
+                len(taken.bundle),
+            )
+            await self._bus.put_blob(blob, taken.bundle)
+        made = CheckpointMade(
+            step=step, head=taken.head, commit=taken.commit, tree=taken.tree, blob=blob, size_bytes=size
+        )
+        if before is None or (made.step, made.commit, made.head) != (before.step, before.commit, before.head):
+            await self._log.append(made)
+        self.last = made
+        if before is not None and before.blob and before.blob != blob:
+            await self._bus.delete_blob(before.blob)
+        return made if made.commit != self.base_commit else None
+
+
+async def _translated(call: Awaitable[T]) -> T:
+    """The sandbox's errors in the agent's words."""
+    try:
+        return await call
+    except SandboxDied as error:
+        raise SandboxGone(str(error)) from error
+    except SandboxError as error:
+        raise SandboxRefused(str(error)) from error

@@ -1,0 +1,143 @@
+"""The walls of the house: who may import whom, and that every route has its sender, its handler and its page."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from protocol import generate
+from protocol.permissions import permissions
+from protocol.routes import ROUTES, Route, Service
+
+ROOT = Path(__file__).parents[2]
+OURS = {"protocol", "gateway", "services", "agents", "sandbox"}
+SHARED = {
+    "services.actor",
+    "services.background",
+    "services.bus",
+    "services.config",
+    "services.envelope",
+    "services.log",
+}
+SERVICES = ("scheduler", "runner", "repos", "history")
+STANDARD_ONLY = {"protocol": {"msgspec"}}
+HOMES = {
+    "anthropic": ("agents.models",),
+    "docker": ("sandbox",),
+    "duckdb": ("services.history",),
+    "litestar": ("gateway",),
+    "uvicorn": ("gateway", "agents.models"),
+    "nats": ("services.bus",),
+    "authlib": ("gateway",),
+}
+"""Heavy or replaceable packages, and where alone they may be imported."""
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for folder in sorted(OURS):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def allowed(importer: str, imported: str) -> bool:
+    """DESIGN's import rules for our own packages."""
+    top = imported.split(".")[0]
+    if within(importer, "protocol"):
+        return top == "protocol"
+    if within(importer, "agents"):
+        return top in ("agents", "protocol")
+    if within(importer, "sandbox"):
+        return top in ("sandbox", "protocol")
+    if within(importer, "gateway"):
+        return top in ("gateway", "protocol") or shared(imported)
+    for service in SERVICES:
+        if within(importer, f"services.{service}"):
+            own = within(imported, f"services.{service}") or top == "protocol" or shared(imported)
+            return own or (service == "runner" and top in ("agents", "sandbox"))
+    return True
+
+
+def shared(imported: str) -> bool:
+    return imported == "services" or any(within(imported, module) for module in SHARED)
+
+
+def test_no_module_imports_what_its_place_forbids() -> None:
+    wrong = [
+        f"{name} imports {imported}"
+        for name, path in modules()
+        for imported in imports(path)
+        if imported.split(".")[0] in OURS and not allowed(name, imported)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(("package", "homes"), HOMES.items())
+def test_a_heavy_package_is_imported_only_where_it_lives(package: str, homes: tuple[str, ...]) -> None:
+    strays = [
+        name
+        for name, path in modules()
+        if any(within(imported, package) for imported in imports(path))
+        and not any(within(name, home) for home in homes)
+    ]
+    assert strays == []
+
+
+def test_there_is_no_room_for_odds_and_ends() -> None:
+    assert [name for name, _ in modules() if {"utils", "common", "helpers"} & set(name.split("."))] == []
+
+
+def test_the_protocol_page_and_the_schema_are_fresh() -> None:
+    assert generate.main(["--check"]) == 0
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.subject)
+def test_every_route_has_a_sender_and_a_handler_in_the_code(route: Route) -> None:
+    for services, what in ((route.senders, "sends"), (route.receivers, "handles")):
+        for service in services:
+            if service in (Service.READER, Service.OPERATOR):
+                continue  # people with the `nats` CLI, and the one command that acts for them
+            text = "".join(path.read_text() for path in source_of(service))
+            assert any(mentions(text, route, message) for message in route.messages), (
+                f"nothing in {service} {what} {route.subject}"
+            )
+
+
+def source_of(service: Service) -> list[Path]:
+    folder = ROOT / "gateway" if service is Service.GATEWAY else ROOT / "services" / service.value
+    return [*folder.rglob("*.py"), ROOT / "services" / "bus.py"]
+
+
+def mentions(text: str, route: Route, message: type) -> bool:
+    decoders = {"Decision": "decode_decision", "JournalEntry": "decode_entry", "UserDecision": "decode_user_decision"}
+    unions = {"cmd": "decode_task_command", "cmd.user": "decode_user_command"}
+    kind = "cmd.user" if route.subject.startswith("cmd.<user>.user.") else route.subject.split(".")[0]
+    names = (message.__name__, decoders.get(message.__name__, message.__name__), unions.get(kind, message.__name__))
+    return any(name in text for name in names)
+
+
+def test_no_service_may_say_more_than_its_routes() -> None:
+    for service in Service:
+        allowed_subjects = permissions(service)
+        assert ">" not in allowed_subjects.publish, service
+        assert "$JS.API.>" not in allowed_subjects.publish, service
+        assert not any(subject.startswith("_INBOX.") for subject in allowed_subjects.subscribe), service
+    commanding = {s for s in Service if any(subject.startswith("cmd.") for subject in permissions(s).publish)}
+    assert commanding == {Service.GATEWAY, Service.RUNNER, Service.SCHEDULER, Service.OPERATOR}
+    deciding = {s for s in Service if "evt.*.*.task.*" in permissions(s).publish}
+    assert deciding == {Service.SCHEDULER}
