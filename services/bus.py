@@ -18,7 +18,6 @@ from typing import Any, TypeVar, Union
 import anyio
 import anyio.abc
 import msgspec
-import nats
 import nats.errors
 import nats.js.errors
 import nats.micro
@@ -41,6 +40,8 @@ WRONG_LAST_SEQUENCE = 10071
 
 TIMEOUT_SECONDS = 2.0
 """For one answer of the server; past it, whether a publish was stored is unknown."""
+CONNECT_SECONDS = 3.0
+"""For the first connection."""
 PUBLISH_TRIES = 4
 """How often a publish with a key is tried: long enough for a restart of the server."""
 HEARTBEAT_SECONDS = 1.0
@@ -266,9 +267,7 @@ class Bus:
         async def on_message(message: Msg) -> None:
             await handle(_from_republish(message))
 
-        subscription = await self._nats.subscribe("live." + subject.removeprefix("evt."), cb=on_message)
-        await self._nats.flush()
-        return subscription.unsubscribe
+        return await self._subscribe("live." + subject.removeprefix("evt."), on_message)
 
     async def listen(
         self, subject: str, handle: Callable[[str, bytes], Awaitable[None]]
@@ -279,9 +278,27 @@ class Bus:
         async def on_message(message: Msg) -> None:
             await handle(message.subject, message.data)
 
-        subscription = await self._nats.subscribe(subject, cb=on_message)
-        await self._nats.flush()
-        return subscription.unsubscribe
+        return await self._subscribe(subject, on_message)
+
+    async def _subscribe(
+        self, subject: str, on_message: Callable[[Msg], Awaitable[None]]
+    ) -> Callable[[], Awaitable[None]]:
+        """Return once the server has the subscription. Raises Unavailable, and then there is none."""
+        subscription = None
+
+        async def end() -> None:
+            # Without a connection it ends with this side's table, which is what a reconnect subscribes from.
+            with suppress(nats.errors.Error):
+                await subscription.unsubscribe()
+
+        try:
+            subscription = await self._nats.subscribe(subject, cb=on_message)
+            await self._nats.flush(int(TIMEOUT_SECONDS))
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            if subscription is not None:
+                await end()
+            raise Unavailable(f"NATS did not take a subscription to {subject}: {error!r}") from error
+        return end
 
     # Ask and serve
 
@@ -553,6 +570,7 @@ async def connect(config: BusConfig, service: Service) -> AsyncIterator[Bus]:
     bus: Bus | None = None
 
     async def on_error(error: Exception) -> None:
+        refused[:] = [error]
         logger.warning("nats", error=repr(error))
         if bus is not None and isinstance(error, nats.errors.SlowConsumerError):
             bus.interrupted()
@@ -562,23 +580,28 @@ async def connect(config: BusConfig, service: Service) -> AsyncIterator[Bus]:
         if bus is not None:
             bus.interrupted()
 
+    refused: list[Exception] = []
+    client = Client()
+    opening = client.connect(
+        config.nats_url.split(","),
+        name=f"errand-{service}",
+        user=service.value,
+        password=config.password(),
+        # A private inbox: the permissions let no other service listen to the answers.
+        inbox_prefix=f"_INBOX_{service.value}".encode(),
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.1,
+        connect_timeout=2,
+        error_cb=on_error,
+        reconnected_cb=on_reconnect,
+    )
     try:
-        client = await nats.connect(
-            config.nats_url.split(","),
-            name=f"errand-{service}",
-            user=service.value,
-            password=config.password(),
-            # A private inbox: the permissions let no other service listen to the answers.
-            inbox_prefix=f"_INBOX_{service.value}".encode(),
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.1,
-            connect_timeout=5,
-            error_cb=on_error,
-            reconnected_cb=on_reconnect,
-            allow_reconnect=True,
-        )
+        # With endless reconnects the client would try a wrong password for ever, too.
+        await asyncio.wait_for(opening, CONNECT_SECONDS)
     except (nats.errors.Error, OSError, TimeoutError) as error:
-        raise Unavailable(f"NATS at {config.nats_url} cannot be reached as {service}: {error!r}") from error
+        await client.close()
+        why = refused[-1] if refused else error
+        raise Unavailable(f"NATS at {config.nats_url} cannot be reached as {service}: {why!r}") from error
     try:
         async with background() as tasks:
             bus = Bus(client, service, tasks)
