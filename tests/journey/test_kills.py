@@ -1,0 +1,147 @@
+"""kill -9 of every service, at rest and under an attempt: nothing is lost, nothing happens twice, all goes on within 10 s."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from protocol.journal import StepStarted, ToolCall
+from protocol.task import TaskState
+from tests.journey.house import House, Phone, assert_ended_once, assert_no_gap, errand_up, phone
+
+pytestmark = pytest.mark.anyio
+AGAIN_SECONDS = 10.0
+STEPS = 12
+TIMES = range(2)
+TIMES_FAULTS = range(2, 10)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with errand_up(tmp_path_factory.mktemp("house")) as house:
+        yield house
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_repository(tmp_path_factory.mktemp("repository") / "greeter")
+
+
+def make_repository(folder: Path) -> Path:
+    """A bare repository with one commit, as a host would have it."""
+    work = folder.with_suffix(".work")
+    work.mkdir(parents=True)
+    (work / "README.md").write_text("# Greeter\n\nIt greets.\n")
+    (work / "greet.py").write_text('def greet(name):\n    return f"Hello, {name}"\n')
+    identity = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+    for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "Begin"]):
+        subprocess.run(["git", *command], cwd=work, check=True, env={**os.environ, **identity})
+    subprocess.run(["git", "clone", "-q", "--bare", str(work), str(folder)], check=True)
+    return folder
+
+
+def cases(times: range) -> list[object]:
+    return [
+        pytest.param(name, when, time_, id=f"{name}-{when}-{time_}")
+        for name in ("scheduler", "gateway", "history", "nats")
+        for when in ("at rest", "under an attempt")
+        for time_ in times
+    ]
+
+
+@pytest.mark.parametrize(("name", "when", "count"), cases(TIMES))
+async def test_a_killed_service_is_missed_for_less_than_ten_seconds(
+    house: House, repository: Path, name: str, when: str, count: int
+) -> None:
+    await kill_and_go_on(house, repository, name, when, count)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("name", "when", "count"), cases(TIMES_FAULTS))
+async def test_a_service_killed_again_and_again(
+    house: House, repository: Path, name: str, when: str, count: int
+) -> None:
+    await kill_and_go_on(house, repository, name, when, count)
+
+
+async def kill_and_go_on(house: House, repository: Path, name: str, when: str, count: int) -> None:
+    prompt = f"[scenario: steps] {STEPS} steps"
+    async with phone(house) as owner:
+        if when == "at rest":
+            house.kill(name)
+            killed = time.monotonic()
+            task = await owner.submit(prompt, str(repository), key=f"{name}-{when}-{count}")
+        else:
+            task = await owner.submit(prompt, str(repository), key=f"{name}-{when}-{count}")
+            await owner.until(lambda: tool_calls(owner, task) >= 3)
+            seen = len(owner.events[task])
+            house.kill(name)
+            killed = time.monotonic()
+            await owner.until(lambda: len(owner.events[task]) > seen)
+        done = await owner.ended(task)
+        assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
+        # With the whole task in it when the kill came at rest.
+        assert time.monotonic() - killed < AGAIN_SECONDS + (10 if when == "under an attempt" else 0)
+        assert_ended_once(owner, task)
+        assert_no_gap(owner, task)
+        assert tool_calls(owner, task) >= STEPS
+    with anyio.fail_after(20):
+        await anyio.to_thread.run_sync(history_has, house, task)
+
+
+@pytest.mark.parametrize("count", TIMES)
+async def test_a_runner_killed_in_a_tool_call_is_replaced_and_the_model_is_told(
+    house: House, repository: Path, count: int
+) -> None:
+    await kill_the_runner(house, repository, count)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("count", TIMES_FAULTS)
+async def test_a_runner_killed_again_and_again(house: House, repository: Path, count: int) -> None:
+    await kill_the_runner(house, repository, count)
+
+
+async def kill_the_runner(house: House, repository: Path, count: int) -> None:
+    async with phone(house) as owner:
+        task = await owner.submit("[scenario: slow] 3 seconds", str(repository), key=f"runner-{count}")
+        await owner.until(lambda: open_tool_call(owner, task) is not None)
+        house.kill("runner")
+        killed = time.monotonic()
+        await owner.until(lambda: owner.tasks[task].attempt == 2 and owner.tasks[task].holder is not None)
+        assert time.monotonic() - killed < AGAIN_SECONDS
+        done = await owner.ended(task)
+        assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
+        assert_ended_once(owner, task)
+        assert_no_gap(owner, task)
+
+
+def tool_calls(owner: Phone, task: str) -> int:
+    steps = (frame.entry.event for frame in owner.journal(task))
+    return sum(isinstance(step, StepStarted) and isinstance(step.action, ToolCall) for step in steps)
+
+
+def open_tool_call(owner: Phone, task: str) -> str | None:
+    journal = owner.journal(task)
+    if journal and isinstance(event := journal[-1].entry.event, StepStarted) and isinstance(event.action, ToolCall):
+        return event.action.name if event.action.name == "bash" else None
+    return None
+
+
+def history_has(house: House, task: str) -> None:
+    """The task's row says what the phone saw, however soon it is asked."""
+    import sys
+
+    command = [sys.executable, "-m", "services.cli", "sql", "--json", f"select state from tasks where task_id = '{task}'"]
+    while True:
+        asked = subprocess.run(
+            command, env={**os.environ, "ERRAND_DATA": str(house.data)}, capture_output=True, text=True, check=False
+        )
+        if '"succeeded"' in asked.stdout:
+            return
