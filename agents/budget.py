@@ -52,7 +52,7 @@ def check(budget: Budget, spent: Spent, reserve: Usage = Usage()) -> None:  # no
 def affordable(
     budget: Budget, spent: Spent, request: ModelRequest, most: Callable[[ModelRequest], Usage]
 ) -> tuple[ModelRequest, Usage]:
-    """The request, its `max_tokens` halved until it fits what is left, and the most it can cost. Raises BudgetReached."""
+    """The request, its `max_tokens` halved until it fits what is left, and its reserve. Raises BudgetReached."""
     while True:
         reserve = most(request)
         try:

@@ -1,4 +1,4 @@
-"""What the loop asks of the world: a Model, a Sandbox, a Journal and a Desk. `services/runner` joins them to the house."""
+"""What the loop asks of the world: a Model, a Sandbox, a Journal and a Desk. `services/runner` has them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from protocol.task import Question, Usage
 
 
 class Fenced(Exception):
-    """The attempt is over: another decision was made about the turn. Whoever sees this stops at once and writes nothing."""
+    """The attempt is over: another decision was made about the turn. Whoever sees this stops and writes nothing."""
 
 
 class TurnFailed(Exception):
-    """The turn cannot go on. `reason` is a sentence a person can act on; `retry_after_seconds` says when another attempt may
-    help, None that none will. `usage` is what the turn has spent so far."""
+    """The turn cannot go on. `reason` is a sentence a person can act on; `retry_after_seconds` says when another
+    attempt may help, None that none will. `usage` is what the turn has spent so far."""
 
     def __init__(self, reason: str, *, retry_after_seconds: float | None = None, usage: Usage | None = None) -> None:
         super().__init__(reason)
@@ -28,8 +28,8 @@ class TurnFailed(Exception):
 
 
 class ModelError(Exception):
-    """The model did not answer. `retry_after_seconds` is None where the same request will fail again, and 0 where the API named no
-    time; `usage` is what the broken call must be taken to have cost."""
+    """The model did not answer. `retry_after_seconds` is None where the same request will fail again, and 0 where the
+    API named no time; `usage` is what the broken call must be taken to have cost."""
 
     def __init__(self, reason: str, *, retry_after_seconds: float | None = None, usage: Usage | None = None) -> None:
         super().__init__(reason)
@@ -84,7 +84,7 @@ class SandboxGone(Exception):
 
 
 class SandboxRefused(Exception):
-    """The sandbox could not do what was asked and lives on, as with a file over the limit. The model reads the message."""
+    """The sandbox could not do what was asked and lives on, as with too large a file. The model reads the message."""
 
 
 class Sandbox(Protocol):
@@ -110,8 +110,8 @@ class Sandbox(Protocol):
     async def write(self, path: str, data: bytes) -> None: ...
 
     async def save(self, step: int) -> None:
-        """Make a checkpoint of the workspace as it is after `step` and journal it. Where nothing changed, the last checkpoint is
-        journalled again with the new step, without a bundle: a resume then knows that no effect is lost."""
+        """Make a checkpoint of the workspace as it is after `step` and journal it. Where nothing changed, the last
+        checkpoint is journalled again with the new step, without a bundle: a resume then knows that nothing is lost."""
         ...
 
 
@@ -155,8 +155,8 @@ class Desk(Protocol):
     """What the agent can ask of people and services."""
 
     async def ask(self, question: Question) -> str:
-        """The user's answer, which may take days. A question with an id that was asked before is not asked twice. It may raise
-        whatever ends the attempt instead (the runner parks it): the next attempt asks again with the same id."""
+        """The user's answer, which may take days. A question with an id that was asked before is not asked twice. It
+        may raise whatever ends the attempt instead (the runner parks it): the next one asks again with the same id."""
         ...
 
 

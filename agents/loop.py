@@ -72,8 +72,8 @@ async def run_turn(
 ) -> TurnResult:
     """Run the open turn to its end, from wherever the journal says it stands; the runner has journalled AttemptStarted.
 
-    Raises Fenced, TurnFailed, SandboxGone, and whatever `sandbox()` or the desk raise to end the attempt. The workspace is
-    saved when it returns and when it raises TurnFailed.
+    Raises Fenced, TurnFailed, SandboxGone, and whatever `sandbox()` or the desk raise to end the attempt. The workspace
+    is saved when it returns and when it raises TurnFailed.
     """
     try:
         async with anyio.create_task_group() as background:

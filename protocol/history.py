@@ -7,7 +7,11 @@ from typing import Any
 from protocol.base import Message
 
 ROWS_LIMIT = 10_000
-"""Rows one query answers at most."""
+"""Rows one query answers at most; fewer when they are large, for an answer is one message."""
+SQL_LIMIT_CHARS = 100_000
+"""The longest query."""
+WAIT_LIMIT_SECONDS = 60.0
+"""The longest that an answer waits for the history."""
 
 
 class RunSql(Message, frozen=True):
@@ -15,16 +19,20 @@ class RunSql(Message, frozen=True):
 
     sql: str
     at_least: int = 0
-    """The last stream sequence the asker has seen; the answer waits for it."""
+    """The last stream sequence the asker has seen, of an event or of a command; the answer waits until the history
+    has folded every event up to it."""
     wait_seconds: float = 10.0
+    """How long it may wait; then the refusal's code is `unavailable`. The query's own time comes on top."""
     limit: int = 1_000
 
 
 class SqlAnswer(Message, frozen=True):
+    """Rows as JSON: times in ISO 8601 (UTC), decimals and integers of more than 64 bits as text, bytes in base64."""
+
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     sequence: int
-    """The stream sequence that the snapshot has reached."""
+    """The last event that the snapshot has. Lower than `at_least` only when there are none between the two."""
     more: bool = False
-    """True when `limit` cut the answer."""
+    """True when `limit`, or the size of one message, cut the answer."""
     duration_seconds: float = 0.0

@@ -15,7 +15,8 @@ from protocol.query import TaskSummary
 from protocol.task import Budget, Decision, Receipt
 
 FRAME_LIMIT_BYTES = 512 * 1024
-"""The largest frame a client may send. A larger one is refused; over twice as much, the connection is closed (code 1009)."""
+"""The largest frame a client may send. A larger one is refused; over twice as much, the connection is closed (code
+1009)."""
 WATCHES_LIMIT = 100
 """Tasks one socket may watch at one time."""
 LIST_LIMIT = 200
@@ -35,7 +36,8 @@ class SignIn(Message, frozen=True):
 
 
 class WatchTask(Message, frozen=True):
-    """Replay the task's events after `cursor`, then follow it. Watching again changes `output`, and moves nothing back."""
+    """Replay the task's events after `cursor`, then follow it. Watching again changes `output`, and moves nothing
+    back."""
 
     task: str
     cursor: int = 0
@@ -48,8 +50,8 @@ class UnwatchTask(Message, frozen=True):
 
 
 class WatchTasks(Message, frozen=True):
-    """Send the task list now, and a line whenever a task of the user's changes. After a break between server and NATS the whole
-    list comes again."""
+    """Send the task list now, and a line whenever a task of the user's changes. After a break between server and NATS
+    the whole list comes again."""
 
     limit: int = 50
     """Lines of the list, at most `LIST_LIMIT`."""
@@ -172,8 +174,8 @@ class Tasks(Message, frozen=True):
 
 
 class ReceiptSeen(Message, frozen=True):
-    """How a command ended. Sent to every device of the user that is signed in; to the one that sent the command also when it
-    had ended before it was sent again."""
+    """How a command ended. Sent to every device of the user that is signed in; to the one that sent the command also
+    when it had ended before it was sent again."""
 
     task: str
     receipt: Receipt

@@ -78,7 +78,6 @@ class PrepareWorkspace(Message, frozen=True):
     repository: str
     commit: str
     branch: str
-    is_owner: bool = False
 
 
 class WorkspacePrepared(Message, frozen=True):

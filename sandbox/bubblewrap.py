@@ -1,8 +1,11 @@
 """Sandboxes by bubblewrap: namespaces without a container engine.
 
-An ordinary user gets a user namespace in which it is uid 1000. Root gets none: bubblewrap sets up the mounts as root and the
-exec server then becomes a uid that belongs to the task alone and to nobody on this machine. A process that stayed root
-behind a user namespace could still write /proc/sys/kernel/core_pattern, because the kernel compares the real uid there (seen).
+An ordinary user gets a user namespace in which it is uid 1000. Root gets none: bubblewrap sets up the mounts as root
+and the exec server then becomes a uid of the task alone, which is nobody's on this machine. What stayed
+root behind a user namespace could still write /proc/sys/kernel/core_pattern: the kernel compares the real uid (seen).
+
+The sandbox ends with its runner, however that dies: the exec server ends when its stdin does. (--die-with-parent alone
+is not enough for root, whose bwrap has no capability left to kill the task's uid.)
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from sandbox import exec_server
+from sandbox.checkpoints import GITCONFIG
 from sandbox.client import ExecClient
 from sandbox.contract import Capabilities, SandboxDied, SandboxError, SandboxSpec, SandboxUnavailable
 from sandbox.process import start_exec_server
@@ -62,16 +66,6 @@ SYSTEM_FILES = (
 """What programs need of /etc and what tells nothing about this machine's people and services."""
 SYSTEM_PATTERNS = ("java-*", "python3*", "perl")
 
-GITCONFIG = """\
-[user]
-	name = Errand
-	email = errand@localhost
-[init]
-	defaultBranch = main
-[safe]
-	directory = *
-"""
-
 
 class Limits(Struct, frozen=True, kw_only=True):
     """What one sandbox may use at most."""
@@ -111,18 +105,17 @@ class Bubblewrap:
             await anyio.to_thread.run_sync(give, spec.workspace, uid)
         with ExitStack() as stack:
             files = {path: data_descriptor(stack, data) for path, data in made_files(uid).items()}
-            argv = [
-                str(bwrap),
-                *arguments(spec, python, self._limits, files),
-                *server_command(python, self._limits, uid),
-            ]
+            info = data_descriptor(stack, "")
+            server = server_command(python, self._limits, uid)
+            argv = [str(bwrap), "--info-fd", str(info), *arguments(spec, python, self._limits, files), *server]
             owner = {"ERRAND_TASK": spec.task, "ERRAND_ATTEMPT": str(spec.attempt)}
+            client = ExecClient(spec.environment)
             try:
-                client = ExecClient(spec.environment)
-                await start_exec_server(client, argv, owner, descriptors=list(files.values()))
-                return client
+                process = await start_exec_server(client, argv, owner, descriptors=[info, *files.values()])
             except SandboxDied as error:
                 raise SandboxError(f"bubblewrap could not start the sandbox: {error}") from error
+            process.adopt(inner_pid(info))
+            return client
 
     async def _find(self) -> tuple[Path, InsidePython]:
         async with self._lock:
@@ -191,7 +184,8 @@ def what_to_allow(switches: Mapping[str, str], refusal: str) -> str:
     if switches.get("kernel.apparmor_restrict_unprivileged_userns") == "1":
         return start + (
             "AppArmor forbids user namespaces (Ubuntu 24.04 does). Allow them: "
-            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or give bwrap an AppArmor profile with `userns,`"
+            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, "
+            "or give bwrap an AppArmor profile with `userns,`"
         )
     return (
         start
@@ -277,6 +271,15 @@ def data_descriptor(stack: ExitStack, data: str) -> int:
     return fd
 
 
+def inner_pid(info: int) -> int:
+    """The exec server's pid on the host, from what bwrap wrote to its --info-fd."""
+    return msgspec.json.decode(os.pread(info, 4096, 0), type=BwrapInfo).child_pid
+
+
+class BwrapInfo(Struct, rename="kebab"):
+    child_pid: int
+
+
 def inside_environment(python: InsidePython) -> dict[str, str]:
     path = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
     if python.prefix is not None:
@@ -293,7 +296,7 @@ def server_command(python: InsidePython, limits: Limits, uid: int) -> list[str]:
 
 
 def limits_processes() -> bool:
-    """RLIMIT_NPROC counts by uid, and since Linux 5.14 by uid and user namespace: before, it would count the user's own."""
+    """RLIMIT_NPROC counts by uid, since Linux 5.14 by uid and user namespace: before, it would count the user's own."""
     major, minor = platform.release().split(".")[:2]
     return is_root() or (int(major), int("".join(filter(str.isdigit, minor)) or 0)) >= (5, 14)
 
@@ -302,6 +305,8 @@ def notes() -> Iterator[str]:
     yield "bubblewrap has no hard memory and disk limit: a task can fill both. The Docker driver has."
     if not limits_processes():
         yield f"Linux {platform.release()} cannot limit the processes of one sandbox: 5.14 can."
+    if is_root():
+        yield "Under root, commands may make user namespaces of their own: an ordinary user forbids it."
 
 
 def check_folders(spec: SandboxSpec, uid: int) -> None:
@@ -316,7 +321,7 @@ def check_folders(spec: SandboxSpec, uid: int) -> None:
 
 
 def give(workspace: Path, uid: int) -> None:
-    """Make the whole tree the task's, once. A file with several hard links is left alone: another may be in a mirror."""
+    """Make the whole tree the task's, once. A file with several hard links stays: another may be in a mirror."""
     if workspace.stat().st_uid == uid:
         return
     for folder, _, files, fd in os.fwalk(workspace, topdown=False):

@@ -1,4 +1,4 @@
-"""The workspace as git commits, made by the sandbox's own git: the host never runs git in a tree that an agent wrote."""
+"""The workspace as git commits, made by the sandbox's own git: the host never runs git in a tree an agent wrote."""
 
 from __future__ import annotations
 
@@ -32,6 +32,17 @@ GIT_ENVIRONMENT = {
     "GIT_CONFIG_KEY_3": "advice.addEmbeddedRepo",
     "GIT_CONFIG_VALUE_3": "false",
 }
+
+GITCONFIG = """\
+[user]
+	name = Errand
+	email = errand@localhost
+[init]
+	defaultBranch = main
+[safe]
+	directory = *
+"""
+"""The git settings of a sandbox: who commits, and that the workspace may belong to another uid."""
 
 PREPARE = """\
 set -eu

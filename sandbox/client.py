@@ -291,7 +291,8 @@ class ExecClient:
             for start in range(exec_server.CHUNK_BYTES, len(data), exec_server.CHUNK_BYTES):
                 if call.ended:
                     break
-                await self._send({"op": "data", "id": call_id}, data[start : start + exec_server.CHUNK_BYTES])
+                chunk = data[start : start + exec_server.CHUNK_BYTES]
+                await self._send(pack({"op": "data", "id": call_id}, chunk))
             await self._finish(call)
 
     async def checkpoint(self, base: str, message: str, *, advance: bool = False, unless: str = "") -> Checkpoint:
@@ -338,9 +339,10 @@ class ExecClient:
             raise SandboxDied(self._death)
         self._last_id += 1
         call_id = self._last_id
+        frame = pack({**request, "id": call_id}, payload)
         self._calls[call_id] = call
         try:
-            await self._send({**request, "id": call_id}, payload)
+            await self._send(frame)
             yield call_id
         except BaseException:
             await self._cancel(call_id, call)
@@ -348,9 +350,9 @@ class ExecClient:
         finally:
             del self._calls[call_id]
 
-    async def _send(self, request: dict[str, object], payload: bytes = b"") -> None:
+    async def _send(self, frame: bytes) -> None:
         assert self._link is not None
-        self._link.send(exec_server.pack(request, payload))
+        self._link.send(frame)
         await self._link.drain()
 
     async def _change(self, call: Call) -> None:
@@ -384,14 +386,14 @@ class ExecClient:
             await on_output(text)
         if count and not call.ended:
             call.acknowledge(count)
-            await self._send({"op": "ack", "id": call_id, "bytes": count})
+            await self._send(pack({"op": "ack", "id": call_id, "bytes": count}))
 
     async def _cancel(self, call_id: int, call: Call) -> None:
         """Have the server end the call, and wait until all of it has ended."""
         if call.ended or self._death:
             return
         with anyio.move_on_after(OVERDUE_SECONDS, shield=True):
-            await self._send({"op": "cancel", "id": call_id})
+            await self._send(pack({"op": "cancel", "id": call_id}))
             while not call.ended and not self._death:
                 await call.changed.wait()
                 call.changed.clear()
@@ -407,6 +409,13 @@ class ExecClient:
             self._link.kill()
         for call in self._calls.values():
             call.changed.set()
+
+
+def pack(request: Mapping[str, object], payload: bytes = b"") -> bytes:
+    try:
+        return exec_server.pack(dict(request), payload)
+    except exec_server.FrameError as error:
+        raise SandboxError(f"too large a request for the sandbox: {error}") from error
 
 
 def check_output_limit(output_limit_bytes: int) -> int:

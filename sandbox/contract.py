@@ -1,4 +1,4 @@
-"""What every sandbox gives, whatever runs it. One contract suite (`tests/contract/test_sandbox.py`) holds each driver to it."""
+"""What every sandbox gives, whatever runs it. One suite, `tests/contract/test_sandbox.py`, holds each driver to it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
 
 
 class ExecResult(Struct, frozen=True, kw_only=True):
-    """How a command ended. `output` is stdout and stderr as they came, invalid UTF-8 replaced, NUL shown as U+2400."""
+    """How a command ended. `output` is stdout and stderr as they came, invalid UTF-8 replaced, NUL shown as U+2400;
+    where bytes were dropped it has a line that says so."""
 
     exit_code: int | None
     """None when it was ended by us or by a signal; then `ended_by` says why."""
@@ -69,20 +70,22 @@ class ExecResult(Struct, frozen=True, kw_only=True):
 class Checkpoint(Struct, frozen=True, kw_only=True):
     """The workspace at one moment, as git commits.
 
-    `head` is the commit the workspace's HEAD points to; `commit` has the whole working tree (untracked files included, ignored
-    ones not) and equals `head` when nothing is uncommitted; `tree` is its tree.
+    `head` is the commit the workspace's HEAD points to; `commit` has the whole working tree (untracked files included,
+    ignored ones not) and equals `head` when nothing is uncommitted; `tree` is its tree.
     """
 
     head: str
     commit: str
     tree: str
     bundle: bytes = b""
-    """A git bundle with `refs/errand/checkpoint` and `refs/errand/head`, without what the base commit already has. Empty when
-    tree and head are those of the checkpoint named by `unless`, or when there is nothing beyond the base commit."""
+    """A git bundle with `refs/errand/checkpoint` and `refs/errand/head`, without what the base commit already has (git
+    leaves out a ref that points to nothing beyond it). Empty when tree and head are those of the checkpoint named by
+    `unless`, or when there is nothing beyond the base commit."""
 
 
 OnOutput = Callable[[str], Awaitable[None]]
-"""Called with decoded text as it arrives; never after `exec` has returned."""
+"""Called with decoded text as it arrives; never after `exec` has returned. What it is too slow to take (more than
+256 KiB behind) is skipped, with a line that says so: it can hold up nothing but itself."""
 
 
 class Sandbox(Protocol):
@@ -105,7 +108,8 @@ class Sandbox(Protocol):
         ...
 
     async def read(self, path: str, limit_bytes: int = FILE_LIMIT_BYTES) -> bytes:
-        """The file's bytes. FileNotFoundError, IsADirectoryError or PermissionError with the path; SandboxError over the limit."""
+        """The file's bytes. FileNotFoundError, IsADirectoryError or PermissionError with the path; SandboxError over
+        the limit."""
         ...
 
     async def write(self, path: str, data: bytes) -> None:
@@ -116,8 +120,9 @@ class Sandbox(Protocol):
     async def checkpoint(self, base: str, message: str, *, advance: bool = False, unless: str = "") -> Checkpoint:
         """The workspace as commits over `base` (a full commit id that the mirror has).
 
-        `advance` moves HEAD to the new commit, as a real commit with `message`; otherwise the user's branch and index stay
-        untouched. `unless` is the `commit` of the checkpoint before: when nothing changed since, the bundle is empty.
+        `advance` moves HEAD to the new commit, as a real commit with `message`, when there is anything to commit;
+        otherwise the user's branch and index stay untouched. `unless` is the `commit` of the checkpoint before: when
+        nothing changed since, the bundle is empty.
         """
         ...
 

@@ -1,15 +1,15 @@
 """The program inside a sandbox that runs its commands, and the frames it speaks.
 
 One file, standard library only, Python 3.9 or later: it is started as it stands by `python -I -S exec_server.py CONFIG`
-in whatever Python the sandbox has. The host imports the frame codec and the limits from here, so there is one definition.
+in whatever Python the sandbox has. The host imports the frame codec and the limits from here: there is one definition.
 
-It is PID 1 of the sandbox where there is a pid namespace: what dies unowned becomes its child, no command can signal it,
-and its end is the end of everything inside. It is not dumpable, so no command can reach the protocol through
+It is PID 1 of the sandbox where there is a pid namespace: what loses its parent becomes its child, no command can
+signal it, and its end is the end of everything inside. It is not dumpable, so no command can reach the protocol through
 `/proc/1/fd` although both have the same uid. One epoll loop serves any number of commands; nothing in it blocks.
 
-A command's processes carry a mark that survives `setsid`, a double fork and `env -i`: the soft limit RLIMIT_RTTIME, which
-is inherited and means nothing to a process that may not be real-time. A process that resets this limit on purpose
-outlives its command, not its sandbox.
+A command's processes carry a mark that survives `setsid`, a double fork and `env -i`: the soft limit RLIMIT_RTTIME,
+which is inherited and means nothing to a process that may not be real-time. A process that resets this limit on
+purpose outlives its command, not its sandbox.
 
 Frame: two big-endian u32 (header bytes, payload bytes), a JSON header, a payload. `op` and `id` are in each header.
 
@@ -34,6 +34,7 @@ import struct
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any, Callable, Iterator  # noqa: UP035 - the sandbox's Python may be 3.9
 
 VERSION = 1
@@ -70,7 +71,7 @@ def pack(header: dict[str, Any], payload: bytes = b"") -> bytes:
     """One frame. FrameError when it would be over a limit."""
     head = json.dumps(header, separators=(",", ":")).encode("ascii")
     if len(head) > HEADER_LIMIT_BYTES or len(payload) > PAYLOAD_LIMIT_BYTES:
-        raise FrameError("frame of %d + %d bytes is over the limit" % (len(head), len(payload)))
+        raise FrameError(f"a frame of {len(head)} + {len(payload)} bytes is over the limit")
     return SIZES.pack(len(head), len(payload)) + head + payload
 
 
@@ -88,7 +89,7 @@ class FrameReader:
             while len(self._buffer) - start >= SIZES.size:
                 head, payload = SIZES.unpack_from(self._buffer, start)
                 if head > HEADER_LIMIT_BYTES or payload > PAYLOAD_LIMIT_BYTES:
-                    raise FrameError("a frame announces %d + %d bytes" % (head, payload))
+                    raise FrameError(f"a frame announces {head} + {payload} bytes")
                 body = start + SIZES.size
                 end = body + head + payload
                 if len(self._buffer) < end:
@@ -221,10 +222,8 @@ def read_link(name: str, folder: int) -> str | None:
 
 def open_folder(name: str, parent: int, make: bool) -> int:
     if make:
-        try:
+        with suppress(FileExistsError):
             os.mkdir(name, 0o755, dir_fd=parent)
-        except FileExistsError:
-            pass
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
 
 
@@ -241,7 +240,7 @@ class Upload:
     def __init__(self, tree: Tree, path: str, size: int) -> None:
         self.remaining = size
         self._folder, self._name = tree.open_parent(path, make=True)
-        self._temporary = ".errand-%x" % int.from_bytes(os.urandom(8), "big")
+        self._temporary = f".errand-{os.urandom(8).hex()}"
         self._file = -1
         try:
             self._mode = self._existing_mode(path)
@@ -271,10 +270,8 @@ class Upload:
         self._close()
 
     def drop(self) -> None:
-        try:
+        with suppress(FileNotFoundError):
             os.unlink(self._temporary, dir_fd=self._folder)
-        except FileNotFoundError:
-            pass
         self._close()
 
     def _close(self) -> None:
@@ -287,20 +284,20 @@ class Download:
 
     def __init__(self, file: int, path: str, limit: int) -> None:
         self._file = file
-        self._path = path
+        self.path = path
         self._limit = limit
         self.size = 0
         size = os.fstat(file).st_size
         if size > limit:
             self.close()
-            raise OSError(errno.EFBIG, "has %d bytes, more than the limit of %d" % (size, limit), path)
+            raise OSError(errno.EFBIG, f"has {size} bytes, more than the limit of {limit}", path)
 
     def next(self) -> bytes:
         """The next chunk; empty at the end."""
         data = os.read(self._file, CHUNK_BYTES)
         self.size += len(data)
         if self.size > self._limit:
-            raise OSError(errno.EFBIG, "has more bytes than the limit of %d" % self._limit, self._path)
+            raise OSError(errno.EFBIG, f"has more bytes than the limit of {self._limit}", self.path)
         return data
 
     def close(self) -> None:
@@ -319,7 +316,7 @@ class Marks:
 
     def kill(self, call_id: int | None) -> int:
         """Send SIGKILL to every living process of that call (of all calls: None); how many there were."""
-        return sum(self._kill_one(int(name), call_id) for name in os.listdir("/proc") if name.isdigit())
+        return sum(self._kill_one(int(name), call_id) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208
 
     def _mark(self, call_id: int) -> int:
         return self._base << MARK_ID_BITS | call_id % (1 << MARK_ID_BITS)
@@ -341,7 +338,7 @@ class Marks:
 
 
 def is_dead(pid: int) -> bool:
-    with open("/proc/%d/stat" % pid, "rb") as file:
+    with open(f"/proc/{pid}/stat", "rb") as file:
         return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
 
 
@@ -453,8 +450,8 @@ class Server:
             self._running = False
             self._out.clear()
 
-    def _fail(self, call_id: int, error: Exception, reason: str) -> None:
-        self._reply({"op": "error", "id": call_id, "reason": reason, "message": message_of(error)})
+    def _fail(self, call_id: int, reason: str, message: str) -> None:
+        self._reply({"op": "error", "id": call_id, "reason": reason, "message": message})
 
     # Requests
 
@@ -486,7 +483,8 @@ class Server:
             elif request["op"] == "cancel":
                 self._cancel(call_id)
         except (OSError, ValueError, TypeError) as error:
-            self._fail(call_id, error, "failed" if request["op"] == "exec" else reason_of(error))
+            reason = "failed" if request["op"] == "exec" else reason_of(error)
+            self._fail(call_id, reason, message_of(error, request.get("path", "")))
 
     def _acknowledge(self, call_id: int, count: int) -> None:
         command = self._commands.get(call_id)
@@ -503,13 +501,13 @@ class Server:
             self._downloads.pop(call_id).close()
         else:
             return
-        self._reply({"op": "error", "id": call_id, "reason": "failed", "message": "cancelled"})
+        self._fail(call_id, "failed", "cancelled")
 
     # Files
 
     def _download(self, request: dict[str, Any]) -> Download:
         if len(self._downloads) >= CALLS_LIMIT:
-            raise OSError(errno.EAGAIN, "%d reads run already" % CALLS_LIMIT)
+            raise OSError(errno.EAGAIN, f"{CALLS_LIMIT} reads run already")
         path = request["path"]
         return Download(self._tree.open_for_reading(path), path, request["limit"])
 
@@ -521,7 +519,7 @@ class Server:
             try:
                 data = download.next()
             except OSError as error:
-                self._fail(call_id, error, reason_of(error))
+                self._fail(call_id, reason_of(error), message_of(error, download.path))
             else:
                 if data:
                     self._reply({"op": "data", "id": call_id}, data)
@@ -548,7 +546,7 @@ class Server:
 
     def _exec(self, call_id: int, request: dict[str, Any]) -> None:
         if len(self._commands) >= CALLS_LIMIT:
-            raise OSError(errno.EAGAIN, "%d commands run already" % CALLS_LIMIT)
+            raise OSError(errno.EAGAIN, f"{CALLS_LIMIT} commands run already")
         output, pipe = os.pipe()
         try:
             pid = self._spawn(call_id, request, pipe)
@@ -582,7 +580,7 @@ class Server:
     def _real_folder(self, cwd: str) -> str:
         if cwd == "/workspace" or cwd.startswith("/workspace/"):
             return self._workspace + cwd[len("/workspace") :]
-        return os.path.join(self._workspace, cwd)
+        return cwd if cwd.startswith("/") else f"{self._workspace}/{cwd}"
 
     def _take_output(self, command: Command) -> None:
         """Read once what is there; at the end of the stream the command may have ended."""
@@ -691,7 +689,7 @@ def outcome(command: Command) -> tuple[int | None, str]:
     if command.ended_by or status is None:
         return None, command.ended_by
     if os.WIFSIGNALED(status):
-        return None, "signal %d" % os.WTERMSIG(status)
+        return None, f"signal {os.WTERMSIG(status)}"
     return os.WEXITSTATUS(status), ""
 
 
@@ -705,12 +703,11 @@ def reason_of(error: Exception) -> str:
     return "failed"
 
 
-def message_of(error: Exception) -> str:
-    """A sentence without a class name. Never longer than a screen: a path in it may be anything."""
+def message_of(error: Exception, path: str) -> str:
+    """A sentence without a class name, with the path as the caller gave it; bounded, because a path may be anything."""
+    text = str(error)
     if isinstance(error, OSError):
-        text = "%s: %s" % (error.filename, error.strerror) if error.filename else str(error.strerror)
-    else:
-        text = str(error)
+        text = f"{path or error.filename}: {error.strerror}" if path or error.filename else str(error.strerror)
     return text.encode("utf-8", "replace").decode("utf-8")[:2000]
 
 
@@ -739,7 +736,7 @@ def reap_children() -> list[tuple[int, int]]:
 def prctl(option: int, value: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl %d failed" % option)
+        raise OSError(ctypes.get_errno(), f"prctl {option} failed")
 
 
 def become(uid: int) -> None:
@@ -756,7 +753,12 @@ def take_protocol() -> tuple[int, int]:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    os.close(null)
+    keep = {0, 1, 2, requests, replies}
+    # Whoever started us may have left other ends of the same streams open (uvloop does): no command may inherit them.
+    for fd in [int(name) for name in os.listdir("/proc/self/fd")]:  # noqa: PTH208
+        if fd not in keep:
+            with suppress(OSError):
+                os.close(fd)
     return requests, replies
 
 
@@ -780,7 +782,7 @@ def main() -> None:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     set_limits(config.get("limits", {}))
     os.umask(0o022)
-    os.makedirs(os.environ["HOME"], exist_ok=True)
+    os.makedirs(os.environ["HOME"], exist_ok=True)  # noqa: PTH103 - pathlib would double the time to import
     workspace = config["workspace"]
     Server(requests, replies, Tree({"/workspace": workspace, "/tmp": "/tmp"}), workspace).run()
 

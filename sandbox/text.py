@@ -10,7 +10,8 @@ CONTINUATION_LIMIT = 3
 
 
 class TextDecoder:
-    """Decodes a stream piece by piece: a character cut between two pieces stays whole, invalid bytes become U+FFFD, NUL U+2400."""
+    """Decodes a stream piece by piece: a character cut between two pieces stays whole, invalid bytes become U+FFFD, NUL
+    becomes U+2400."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -24,8 +25,8 @@ def decode(data: bytes) -> str:
 
 
 def join_kept(head: bytes, tail: bytes, dropped_bytes: int) -> tuple[str, int]:
-    """(text, bytes dropped) of a capped output, with a line where the middle is missing. A character that the cap cut in two is
-    dropped whole."""
+    """(text, bytes dropped) of a capped output, with a line where the middle is missing. A character that the cap cut
+    in two is dropped whole."""
     if not dropped_bytes:
         return decode(head + tail), 0
     head_cut = incomplete_end(head)

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from sandbox import exec_server
+from sandbox.checkpoints import GITCONFIG
 from sandbox.client import ExecClient
 from sandbox.contract import Capabilities, SandboxError, SandboxSpec
 from sandbox.process import start_exec_server
@@ -19,8 +20,8 @@ NOTE = "No sandbox: a task can read, change and send whatever the user who runs 
 
 
 class Unsandboxed:
-    """The same exec server without namespaces. `/workspace` in a `cwd`, `read` or `write` means the real folder; inside a
-    command's text it means nothing, but commands start there and find it as WORKSPACE. `/tmp` is the machine's own."""
+    """The same exec server without namespaces. `/workspace` in a `cwd`, `read` or `write` means the real folder; inside
+    a command's text it means nothing, but commands start there and find it as WORKSPACE. `/tmp` is the machine's."""
 
     name = "unsandboxed"
 
@@ -32,6 +33,7 @@ class Unsandboxed:
         if not spec.workspace.is_absolute() or not spec.workspace.is_dir():
             raise SandboxError(f"{spec.workspace} is not an absolute path of a folder")
         home = Path(tempfile.mkdtemp(prefix="errand-home-"))
+        (home / ".gitconfig").write_text(GITCONFIG)
         client = ExecClient(spec.environment, cleanup=lambda: shutil.rmtree(home, ignore_errors=True))
         config = msgspec.json.encode({"workspace": str(spec.workspace.resolve()), "limits": {"CORE": 0}}).decode()
         argv = [sys.executable, "-I", "-S", exec_server.__file__, config]

@@ -27,8 +27,8 @@ DEAREST = max(PRICES.values(), key=lambda price: price.output)
 
 
 def price_of(model: str) -> Price:
-    """By the longest known name that `model` starts with (a dated snapshot costs what its model does); for an unknown one the
-    dearest known price, so that a budget is never overrun for want of knowing (see `is_known`)."""
+    """By the longest known name that `model` starts with (a dated snapshot costs what its model does); for an unknown
+    one the dearest known price, so that a budget is never overrun for want of knowing (see `is_known`)."""
     known = max((name for name in PRICES if model.startswith(name)), key=len, default=None)
     return PRICES[known] if known else DEAREST
 

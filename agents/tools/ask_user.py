@@ -22,7 +22,8 @@ class AskUser:
     definition: Mapping[str, Any] = {
         "name": "ask_user",
         "description": (
-            "Ask the user and wait for the answer. Only where you cannot decide by yourself: the user is on a phone, perhaps asleep."
+            "Ask the user and wait for the answer. Only where you cannot decide by yourself: "
+            "the user is on a phone, perhaps asleep."
         ),
         "input_schema": {
             "type": "object",

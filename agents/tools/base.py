@@ -41,7 +41,7 @@ class Tool(Protocol):
     def changes_workspace(self, raw: Mapping[str, Any]) -> bool: ...
 
     async def run(self, given: Any, hands: Hands) -> ToolResult:
-        """`given` is an `input_type`. Raises ToolError, OSError, SandboxRefused for the model; SandboxGone for the loop."""
+        """`given` is an `input_type`. Raises ToolError, OSError, SandboxRefused (told to the model), SandboxGone."""
         ...
 
 

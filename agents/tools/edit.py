@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -74,8 +73,8 @@ async def _view(path: str, given: EditInput, hands: Hands) -> str:
 
 
 async def _list(path: str, hands: Hands) -> str:
-    find = f"find {shlex.quote(path)} -mindepth 1 -maxdepth 2 -not -path '*/.*' -not -path '*/node_modules/*' | sort"
-    done = await hands.sandbox.exec(find, output_limit_bytes=OUTPUT_LIMIT_BYTES)
+    find = "find . -mindepth 1 -maxdepth 2 -not -path '*/.*' -not -path '*/node_modules/*' | sort"
+    done = await hands.sandbox.exec(find, cwd=path, output_limit_bytes=OUTPUT_LIMIT_BYTES)
     return f"{path} is a folder; two levels deep, without hidden ones:\n{done.output}"
 
 

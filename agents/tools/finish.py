@@ -21,8 +21,8 @@ class Finish:
     definition: Mapping[str, Any] = {
         "name": "finish",
         "description": (
-            "Say that the work is done, after you checked it. Errand then commits whatever changed, pushes a branch and shows "
-            "the user your summary. Call it alone, as the last call."
+            "Say that the work is done, after you checked it. Errand then commits whatever changed, pushes a branch "
+            "and shows the user your summary. Call it alone, as the last call."
         ),
         "input_schema": {
             "type": "object",

@@ -68,8 +68,8 @@ class Grep:
 
 
 def search_command(given: GrepInput) -> str:
-    """ripgrep where there is one, else git, else grep; everything of the model's is quoted and stands behind `-e` or `--`."""
-    pattern, path, case = shlex.quote(given.pattern), shlex.quote(given.path), "-i " if given.ignore_case else ""
+    """ripgrep where there is one, else git, else grep; what is the model's is quoted, behind `-e` or `--`."""
+    pattern, path, case = shlex.quote(given.pattern), shlex.quote(_here(given.path)), "-i " if given.ignore_case else ""
     rg_include = f"-g {shlex.quote(given.include)} " if given.include else ""
     grep_include = f"--include={shlex.quote(given.include)} " if given.include else ""
     git_path = _git_path(given)
@@ -82,10 +82,17 @@ def search_command(given: GrepInput) -> str:
     )
 
 
+def _here(path: str) -> str:
+    """From the repository's root, where the command starts: without a sandbox there is no /workspace."""
+    if path == "/workspace" or path.startswith("/workspace/"):
+        path = path.removeprefix("/workspace").strip("/")
+    return path.removeprefix("./") or "."
+
+
 def _git_path(given: GrepInput) -> str:
     """One pathspec for folder and glob: several of them would be joined by `or`."""
     if not given.include:
-        return shlex.quote(given.path)
-    folder = given.path.removeprefix("/workspace").strip("/").removeprefix("./").rstrip(".")
+        return shlex.quote(_here(given.path))
+    folder = _here(given.path).removeprefix(".")
     deep = given.include if "/" in given.include else f"**/{given.include}"
     return shlex.quote(f":(glob){folder}/{deep}" if folder else f":(glob){deep}")

@@ -1,11 +1,15 @@
-"""A small world for the loop: a real git repository and real commands, a journal in memory that can kill the attempt."""
+"""A small world for the loop: a real git repository and real commands, a journal in memory that can kill an attempt."""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import anyio
@@ -71,8 +75,8 @@ class World:
         self.asked: list[Question] = []
         self.previews: list[tuple[int, str, str]] = []
         self.trees: dict[int, str] = {}
-        make_repository(self.workspace)
-        self.trees[0] = self.tree()
+        shutil.copytree(template(), self.workspace)
+        self.trees[0] = "HEAD"
 
     # Journal
 
@@ -145,7 +149,12 @@ class World:
 
     def git(self, *arguments: str) -> str:
         done = subprocess.run(
-            ["git", *arguments], cwd=self.workspace, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            ["git", *arguments],
+            cwd=self.workspace,
+            check=True,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
         )
         return done.stdout.strip()
 
@@ -156,8 +165,9 @@ class World:
     def restored(self) -> int:
         """The workspace as the last checkpoint has it; returns its step."""
         step = max((e.event.step for e in self.entries if isinstance(e.event, CheckpointMade)), default=0)
-        self.git("add", "-A")
-        self.git("read-tree", "-u", "--reset", self.trees[step])
+        if self.attempt > 1:
+            self.git("add", "-A")
+            self.git("read-tree", "-u", "--reset", self.trees[step])
         return step
 
     async def run(self, model, settings: Settings | None = None, *, name: str = "scripted"):
@@ -170,7 +180,12 @@ class World:
         self.entries.append(JournalEntry(attempt=self.attempt, at=self.clock.now(), event=started))
         try:
             return await run_turn(
-                model=model, sandbox=self.ready, journal=self, desk=self, settings=settings or Settings(), clock=self.clock
+                model=model,
+                sandbox=self.ready,
+                journal=self,
+                desk=self,
+                settings=settings or Settings(),
+                clock=self.clock,
             )
         except* Killed:
             raise Killed from None
@@ -183,10 +198,14 @@ class World:
         self.messages.append(UserMessage(number=len(self.messages), text=text, turn=self.turn))
 
 
-def make_repository(folder: Path) -> None:
-    folder.mkdir(parents=True)
+@cache
+def template() -> Path:
+    """A small repository, made once."""
+    folder = Path(tempfile.mkdtemp(prefix="errand-test-repository-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "README.md").write_text("# A small project\n\nIt adds numbers.\n")
     (folder / "add.py").write_text("def add(a, b):\n    return a + b\n")
     author = ("-c", "user.name=T", "-c", "user.email=t@example.org")
     for arguments in (("init", "-q", "-b", "main"), ("add", "-A"), (*author, "commit", "-qm", "Begin")):
         subprocess.run(["git", *arguments], cwd=folder, check=True, stdin=subprocess.DEVNULL)
+    return folder

@@ -1,4 +1,4 @@
-"""`python -m agents.models.scripted --port N`: serve until SIGTERM. Prints one line of JSON with the address when it listens."""
+"""`python -m agents.models.scripted --port N`: serve until SIGTERM. Prints the address as a line of JSON."""
 
 from __future__ import annotations
 

@@ -119,10 +119,11 @@ MODEL_INFO = {
 
 
 def admit(headers: dict[str, str]) -> None:
-    """Any key will do but an empty one and `invalid`."""
-    if not headers.get("x-api-key"):
+    """Any key will do but an empty one and `invalid`. The SDK sends it as a bearer token, older ones as `x-api-key`."""
+    key = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
+    if not key:
         raise Refusal(401, "authentication_error", "x-api-key header is required")
-    if headers["x-api-key"] == "invalid":
+    if key == "invalid":
         raise Refusal(401, "authentication_error", "invalid x-api-key")
     if not headers.get("anthropic-version"):
         raise invalid("anthropic-version: header is required")
@@ -151,7 +152,7 @@ def compose(request: dict[str, Any], fault: Fault | None) -> Answer:
 
 
 def usage_of(request: dict[str, Any], content: list[dict[str, Any]]) -> dict[str, int]:
-    """From the lengths of the texts, with the cache as the API would use it: all before the last exchange is read from it."""
+    """From the lengths of the texts. The cache is read for what came before the last exchange."""
     messages = request["messages"]
     before = tokens([request.get("system", ""), request.get("tools", []), messages[:-2]])
     fresh = tokens(messages[-2:])

@@ -1,8 +1,8 @@
 """Faults on demand: `[fault: <kind> xN @M after=S]` in the prompt, or the same words in the header `scripted-fault`.
 
-The fault is delivered N times (default 1) where the conversation has M-1 messages of the model's (default M = 1); `after` sets
-the header `retry-after` in seconds. Kinds: 400 401 403 404 429 500 529 spend-cap slow-retry-after cut error-in-200 refusal
-max_tokens pause_turn.
+The fault is delivered N times (default 1) where the conversation has M-1 messages of the model's (default M = 1);
+`after` sets the header `retry-after` in seconds. Kinds: 400 401 403 404 429 500 529 spend-cap slow-retry-after cut
+error-in-200 refusal max_tokens pause_turn.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def parse(words: str) -> Fault | None:
 
 
 class Faults:
-    """Which of them are still due. Remembers only conversations that stand at a fault, and forgets those that moved on."""
+    """Which of them are still due. Remembers conversations that stand at a fault, until they move on."""
 
     def __init__(self) -> None:
         self._delivered: OrderedDict[tuple[str, int], int] = OrderedDict()

@@ -1,6 +1,6 @@
 """Signatures on what the scripted model said, so that altered content is refused, after a restart too.
 
-The key is no secret: the signature stands in for the one that Claude's thinking blocks carry, and guards against mistakes.
+The key is no secret: the signature stands in for the one on Claude's thinking blocks and guards against mistakes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def stop_reason(message: dict[str, Any]) -> str:
 
 
 def fault_in(message: dict[str, Any]) -> str:
-    """What the API says about an assistant message that is not as it was sent; empty when it is, or is another model's."""
+    """What the API says about an assistant message that is not as it was sent; else empty, as for another model's."""
     content = message["content"] if isinstance(message["content"], list) else []
     given = _signature_in(message)
     if not given:

@@ -122,7 +122,7 @@ class Request(Strict, frozen=True, kw_only=True):
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The request as plain JSON, with neighbouring messages of one role joined, when all of it is as the API wants it."""
+    """The request as plain JSON, neighbouring messages of one role joined, when all of it is as the API wants it."""
     try:
         raw = msgspec.json.decode(body)
         request = msgspec.convert(raw, Request)
@@ -149,14 +149,14 @@ def check(messages: list[dict[str, Any]]) -> None:
         raise invalid('messages: first message must use the "user" role')
     for index, message in enumerate(messages):
         _check_content(index, message)
+        if message["role"] == "assistant" and (said := sign.fault_in(message)):
+            raise invalid(f"messages.{index}.content.0: {said}")
     together = joined(messages)
     for index, message in enumerate(together):
         before = together[index - 1] if index else {"role": "", "content": []}
         _check_results(index, message, _ids(before, "tool_use", "id"))
         if message["role"] == "assistant":
             _check_calls(index, message, together[index + 1] if index + 1 < len(together) else None)
-            if said := sign.fault_in(message):
-                raise invalid(f"messages.{index}.content.0: {said}")
     if together[-1]["role"] == "assistant" and sign.stop_reason(together[-1]) != "pause_turn":
         raise invalid(
             "This model does not support assistant message prefill. The conversation must end with a user message."
@@ -167,13 +167,15 @@ def check(messages: list[dict[str, Any]]) -> None:
 
 
 def joined(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The API combines consecutive messages of one role."""
+    """The API combines consecutive messages of one role. Of two of the assistant's the later comes first here: how it
+    ended is how the combined one ended."""
     together: list[dict[str, Any]] = []
     for message in messages:
         content = message["content"]
         content = [{"type": "text", "text": content}] if isinstance(content, str) else content
         if together and together[-1]["role"] == message["role"]:
-            together[-1] = together[-1] | {"content": together[-1]["content"] + content}
+            before = together[-1]["content"]
+            together[-1] = message | {"content": before + content if message["role"] == "user" else content + before}
         else:
             together.append(message | {"content": content})
     return together
@@ -215,8 +217,8 @@ def _check_results(index: int, message: dict[str, Any], asked: list[str]) -> Non
     for one in given:
         if one not in asked:
             raise invalid(
-                f"messages.{index}.content: unexpected `tool_use_id` found in `tool_result` blocks: {one}. Each `tool_result` "
-                "block must have a corresponding `tool_use` block in the previous message."
+                f"messages.{index}.content: unexpected `tool_use_id` found in `tool_result` blocks: {one}. Each "
+                "`tool_result` block must have a corresponding `tool_use` block in the previous message."
             )
     if len(set(given)) < len(given):
         raise invalid(f"messages.{index}.content: each `tool_use` must have a single result")
@@ -229,7 +231,8 @@ def _check_calls(index: int, message: dict[str, Any], answer: dict[str, Any] | N
     answered = _ids(answer, "tool_result", "tool_use_id") if answer else []
     if orphans := [one for one in _ids(message, "tool_use", "id") if one not in answered]:
         raise invalid(
-            f"messages.{index}: `tool_use` ids were found without `tool_result` blocks immediately after: {', '.join(orphans)}. "
+            f"messages.{index}: `tool_use` ids were found without `tool_result` blocks immediately after: "
+            f"{', '.join(orphans)}. "
             "Each `tool_use` block must have a corresponding `tool_result` block in the next message."
         )
 

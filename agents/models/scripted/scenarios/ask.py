@@ -10,7 +10,7 @@ FILE = "ANSWER.md"
 def ask(prompt: str) -> Script:
     heard = yield from do("I need to know.", call("ask_user", question="Which colour?", choices=["red", "blue"]))
     answer = heard.text.removeprefix("The user answered: ")
-    content = f"# The answer\n\n{answer}\n\nThis file was {SIGNATURE_LINE}.\n"
+    content = f"# The answer\n\n{answer}\n\nThis file is {SIGNATURE_LINE}.\n"
     while True:
         yield from do(f"I write the answer into {FILE}.", edit("create", FILE, file_text=content))
         heard = yield Say("Done.", (finish(f"You answered: {answer}", f"Add {FILE}"),))

@@ -55,16 +55,20 @@ def tour(prompt: str) -> Script:
         if not wrote.effects_lost and not checked.effects_lost and not checked.failed:
             break
     summary = f"I looked at the repository, ran `git log` in it and added `{file}`."
-    heard = listen((yield Say("Done.", (finish(summary, f"Add {file}"),))))
+    subject = f"Add {file}"
     written = 0
     while True:
-        if heard.effects_lost or not said[written:]:
-            heard = listen((yield from do(f"I write {file} again.", edit("create", file, file_text=content))))
+        while written < len(said):
+            heard = listen((yield from do(f"I add your message to {file}.", append(file, said[written]))))
+            written = 0 if heard.effects_lost else written + 1
+            if heard.effects_lost:
+                listen((yield from do(f"I write {file} again.", edit("create", file, file_text=content))))
+        heard = listen((yield Say("Done.", (finish(summary, subject),))))
+        if heard.effects_lost:
+            listen((yield from do(f"I write {file} again.", edit("create", file, file_text=content))))
             written = 0
-        for text in said[written:]:
-            heard = listen((yield from do(f"I add your message to {file}.", append(file, text))))
-        written = len(said)
-        heard = listen((yield Say("Done.", (finish(f"I added what you wrote to `{file}`.", f"Add to {file}"),))))
+        elif not heard.failed:
+            summary, subject = f"I added what you wrote to `{file}`.", f"Add to {file}"
 
 
 def plan(done: int) -> Call:
@@ -91,7 +95,10 @@ def page(prompt: str, listing: str, first: str, text: str, ran: str) -> str:
     line = next((one.split("\t", 1)[-1].strip() for one in text.splitlines() if one.split("\t", 1)[-1].strip()), "")
     quoted = "\n".join(f"> {one}" for one in prompt.strip().splitlines()[:20])
     return (
-        f"# A tour of this repository\n\nThis file was {SIGNATURE_LINE}. It was asked for with:\n\n{quoted}\n\n"
-        f"- Files that git tracks: {count}\n- Last commit: {commit}\n- At the top: {', '.join(files[:12]) or 'nothing'}\n"
+        "# A tour of this repository\n\n"
+        f"Written by the scripted model ({SIGNATURE_LINE}), who was asked:\n\n{quoted}\n\n"
+        f"- Files that git tracks: {count}\n"
+        f"- Last commit: {commit}\n"
+        f"- At the top: {', '.join(files[:12]) or 'nothing'}\n"
         f"- First line of {first or 'the folder'}: {line[:200]}\n"
     )

@@ -1,0 +1,89 @@
+"""A command in the sandbox's exec server, and one by `docker exec` where an engine answers."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+
+from benchmarks import Row, compared, median, report
+from sandbox.bubblewrap import Bubblewrap
+from sandbox.contract import SandboxSpec
+
+ROUNDS = 200
+PEER_ROUNDS = 20
+IMAGE = "errand-base"
+
+
+async def milliseconds(what: Callable[[], Awaitable[object]], rounds: int) -> float:
+    taken: list[float] = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        await what()
+        taken.append((time.perf_counter() - began) * 1000)
+    return median(taken)
+
+
+@contextmanager
+def container() -> Iterator[str | None]:
+    """A running container of any image at hand; None where no engine or no image is."""
+    if shutil.which("docker") is None or docker("info") is None:
+        yield None
+        return
+    image = (docker("images", "-q") or "").split("\n")[0]
+    name = docker("run", "-d", "--rm", "--network", "none", image, "sleep", "600") if image else None
+    try:
+        yield name
+    finally:
+        if name:
+            docker("rm", "-f", name)
+
+
+def docker(*arguments: str) -> str | None:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+async def measure() -> list[Row]:
+    with tempfile.TemporaryDirectory(prefix="errand-bench-") as folder, container() as name:
+        driver = Bubblewrap()
+        await driver.capabilities()
+        workspace = Path(folder)
+        workspace.chmod(0o755)
+        spec = SandboxSpec(task="bench", attempt=1, workspace=workspace)
+        began = time.perf_counter()
+        sandbox = await driver.start(spec)
+        started = (time.perf_counter() - began) * 1000
+        try:
+            ours = await milliseconds(lambda: sandbox.exec("true"), ROUNDS)
+        finally:
+            await sandbox.stop()
+        rows = [
+            Row(what="a bubblewrap sandbox ready, cold", ours=started, unit="ms", demanded="20 ms (warm)", ok=started <= 400)
+        ]
+        what, demanded = "a one-shot command by the exec server, p50", "5 ms"
+        if name is None:
+            return [Row(what=what, ours=ours, unit="ms", demanded=demanded, ok=ours <= 5), *rows]
+
+        async def peer() -> None:
+            await anyio.run_process(["docker", "exec", name, "true"])
+
+        theirs = await milliseconds(peer, PEER_ROUNDS)
+        return [
+            compared(what, ours, theirs, "ms", demanded=demanded, ok=ours <= 5, peer_name="docker exec"),
+            *rows,
+        ]
+
+
+def rows() -> list[Row]:
+    return anyio.run(measure)
+
+
+if __name__ == "__main__":
+    report("sandbox", rows())

@@ -1,0 +1,154 @@
+"""The whole house: how soon it is up, how soon a task reaches the model, what it weighs at rest."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import psutil
+
+from benchmarks import Row, median, report
+from services.up import free_port
+from tests.journey.house import House, errand_up, phone
+from tests.journey.test_kills import make_repository
+
+TASKS = 20
+READY_SECONDS = 3.0
+SEND_MILLISECONDS = 15.0
+IDLE_MEBIBYTES = 300.0
+
+
+class Meter:
+    """Passes bytes on to the model's server and notes when the first ones of each request come by."""
+
+    def __init__(self, port: int, target: int) -> None:
+        self.port = port
+        self.arrivals: list[float] = []
+        self._target = target
+
+    async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=self.port)
+        task_status.started()
+        await listener.serve(self._pass)
+
+    async def _pass(self, client: anyio.abc.SocketStream) -> None:
+        server = await anyio.connect_tcp("127.0.0.1", self._target)
+        async with client, server, anyio.create_task_group() as group:
+            group.start_soon(self._pump, server, client, False)
+            await self._pump(client, server, True)
+            group.cancel_scope.cancel()
+
+    async def _pump(self, source: anyio.abc.SocketStream, sink: anyio.abc.SocketStream, noted: bool) -> None:
+        try:
+            async for data in source:
+                if noted:
+                    self.arrivals.append(time.perf_counter())
+                await sink.send(data)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return
+
+
+@asynccontextmanager
+async def scripted_model() -> AsyncIterator[Meter]:
+    """The scripted model in a process of its own, behind a meter."""
+    target = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agents.models.scripted", "--port", str(target)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        async with anyio.create_task_group() as group:
+            meter = Meter(free_port(), target)
+            await group.start(meter.serve)
+            yield meter
+            group.cancel_scope.cancel()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def weight(house: House) -> float:
+    """MiB of PSS of the supervisor and everything it started."""
+    family = [psutil.Process(house.process.pid), *psutil.Process(house.process.pid).children(recursive=True)]
+    return sum(member.memory_full_info().pss for member in family) / 1024 / 1024
+
+
+def weights(house: House) -> dict[str, float]:
+    """MiB of PSS a process, to see where it goes."""
+    family = [psutil.Process(house.process.pid), *psutil.Process(house.process.pid).children(recursive=True)]
+    return {" ".join(m.cmdline()[1:4])[-60:]: round(m.memory_full_info().pss / 1024 / 1024, 1) for m in family}
+
+
+async def send_to_model(house: House, meter: Meter, repository: Path) -> list[float]:
+    """Milliseconds from the phone's send to the first byte at the model, one task at a time."""
+    found: list[float] = []
+    async with phone(house) as owner:
+        await owner.until(lambda: owner.connections > 0)
+        for number in range(TASKS):
+            before = len(meter.arrivals)
+            sent = time.perf_counter()
+            task = await owner.submit("[scenario: noop]", str(repository), key=f"bench-{number}")
+            await owner.ended(task)
+            found.append((meter.arrivals[before] - sent) * 1000)
+    return found[2:]
+
+
+async def measure() -> list[Row]:
+    with tempfile.TemporaryDirectory(prefix="errand-bench-") as folder:
+        repository = make_repository(Path(folder) / "greeter")
+        async with scripted_model() as meter:
+            settings = {
+                "ERRAND_MODEL_URL": f"http://127.0.0.1:{meter.port}",
+                "ERRAND_SCRIPTED": "1",
+                "ERRAND_MODEL": "scripted",
+                "ERRAND_FRESHNESS_SECONDS": "3600",
+            }
+            with errand_up(Path(folder) / "data", **settings) as house:
+                sends = await send_to_model(house, meter, repository)
+        with errand_up(Path(folder) / "data2") as house:
+            ready = house.ready.seconds
+            async with phone(house) as owner:
+                task = await owner.submit("[scenario: tour]", str(repository), key="weight")
+                await owner.ended(task)
+            idle = await anyio.to_thread.run_sync(weight, house)
+            for name, size in weights(house).items():
+                print(f"    {size:7.1f} MiB  {name}")
+    return [
+        Row(
+            what="`errand up` until every service takes work",
+            ours=ready,
+            unit="s",
+            demanded="3 s",
+            ok=ready <= READY_SECONDS,
+        ),
+        Row(
+            what="phone's send to first model request, p50, mirror fresh",
+            ours=median(sends),
+            unit="ms",
+            demanded="15 ms",
+            ok=median(sends) <= SEND_MILLISECONDS,
+        ),
+        Row(
+            what="idle after one task, sum of PSS, NATS included",
+            ours=idle,
+            unit="MiB",
+            demanded="300 MiB",
+            ok=idle <= IDLE_MEBIBYTES,
+        ),
+    ]
+
+
+def rows() -> list[Row]:
+    return anyio.run(measure)
+
+
+if __name__ == "__main__":
+    report("way", rows())

@@ -1,0 +1,80 @@
+"""The gateway as an actor: its parts put together, started in order and drained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+
+import anyio
+
+from gateway import app, server
+from gateway.config import Config
+from gateway.live.sockets import Sockets
+from gateway.notices import Notices
+from gateway.sign_in import Door
+from gateway.tasks import Tasks
+from gateway.users import Users
+from protocol.query import AskHealth, Health
+from protocol.routes import Service
+from services.actor import healthy
+from services.bus import Bus
+
+
+class Gateway:
+    """The phone's door."""
+
+    def __init__(self, config: Config, bus: Bus) -> None:
+        self._config = config
+        self._bus = bus
+        self._users = Users(bus)
+        self._tasks = Tasks(bus, config.repository_cache_seconds)
+        self._notices = Notices(bus)
+        self._sockets = Sockets(bus, self._users, self._tasks, self._notices, config)
+        self._server: server.Server | None = None
+        self._stopped = anyio.Event()
+
+    async def run(self, started: Callable[[], None]) -> None:
+        listener = server.listen(self._config)
+        await self._bus.wait_for_streams()
+        async with anyio.create_task_group() as group:
+            known = anyio.Event()
+            group.start_soon(self._users.follow, known.set)
+            group.start_soon(self._sockets.run)
+            await known.wait()
+            service = await self._bus.serve({AskHealth: self._answer_health}, version=_version())
+            self._server = server.make(self._app(), self._config, started)
+            await self._server.serve([listener])
+            await service.stop()
+            self._stopped.set()
+
+    async def drain(self) -> None:
+        if self._server is not None:
+            await self._sockets.drain()
+            self._server.should_exit = True
+            await self._stopped.wait()
+
+    def health(self) -> Health:
+        return healthy(Service.GATEWAY, self._bus)
+
+    async def _answer_health(self, _: AskHealth) -> Health:
+        return self.health()
+
+    def _app(self) -> app.Litestar:
+        door = Door(self._users, self._config.url, self._config.sign_in_attempts)
+        return app.make(
+            self._config,
+            actor=self,
+            bus=self._bus,
+            users=self._users,
+            door=door,
+            tasks_=self._tasks,
+            notices=self._notices,
+            sockets=self._sockets,
+        )
+
+
+def _version() -> str:
+    try:
+        return version("errand")
+    except PackageNotFoundError:
+        return "0.0.0"

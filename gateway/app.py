@@ -1,0 +1,147 @@
+"""The Litestar application: routes, what they need, and how what goes wrong is said."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from litestar import Litestar, Request, Response, WebSocket, get, websocket
+from litestar.di import Provide
+from litestar.exceptions import HTTPException, ValidationException
+
+from gateway.config import Config
+from gateway.errors import Problem, of_refusal
+from gateway.live.phone import SIGNED_OUT
+from gateway.live.sockets import Sockets
+from gateway.live.wire import Gone, Wire
+from gateway.notices import Notices
+from gateway.rest import account, identify, installation, tasks
+from gateway.sign_in import Door
+from gateway.tasks import Tasks
+from gateway.users import Users
+from services import log
+from services.actor import Actor
+from services.bus import Bus, Refused, Unavailable
+
+WEB = Path(__file__).parent / "web"
+PAGE = (WEB / "index.html").read_bytes()
+STYLE = (WEB / "page.css").read_bytes()
+
+
+@get("/", media_type="text/html")
+async def page() -> bytes:
+    return PAGE
+
+
+@get("/page.css", media_type="text/css")
+async def style() -> bytes:
+    return STYLE
+
+
+@websocket("/api/live")
+async def live(socket: WebSocket, sockets: Sockets, config: Config) -> None:
+    """The live socket; its frames are in `protocol/live.py`."""
+    origin = socket.headers.get("origin")
+    if origin is not None and not config.is_own_origin(origin, socket.headers.get("host", "")):
+        await socket.close(SIGNED_OUT, "This page is not of this server.")
+        return
+    await socket.accept()
+    try:
+        await sockets.attend(Wire(socket))
+    except Gone:
+        return
+    except Exception:
+        # Litestar would close without a word in the log.
+        log.get().exception("socket_failed")
+        await socket.close(1011, "The server failed; its log says why.")
+
+
+def make(
+    config: Config,
+    *,
+    actor: Actor,
+    bus: Bus,
+    users: Users,
+    door: Door,
+    tasks_: Tasks,
+    notices: Notices,
+    sockets: Sockets,
+) -> Litestar:
+    """The application over its parts."""
+    parts = {
+        "actor": actor,
+        "bus": bus,
+        "config": config,
+        "door": door,
+        "notices": notices,
+        "sockets": sockets,
+        "tasks": tasks_,
+        "users": users,
+    }
+    dependencies: dict[str, Any] = {name: Provide(_always(part), sync_to_thread=False) for name, part in parts.items()}
+    dependencies |= {"asker": Provide(identify.asker), "owner": Provide(identify.owner)}
+    return Litestar(
+        route_handlers=[page, style, live, tasks.ROUTER, account.ROUTER, installation.ROUTER],
+        dependencies=dependencies,
+        exception_handlers={
+            Problem: say_problem,
+            Refused: say_refusal,
+            Unavailable: say_unavailable,
+            HTTPException: say_http,
+            Exception: say_failure,
+        },
+        request_max_body_size=config.body_limit_bytes,
+        openapi_config=None,
+        logging_config=None,
+    )
+
+
+def _always(part: Any) -> Any:
+    return lambda: part
+
+
+# What goes wrong: always `{"error": sentence, "field"?: name}`.
+
+
+def say(problem: Problem) -> Response[dict[str, Any]]:
+    headers = {"www-authenticate": "Bearer"} if problem.status == 401 else None
+    return Response(problem.body(), status_code=problem.status, headers=headers, media_type="application/json")
+
+
+def say_problem(_: Request, problem: Problem) -> Response:
+    return say(problem)
+
+
+def say_refusal(_: Request, refused: Refused) -> Response:
+    return say(of_refusal(refused))
+
+
+def say_unavailable(_: Request, error: Unavailable) -> Response:
+    return say(Problem(503, f"{error} Try again in a moment."))
+
+
+def say_http(_: Request, error: HTTPException) -> Response:
+    """What Litestar refused: no such route, a body that does not fit."""
+    if isinstance(error, ValidationException):
+        return say(_wrong_field(error))
+    if isinstance(error.__cause__, msgspec.MsgspecError):
+        return say(Problem(400, f"The request's body cannot be read: {error.__cause__}."))
+    sentences = {404: "There is nothing at this address.", 413: "The request is too large: shorten it."}
+    return say(Problem(error.status_code, sentences.get(error.status_code, f"{error.detail}.")))
+
+
+def say_failure(request: Request, error: Exception) -> Response:
+    log.get().exception("request_failed", method=request.method, path=request.url.path, exc_info=error)
+    return say(Problem(500, "The server failed; its log says why."))
+
+
+def _wrong_field(error: ValidationException) -> Problem:
+    """The first field that does not fit."""
+    first = error.extra[0] if isinstance(error.extra, list) and error.extra else {}
+    field, message = str(first.get("key", "")), str(first.get("message", error.detail))
+    missing = re.search(r"missing required field `(\w+)`", message)
+    if missing:
+        field, message = missing[1], "It is missing"
+    return Problem(400, f"{field}: {message}." if field else f"{message}.", field)

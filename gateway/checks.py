@@ -1,0 +1,121 @@
+"""What a client sends, checked before it becomes a command. Pure; each check raises Problem with the field and what to
+do."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from msgspec import UNSET
+
+from gateway.errors import Problem
+from protocol.ids import KEY_LIMIT_BYTES
+from protocol.live import Submit
+from protocol.repo import normal_host
+from protocol.task import PROMPT_LIMIT_CHARS, REPOSITORY_LIMIT_CHARS, Budget
+from protocol.user import NAME_LIMIT_CHARS
+from services.envelope import SECRET_LIMIT_BYTES
+
+BASE_LIMIT_CHARS = 250
+MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,99}")
+TITLE_LIMIT_CHARS = 200
+REASON_LIMIT_CHARS = 2_000
+KEY = re.compile(rf"[!-~]{{1,{KEY_LIMIT_BYTES}}}")
+URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:(?P<user>[^/]*)@)?(?P<rest>.*)")
+SCP_USER = re.compile(r"(?P<user>[^/]*)@")
+"""What stands before the host in git's short form of an ssh URL, `user@host:path`."""
+NO_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(/|$)|(^|/)\.|\.$|/$|^/|^-|^@$")
+"""What no branch, tag or commit has in its name: git-check-ref-format(1)."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+NO_REPOSITORY = re.compile(r"[\x00-\x20\x7f]|^-|(^|[/@:])--?[A-Za-z]+=|://-|@-|^[A-Za-z0-9+._-]*::")
+"""Spaces and control characters; options and hosts that begin with a dash, which git and ssh take for options
+(CVE-2017-1000117 and its kin); `ext::` and other helpers, which run commands."""
+
+
+def submit(frame: Submit, *, is_owner: bool) -> None:
+    """A task before it is submitted."""
+    key(frame.key)
+    text(frame.prompt, "prompt")
+    repository(frame.repository, is_owner=is_owner)
+    base(frame.base)
+    if frame.model and not MODEL.fullmatch(frame.model):
+        raise Problem(422, "This is no model's name: leave it out for the default.", "model")
+    if len(frame.title) > TITLE_LIMIT_CHARS or CONTROL.search(frame.title):
+        raise Problem(422, f"A title is one line of at most {TITLE_LIMIT_CHARS} characters.", "title")
+    budget(frame.budget)
+
+
+def key(value: str) -> None:
+    if not KEY.fullmatch(value):
+        raise Problem(422, f"A key is 1 to {KEY_LIMIT_BYTES} visible ASCII characters: a UUID, for example.", "key")
+
+
+def text(value: str, field: str) -> None:
+    """A prompt, a message or an answer."""
+    if not value.strip():
+        raise Problem(422, f"The {field} is empty: say what is to be done.", field)
+    if len(value) > PROMPT_LIMIT_CHARS:
+        size, limit = len(value), PROMPT_LIMIT_CHARS
+        raise Problem(422, f"The {field} has {size:,} characters and the limit is {limit:,}: shorten it.", field)
+
+
+def reason(value: str) -> None:
+    if len(value) > REASON_LIMIT_CHARS:
+        raise Problem(422, f"A reason has at most {REASON_LIMIT_CHARS} characters.", "reason")
+
+
+def repository(value: str, *, is_owner: bool) -> None:
+    """What may under no circumstances become a command, also while the repos service, which knows more, is away."""
+    if not value.strip():
+        raise Problem(422, "The repository is missing: give a git URL.", "repository")
+    if len(value) > REPOSITORY_LIMIT_CHARS:
+        raise Problem(422, f"A repository's URL has at most {REPOSITORY_LIMIT_CHARS} characters.", "repository")
+    if NO_REPOSITORY.search(value):
+        raise Problem(422, "This is no repository's URL: it looks like https://host/owner/name.git.", "repository")
+    if value.startswith("/") or value.lower().startswith("file:"):
+        if not is_owner:
+            raise Problem(422, "Only the owner may use a path on the server: give a git URL.", "repository")
+        return
+    url = URL.fullmatch(value)
+    # What is in a URL ends up in events, logs and pushes; a credential never may.
+    if ":" in (url or SCP_USER.match(value) or {"user": ""})["user"]:
+        advice = "Leave the password out of the URL: the owner gives it by `errand host add`."
+        raise Problem(422, advice, "repository")
+
+
+def without_user(value: str) -> str:
+    """The URL without the user name, which over https may be a token."""
+    url = URL.fullmatch(value)
+    return f"{url['scheme']}://{url['rest']}" if url and url["scheme"].lower() in ("http", "https") else value
+
+
+def base(value: str) -> None:
+    if len(value) > BASE_LIMIT_CHARS or (value and NO_REF.search(value)):
+        raise Problem(422, "This is no branch, tag or commit: leave it out for the default branch.", "base")
+
+
+def budget(value: Budget) -> None:
+    for field in Budget.__struct_fields__:
+        limit = getattr(value, field)
+        if limit not in (None, UNSET) and not (math.isfinite(limit) and limit >= 0):
+            raise Problem(422, "A limit is 0 or more; null means unlimited.", f"budget.{field}")
+
+
+def name(value: str, field: str) -> None:
+    """A user's or a device's name."""
+    if not value.strip() or len(value) > NAME_LIMIT_CHARS or CONTROL.search(value):
+        raise Problem(422, f"A name has 1 to {NAME_LIMIT_CHARS} characters and no line breaks.", field)
+
+
+def host(value: str) -> str:
+    """The host as it is kept."""
+    try:
+        return normal_host(value)
+    except ValueError as error:
+        raise Problem(422, str(error), "host") from None
+
+
+def secret(value: str) -> None:
+    size = len(value.encode())
+    if not value.strip() or size > SECRET_LIMIT_BYTES:
+        raise Problem(422, f"A secret has 1 to {SECRET_LIMIT_BYTES} bytes, and this one {size}.", "secret")

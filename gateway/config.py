@@ -1,0 +1,47 @@
+"""The gateway's settings. Each is read from `ERRAND_` and its name in capitals."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from msgspec import Meta
+
+from services.bus import BusConfig
+
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class Config(BusConfig, frozen=True, kw_only=True):
+    """What a gateway is told."""
+
+    bind: str = "127.0.0.1"
+    """Address to listen on. Beyond loopback, put a server that speaks TLS before it."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8420
+    public_url: Annotated[str, Meta(pattern=r"^(https?://[^/?#\s]+/?)?$")] = ""
+    """Where people reach this server, such as `https://errand.example.org`; empty: `http://<bind>:<port>`."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    body_limit_bytes: Count = 1024 * 1024
+    """The largest REST request."""
+    sign_in_attempts: Count = 10
+    """How often one peer may try a sign-in code within a minute."""
+    sockets_limit: Count = 5_000
+    """Live sockets of all users together."""
+    user_sockets_limit: Count = 50
+    socket_queue_bytes: Count = 1024 * 1024
+    """What may wait for one socket. When more would, it is closed and comes back from its cursor."""
+    send_seconds: Seconds = 20.0
+    """A socket that takes nothing for so long is dropped."""
+    repository_cache_seconds: Seconds = 60.0
+    """How long a repository that was found is not asked for again."""
+
+    @property
+    def url(self) -> str:
+        """The public URL, without a slash at its end."""
+        host = f"[{self.bind}]" if ":" in self.bind else self.bind
+        return self.public_url.rstrip("/") or f"http://{host}:{self.port}"
+
+    def is_own_origin(self, origin: str, host: str) -> bool:
+        """Whether a browser's `Origin` is ours: the public URL's, or that of the address it asked by (`Host`)."""
+        return origin == self.url or urlsplit(origin).netloc == host

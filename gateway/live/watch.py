@@ -1,0 +1,133 @@
+"""One socket watching one task: what is stored is read back, then the feed is followed."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import anyio
+import anyio.abc
+
+from gateway.live.frames import of_stored
+from gateway.live.splice import Event, Splice
+from protocol.base import encode
+from protocol.journal import Output
+from protocol.live import CaughtUp
+from services.bus import Bus, Unavailable
+
+PAGE = 256
+"""Events that are read at once: what a slow phone makes us keep in memory."""
+AGAIN_SECONDS = 0.1
+"""Between two reads when the first was not answered, or brought nothing of what is missing."""
+
+
+class Sink(Protocol):
+    """Where frames go: a phone."""
+
+    def put(self, frame: bytes) -> None: ...
+
+    def put_preview(self, task: str, output: Output, frame: bytes) -> None: ...
+
+    async def room(self, frame: bytes) -> None:
+        """Return when the frame may be put without crowding out what is live."""
+        ...
+
+
+class Watch:
+    """`offer` and `doubt` are called by the feed; reads run in the phone's task group."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        sink: Sink,
+        group: anyio.abc.TaskGroup,
+        reads: anyio.CapacityLimiter,
+        subject: str,
+        cursor: int,
+    ) -> None:
+        self.task = subject.split(".")[2]
+        self.output = False
+        self._bus = bus
+        self._sink = sink
+        self._group = group
+        self._reads = reads
+        self._subject = subject
+        self._splice = Splice(cursor)
+        self._reading = False
+        self._told = False
+        self._stopped = False
+
+    def start(self) -> None:
+        """Read what is stored after the cursor. The feed must have been joined: what it brings meanwhile is held."""
+        self._read_soon()
+
+    def offer(self, event: Event) -> None:
+        """An event as it was stored."""
+        if self._splice.offer(event):
+            self._sink.put(event.frame)
+        elif self._splice.missing:
+            self._read_soon()
+
+    def offer_preview(self, output: Output, frame: bytes) -> None:
+        """Output of a running step. Before the step itself was shown, it would mean nothing."""
+        if self.output and self._splice.live:
+            self._sink.put_preview(self.task, output, frame)
+
+    def doubt(self) -> None:
+        """The feed may have missed something."""
+        self._splice.doubt()
+        self._read_soon()
+
+    def stop(self) -> None:
+        """Nothing is put any more."""
+        self._stopped = True
+
+    def tell(self) -> None:
+        """Say again that all has been sent, once it has."""
+        self._told = False
+        if self._splice.live:
+            self._tell()
+
+    def _read_soon(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._group.start_soon(self._catch_up)
+
+    async def _catch_up(self) -> None:
+        try:
+            while self._splice.missing and not self._stopped:
+                before = self._splice.cursor
+                await self._read()
+                if self._splice.missing and self._splice.cursor == before:
+                    await anyio.sleep(AGAIN_SECONDS)
+            if not (self._told or self._stopped):
+                self._tell()
+        finally:
+            self._reading = False
+
+    async def _read(self) -> None:
+        self._splice.begin()
+        try:
+            while await self._read_page():
+                pass
+        except Unavailable:
+            self._splice.doubt()
+        for event in self._splice.settle():
+            if not self._stopped:
+                self._sink.put(event.frame)
+
+    async def _read_page(self) -> bool:
+        """Whether there may be more."""
+        async with self._reads:
+            page = await self._bus.replay(self._subject, after=self._splice.cursor, limit=PAGE)
+        for stored in page:
+            event = of_stored(self.task, stored)
+            await self._sink.room(event.frame)
+            if self._stopped:
+                return False
+            if self._splice.take(event):
+                self._sink.put(event.frame)
+        return len(page) == PAGE
+
+    def _tell(self) -> None:
+        self._told = True
+        self._sink.put(encode(CaughtUp(task=self.task, cursor=self._splice.cursor)))

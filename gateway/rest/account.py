@@ -1,0 +1,130 @@
+"""Signing in, users and their devices."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+
+from litestar import Request, Router, delete, get, post
+from msgspec import Struct
+
+from gateway import checks
+from gateway.errors import Problem
+from gateway.notices import Notices
+from gateway.rest.identify import Owner
+from gateway.sign_in import Door, SignedInDevice, SignInLink
+from gateway.users import Asker, Users
+from protocol.evolve import User
+from protocol.ids import user_id
+from protocol.task import Receipt, ReceiptStatus
+from protocol.user import AddUser, RemoveDevice
+
+
+class SignInBody(Struct, frozen=True):
+    code: str
+    device_name: str
+
+
+class AddUserBody(Struct, frozen=True):
+    name: str
+
+
+class LinkBody(Struct, frozen=True):
+    user: str = ""
+    """Whose link; empty means the asker's own. Another user's is the owner's to make."""
+
+
+class DeviceShown(Struct, frozen=True):
+    id: str
+    name: str
+    added_at: datetime
+
+
+class UserShown(Struct, frozen=True):
+    id: str
+    name: str
+    role: str
+    added_at: datetime | None
+    devices: tuple[DeviceShown, ...]
+
+
+class UsersShown(Struct, frozen=True):
+    users: tuple[UserShown, ...]
+
+
+class Me(Struct, frozen=True):
+    user: str
+    name: str
+    role: str
+    device: str
+    """The id of the device that asks."""
+    devices: tuple[DeviceShown, ...]
+    notices: tuple[str, ...]
+    """Sentences to show on every screen."""
+
+
+def shown(user: User) -> UserShown:
+    return UserShown(user.id, user.name, user.role, user.added_at, devices_of(user))
+
+
+def devices_of(user: User | None) -> tuple[DeviceShown, ...]:
+    devices = user.devices.values() if user else ()
+    return tuple(DeviceShown(device.id, device.name, device.added_at) for device in devices)
+
+
+def consumed(receipt: Receipt, status: int) -> None:
+    """Raises Problem for a rejection."""
+    if receipt.status is not ReceiptStatus.CONSUMED:
+        raise Problem(status, receipt.reason)
+
+
+@post("/sign-in", status_code=201)
+async def sign_in(request: Request, door: Door, data: SignInBody) -> SignedInDevice:
+    """Exchange a one-time code for this device's token."""
+    peer = request.client.host if request.client else ""
+    return await door.exchange(data.code, data.device_name, peer)
+
+
+@get("/me")
+async def me(asker: Asker, users: Users, notices: Notices) -> Me:
+    devices = devices_of(users.get(asker.user))
+    return Me(asker.user, asker.name, asker.role, asker.device, devices, await notices.current())
+
+
+@post("/users", status_code=201)
+async def add_user(owner: Owner, users: Users, door: Door, data: AddUserBody) -> SignInLink:
+    """A further user, with the link that signs the first device in."""
+    checks.name(data.name, "name")
+    name = data.name.strip()
+    user = user_id(name)
+    consumed(await users.command(user, AddUser(key=f"add-{secrets.token_hex(16)}", name=name)), 409)
+    return await door.link(user)
+
+
+@get("/users")
+async def list_users(owner: Owner, users: Users) -> UsersShown:
+    return UsersShown(tuple(shown(user) for user in users if user.exists))
+
+
+@post("/sign-in-codes", status_code=201)
+async def make_link(asker: Asker, users: Users, door: Door, data: LinkBody) -> SignInLink:
+    """A link that signs one more device in."""
+    user = data.user or asker.user
+    if user != asker.user and not asker.is_owner:
+        raise Problem(403, "Only the owner makes links for others.", "user")
+    if users.get(user) is None:
+        raise Problem(404, "There is no such user.", "user")
+    return await door.link(user)
+
+
+@delete("/devices/{device:str}")
+async def remove_device(asker: Asker, users: Users, device: str) -> None:
+    """Sign a device out, at once: one's own, or for the owner anybody's."""
+    whose = [user for user in users if device in user.devices]
+    if not whose or (whose[0].id != asker.user and not asker.is_owner):
+        raise Problem(404, "There is no such device.")
+    command = RemoveDevice(key=f"remove-{secrets.token_hex(16)}", device=device)
+    consumed(await users.command(whose[0].id, command), 409)
+
+
+ROUTER = Router("/api", route_handlers=[sign_in, me, add_user, list_users, make_link, remove_device])

@@ -1,0 +1,160 @@
+"""What the owner does with the installation: credentials of git hosts, SQL, and whether all is well."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated
+
+import anyio
+from litestar import Response, Router, delete, get, post
+from litestar.params import Dependency
+from msgspec import Struct
+
+from gateway import checks
+from gateway.errors import of_refusal
+from gateway.rest.account import consumed
+from gateway.rest.identify import Owner
+from gateway.users import Users
+from protocol.evolve import Host
+from protocol.history import RunSql, SqlAnswer
+from protocol.query import AskHealth, Health
+from protocol.repo import AskSealingKey, SealingKey
+from protocol.routes import Service
+from protocol.user import AddHost, HostKind, RemoveHost
+from services.actor import Actor
+from services.bus import Bus, Refused, Unavailable
+
+SQL_SECONDS = 30.0
+"""For one answer: the wait for the snapshot and the query itself."""
+HEALTH_SECONDS = 2.0
+This = Annotated[Actor, Dependency(skip_validation=True)]
+"""The gateway itself."""
+OTHERS = (Service.SCHEDULER, Service.RUNNER, Service.REPOS, Service.HISTORY)
+
+
+class HostBody(Struct, frozen=True):
+    host: str
+    kind: HostKind
+    secret: str
+    """A token, or an OpenSSH private key."""
+    username: str = ""
+
+    def __repr__(self) -> str:
+        return f"HostBody({self.host})"  # the secret is in no log line and no traceback
+
+
+class HostShown(Struct, frozen=True):
+    host: str
+    kind: str
+    username: str
+
+
+class Hosts(Struct, frozen=True):
+    hosts: tuple[HostShown, ...]
+
+
+class RemoveHostBody(Struct, frozen=True):
+    host: str
+
+
+class SqlBody(Struct, frozen=True):
+    sql: str
+    at_least: int = 0
+    """The last stream sequence the asker has seen; the answer has reached it."""
+    limit: int = 1_000
+
+
+class Check(Struct, frozen=True):
+    """One thing that was looked at."""
+
+    name: str
+    status: str
+    """`ok`, `warn` or `fail`."""
+    text: str
+
+
+class Doctor(Struct, frozen=True):
+    healthy: bool
+    checks: tuple[Check, ...]
+
+
+def host_shown(host: Host) -> HostShown:
+    return HostShown(host.host, host.kind, host.username)
+
+
+@get("/hosts")
+async def list_hosts(owner: Owner, users: Users) -> Hosts:
+    user = users.get(owner.user)
+    return Hosts(tuple(host_shown(host) for host in user.hosts.values()) if user else ())
+
+
+@post("/hosts", status_code=201)
+async def add_host(owner: Owner, users: Users, bus: Bus, data: HostBody) -> HostShown:
+    """Give the credential of a git host. It is sealed here, and only the publisher can open it."""
+    # The cryptography package costs 10 MiB, and this is asked once in an installation's life.
+    from services.envelope import seal
+
+    host = checks.host(data.host)
+    checks.secret(data.secret)
+    if data.username:
+        checks.name(data.username, "username")
+    key = await bus.ask(Service.REPOS, AskSealingKey(), SealingKey)
+    command = AddHost(
+        key=f"host-{secrets.token_hex(16)}",
+        host=host,
+        kind=data.kind,
+        sealed=seal(key.public_key, host, data.secret),
+        username=data.username,
+    )
+    consumed(await users.command(owner.user, command), 409)
+    return HostShown(host, data.kind, data.username)
+
+
+@delete("/hosts")
+async def remove_host(owner: Owner, users: Users, data: RemoveHostBody) -> None:
+    command = RemoveHost(key=f"host-{secrets.token_hex(16)}", host=checks.host(data.host))
+    consumed(await users.command(owner.user, command), 404)
+
+
+@post("/sql", status_code=200)
+async def run_sql(owner: Owner, bus: Bus, data: SqlBody) -> SqlAnswer:
+    """One SELECT over everything that happened."""
+    question = RunSql(sql=data.sql, at_least=data.at_least, limit=data.limit)
+    try:
+        return await bus.ask(Service.HISTORY, question, SqlAnswer, timeout_seconds=SQL_SECONDS)
+    except Refused as refused:
+        raise of_refusal(refused, "sql") from None
+
+
+@get("/health")
+async def health(actor: This) -> Response[Health]:
+    """For who keeps this process alive; needs no token."""
+    now = actor.health()
+    return Response(now, status_code=200 if now.healthy else 503)
+
+
+@get("/doctor")
+async def doctor(owner: Owner, actor: This, bus: Bus) -> Doctor:
+    """The health of every service."""
+    found = {Service.GATEWAY: actor.health()}
+
+    async def ask(service: Service) -> None:
+        try:
+            found[service] = await bus.ask(service, AskHealth(), Health, timeout_seconds=HEALTH_SECONDS)
+        except (Unavailable, Refused) as error:
+            found[service] = Health(healthy=False, service=service.value, detail=str(error))
+
+    async with anyio.create_task_group() as group:
+        for service in OTHERS:
+            group.start_soon(ask, service)
+    checks = tuple(check_of(found[service]) for service in (Service.GATEWAY, *OTHERS))
+    return Doctor(all(health.healthy for health in found.values()), checks)
+
+
+def check_of(health: Health) -> Check:
+    status = "fail" if not health.healthy else "warn" if health.notices else "ok"
+    text = ". ".join(filter(None, (health.detail, *health.notices)))
+    return Check(health.service, status, text or "works")
+
+
+ROUTER = Router("/api", route_handlers=[list_hosts, add_host, remove_host, run_sql, health, doctor])

@@ -1,0 +1,108 @@
+"""Submit, list, show, speak to and cancel tasks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from litestar import Request, Router, get, post
+from litestar.params import Parameter
+from msgspec import Struct
+
+from gateway.tasks import Shown, Tasks
+from gateway.users import Asker
+from protocol.live import Accepted, Answer, Cancel, Say, Submit
+from protocol.query import TaskList
+from protocol.repo import Diff
+from protocol.task import Budget, TaskState
+
+
+class SubmitBody(Struct, frozen=True):
+    prompt: str
+    repository: str
+    key: str = ""
+    """The idempotency key; or in the header `Idempotency-Key`."""
+    base: str = ""
+    model: str = ""
+    budget: Budget = Budget()
+    title: str = ""
+
+
+class SayBody(Struct, frozen=True):
+    text: str
+    key: str = ""
+
+
+class AnswerBody(Struct, frozen=True):
+    question: str
+    text: str
+    key: str = ""
+
+
+class CancelBody(Struct, frozen=True):
+    key: str = ""
+    reason: str = ""
+
+
+def key_of(request: Request, key: str) -> str:
+    return request.headers.get("idempotency-key", "") or key
+
+
+@post("/", status_code=202)
+async def submit(request: Request, asker: Asker, tasks: Tasks, data: SubmitBody) -> Accepted:
+    """Open a task. The same key gives the same task, however often and late it is sent."""
+    frame = Submit(
+        key=key_of(request, data.key),
+        prompt=data.prompt,
+        repository=data.repository,
+        base=data.base,
+        model=data.model,
+        budget=data.budget,
+        title=data.title,
+    )
+    return await tasks.submit(asker, frame)
+
+
+@get("/")
+async def list_tasks(
+    asker: Asker,
+    tasks: Tasks,
+    states: Annotated[list[TaskState] | None, Parameter(query="state")] = None,
+    limit: int = 50,
+    before: str = "",
+) -> TaskList:
+    """The asker's tasks, the last changed first."""
+    return await tasks.list(asker, states=tuple(states or ()), limit=limit, before=before)
+
+
+@get("/{task:str}")
+async def show(asker: Asker, tasks: Tasks, task: str) -> Shown:
+    """One task, folded from the stream."""
+    return await tasks.show(asker, task)
+
+
+@get("/{task:str}/diff")
+async def diff(asker: Asker, tasks: Tasks, task: str) -> Diff:
+    """What the task changed."""
+    return await tasks.diff(asker, task)
+
+
+@post("/{task:str}/messages", status_code=202)
+async def say(request: Request, asker: Asker, tasks: Tasks, task: str, data: SayBody) -> Accepted:
+    """Steer the open turn, or open the next one."""
+    return await tasks.say(asker, Say(key=key_of(request, data.key), task=task, text=data.text))
+
+
+@post("/{task:str}/answers", status_code=202)
+async def answer(request: Request, asker: Asker, tasks: Tasks, task: str, data: AnswerBody) -> Accepted:
+    """Answer the open question; the first answer wins."""
+    key = key_of(request, data.key)
+    return await tasks.answer(asker, Answer(key=key, task=task, question=data.question, text=data.text))
+
+
+@post("/{task:str}/cancel", status_code=202)
+async def cancel(request: Request, asker: Asker, tasks: Tasks, task: str, data: CancelBody) -> Accepted:
+    """End the open turn now."""
+    return await tasks.cancel(asker, Cancel(key=key_of(request, data.key), task=task, reason=data.reason))
+
+
+ROUTER = Router("/api/tasks", route_handlers=[submit, list_tasks, show, diff, say, answer, cancel])

@@ -1,0 +1,109 @@
+"""uvicorn inside our own process: one listening socket, no signal handlers of its own, and a socket that can be cut."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from gateway.config import Config
+from gateway.live.wire import ABORT
+from protocol.live import FRAME_LIMIT_BYTES
+from services import log
+from services.config import WrongSetting
+
+PING_SECONDS = 20.0
+"""Also keeps a NAT's entry for an idle phone; a phone that answers none is gone after as much again."""
+SEND_BUFFER_BYTES = 256 * 1024
+"""The kernel's share for one socket: by default it takes 4 MB for a phone that stopped reading."""
+BACKLOG = 1024
+GRACE_SECONDS = 3
+"""For requests that are being answered when the server stops."""
+HEADERS = (
+    (
+        "content-security-policy",
+        "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cache-control", "no-store"),
+)
+
+
+class Protocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol, with the means to cut a connection that takes nothing."""
+
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        if hasattr(self, "scope"):  # not for a handshake that was refused
+            cast(Any, self.scope)["extensions"][ABORT] = self.transport.abort
+
+
+class Server(uvicorn.Server):
+    """Tells when it has started, and leaves the signals to the actor's contract."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = started
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
+
+
+class _ToStructlog(logging.Handler):
+    """uvicorn's few lines, in the form of all others."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log.get().log(record.levelno, "http", message=record.getMessage(), exc_info=record.exc_info)
+
+
+def make(app: Any, config: Config, started: Callable[[], None]) -> Server:
+    logger = logging.getLogger("uvicorn.error")
+    logger.handlers, logger.propagate = [_ToStructlog()], False
+    logger.setLevel(logging.WARNING)
+    hsts = [("strict-transport-security", "max-age=31536000")] if config.url.startswith("https:") else []
+    settings = uvicorn.Config(
+        app,
+        ws=Protocol,
+        ws_max_size=2 * FRAME_LIMIT_BYTES,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=PING_SECONDS,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        headers=[*HEADERS, *hsts],
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    return Server(settings, started)
+
+
+def listen(config: Config) -> socket.socket:
+    """The listening socket. Raises WrongSetting with the setting that is in the way."""
+    family = socket.AF_INET6 if ":" in config.bind else socket.AF_INET
+    try:
+        listener = socket.create_server((config.bind, config.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise WrongSetting(
+            f"ERRAND_BIND, ERRAND_PORT: {config.bind} port {config.port} cannot be listened on: {error.strerror}."
+        ) from None
+    # Accepted sockets inherit it.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    return listener

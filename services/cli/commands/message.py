@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+
+import click
+
+from services.cli.options import Place, client_command
+
+
+@client_command("message")
+@click.argument("task")
+@click.argument("text")
+@click.option("--key", default="", help="The same key is the same message, however often it is sent.")
+def command(place: Place, task: str, text: str, key: str) -> int:
+    """Say something to a task: it steers the work, or opens the next turn. `-` reads TEXT from stdin."""
+    from protocol.live import Say
+    from protocol.task import PROMPT_LIMIT_CHARS
+    from services.cli.failure import Failure
+    from services.cli.receipts import carry_out, new_key
+    from services.cli.tasks import whole_id
+    from services.cli.watching import live
+
+    text = sys.stdin.read() if text == "-" else text
+    if not text.strip():
+        raise Failure("The message is empty.")
+    if len(text) > PROMPT_LIMIT_CHARS:
+        raise Failure(f"The message has {len(text)} characters, {PROMPT_LIMIT_CHARS} are allowed.")
+    frame = Say(key=key or new_key(), task=whole_id(place, task), text=text)
+    done = live(place, partial(carry_out, command=frame))
+    click.echo(
+        json.dumps({"task": done.task, "key": frame.key, "sequence": done.sequence}) if place.as_json else "Sent."
+    )
+    return 0

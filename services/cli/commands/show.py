@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from services.cli.options import Place, client_command
+
+
+@client_command("show")
+@click.argument("task")
+def command(place: Place, task: str) -> int:
+    """Show where a task stands; with --json all that is known of it."""
+    from services.cli.api import path, read
+    from services.cli.tasks import task_of, whole_id
+    from services.cli.text import safe_json
+
+    content = place.api.get(path("tasks", whole_id(place, task)))
+    if place.as_json:
+        click.echo(safe_json(content.decode()))
+        return 0
+    for name, text in _fields(task_of(read(content, dict[str, Any]))):
+        _print(name, text)
+    return 0
+
+
+def _fields(task) -> list[tuple[str, str]]:
+    from services.cli import units
+
+    fields = [("task", task.id), ("title", task.title), ("state", task.state.value), ("why", task.reason)]
+    if task.question is not None:
+        choices = [f"{number}) {choice}" for number, choice in enumerate(task.question.choices, 1)]
+        answer = f"`errand answer {task.id} TEXT`"
+        fields = [*fields[:-1], ("question", "\n".join([task.question.text, *choices])), ("answer by", answer)]
+    fields += [("repository", task.repository), ("base", task.base), ("model", task.model), ("asked", task.prompt)]
+    if task.created_at is not None:
+        fields.append(("created", f"{task.created_at:%Y-%m-%d %H:%M:%S} UTC"))
+    if task.delayed_until is not None:
+        fields.append(("tried again", f"{task.delayed_until:%Y-%m-%d %H:%M:%S} UTC"))
+    if task.turn > 1 or task.attempt > 1:
+        fields.append(("turn", f"{task.turn}, attempt {task.attempt}"))
+    fields.append(("summary", task.summary))
+    if task.published is not None:
+        fields.append(("branch", task.published.branch))
+        fields.append(("pushed to", task.published.pushed_to))
+        fields.append(("changed", units.changed(task.published)))
+    fields.append(("cost", units.used(task.usage)))
+    return [(name, text) for name, text in fields if text]
+
+
+def _print(name: str, text: str) -> None:
+    from services.cli.text import clean
+
+    first, *more = clean(text).strip().split("\n")
+    click.echo(f"{click.style(f'{name:<12}', dim=True)}{first}")
+    for line in more:
+        click.echo(f"{'':<12}{line}")

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from msgspec import UNSET
+
+from protocol.ids import KEY_LIMIT_BYTES
+from protocol.live import Submit
+from protocol.task import PROMPT_LIMIT_CHARS, Budget
+from services.cli.failure import Failure
+from services.cli.options import Place, client_command, is_terminal
+
+UNLIMITED = "unlimited"
+
+
+class Amount(click.ParamType):
+    """A number that is not negative, or "unlimited"."""
+
+    def __init__(self, number: type[int] | type[float]) -> None:
+        self.name = "number"
+        self._number = number
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | int | str:
+        if value == UNLIMITED:
+            return UNLIMITED
+        try:
+            amount = self._number(str(value))
+        except ValueError:
+            amount = -1
+        if not 0 <= amount < float("inf"):
+            kind = "a whole number" if self._number is int else "a number"
+            self.fail(f"{value!r} is neither {kind} from 0 nor `{UNLIMITED}`.", param, ctx)
+        return amount
+
+
+@client_command("submit")
+@click.argument("prompt")
+@click.option("--repo", default="", metavar="URL|PATH", help="The git repository; otherwise the one you stand in.")
+@click.option("--base", default="", help="The branch, tag or commit to start from.")
+@click.option("--model", default="", help="The model's name.")
+@click.option("--budget-usd", type=Amount(float), help='What a turn may cost, or "unlimited".')
+@click.option("--budget-tokens", type=Amount(int), help="Tokens a turn may use.")
+@click.option("--budget-steps", type=Amount(int), help="Model and tool calls a turn may make.")
+@click.option("--title", default="", help="A short name for the lists.")
+@click.option("--key", default="", help="The same key is the same task, however often it is sent.")
+@click.option("--watch/--no-watch", "watched", default=None, help="Follow it; the default on a terminal.")
+def command(
+    place: Place,
+    prompt: str,
+    repo: str,
+    base: str,
+    model: str,
+    budget_usd: float | str | None,
+    budget_tokens: int | str | None,
+    budget_steps: int | str | None,
+    title: str,
+    key: str,
+    watched: bool | None,
+) -> int:
+    """Send a task. PROMPT says what to do; `-` reads it from stdin."""
+    from services.cli import repository
+    from services.cli.receipts import new_key
+    from services.cli.watching import interrupted, live
+
+    text = sys.stdin.read() if prompt == "-" else prompt
+    _check(text, key)
+    frame = Submit(
+        key=key or new_key(),
+        prompt=text,
+        repository=repository.choose(repo, Path.cwd()),
+        base=base,
+        model=model,
+        budget=Budget(money_usd=_amount(budget_usd), tokens=_amount(budget_tokens), steps=_amount(budget_steps)),
+        title=title,
+    )
+    if watched is None:
+        watched = is_terminal(1) and not place.as_json
+    sent: list[str] = []
+    try:
+        return live(place, partial(_send, place=place, frame=frame, watched=watched, sent=sent))
+    except KeyboardInterrupt:
+        if not sent:
+            raise
+        return interrupted(sent[0])
+
+
+async def _send(session, *, place: Place, frame: Submit, watched: bool, sent: list[str]) -> int:
+    from services.cli.receipts import carry_out
+    from services.cli.watching import watch
+
+    done = await carry_out(session, frame)
+    sent.append(done.task)
+    if place.as_json:
+        click.echo(json.dumps({"task": done.task, "key": frame.key, "sequence": done.sequence}))
+    elif watched:
+        click.echo(f"task {done.task}")
+    else:
+        click.echo(done.task)
+        click.echo(f"`errand watch {done.task}` follows it.", err=True)
+    return await watch(session, place, done.task) if watched else 0
+
+
+def _amount(given: Any) -> Any:
+    """As the protocol has it: absent means the default, null means unlimited."""
+    return UNSET if given is None else None if given == UNLIMITED else given
+
+
+def _check(prompt: str, key: str) -> None:
+    if not prompt.strip():
+        raise Failure("The prompt is empty: say what to do.")
+    if len(prompt) > PROMPT_LIMIT_CHARS:
+        raise Failure(
+            f"The prompt has {len(prompt)} characters, {PROMPT_LIMIT_CHARS} are allowed: put the rest in a file."
+        )
+    if len(key.encode()) > KEY_LIMIT_BYTES:
+        raise Failure(f"The key is longer than {KEY_LIMIT_BYTES} bytes.")

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from services.cli.account import data_folder
+from services.cli.failure import Failure
+from services.cli.options import json_option
+
+
+@click.command("up")
+@click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Where everything is kept.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8420, show_default=True, help="0 takes a free one.")
+@click.option("--bind", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--public-url", default="", metavar="URL", help="Where phones reach this server, if elsewhere.")
+@json_option
+def command(data: Path | None, port: int, bind: str, public_url: str, as_json: bool) -> int:
+    """Start everything on this machine.
+
+    It shows a link that signs a phone in, and runs until Ctrl-C. Data are kept in --data, ERRAND_DATA or
+    ~/.local/share/errand.
+    """
+    from services import up
+
+    settings = up.Settings(
+        data=data.absolute() if data else data_folder(), bind=bind, port=port, public_url=public_url.rstrip("/")
+    )
+    try:
+        up.run(settings, os.environ, announce_json if as_json else announce)
+    except up.CannotStart as error:
+        raise Failure(str(error)) from None
+    return 0
+
+
+def announce_json(ready) -> None:
+    from protocol.base import encode
+
+    click.echo(encode(ready).decode())
+    sys.stdout.flush()
+
+
+def announce(ready) -> None:
+    """To whoever sits at the server."""
+    for notice in ready.notices:
+        click.echo(click.style(f"! {notice}", fg="yellow", bold=True))
+    click.echo(f"Errand takes work at {ready.server} ({ready.seconds:.1f} s). This link signs a phone in, once:\n")
+    click.echo(f"  {ready.link}\n")
+    if sys.stdout.isatty():
+        import segno
+
+        segno.make(ready.link, error="l").terminal(compact=True)
+    click.echo('Send a task from another terminal: errand submit "…" --repo URL. Ctrl-C stops everything.')

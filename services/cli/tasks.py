@@ -1,0 +1,55 @@
+"""Which task a person means."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from protocol.evolve import Task
+from protocol.live import LIST_LIMIT
+from protocol.query import TaskList, TaskSummary
+from protocol.task import TaskState
+from services.cli.failure import Failure
+from services.cli.options import Place
+
+WHOLE_ID = re.compile(r"t[a-z2-7]{16}")
+LOOKED_AT = LIST_LIMIT
+"""So many of the last changed tasks are looked through for the beginning of an id."""
+
+
+def task_list(place: Place, *, limit: int = LOOKED_AT, state: str = "", before: str = "") -> TaskList:
+    from services.cli.api import path, read
+
+    return read(place.api.get(path("tasks"), limit=limit, state=state, before=before), TaskList)
+
+
+def whole_id(place: Place, given: str) -> str:
+    """The id that `given` is, or is the beginning of."""
+    if WHOLE_ID.fullmatch(given):
+        return given
+    meant = [task.id for task in task_list(place).tasks if given and task.id.startswith(given)]
+    if len(meant) == 1:
+        return meant[0]
+    if meant:
+        raise Failure(f"{given!r} may be any of {', '.join(meant)}: give more of the id.")
+    raise Failure(f"There is no task {given!r}: `errand ls` shows the tasks you have.")
+
+
+def the_waiting_one(place: Place) -> TaskSummary:
+    """The only task that waits for an answer."""
+    waiting = task_list(place, state=TaskState.WAITING.value).tasks
+    if len(waiting) == 1:
+        return waiting[0]
+    if waiting:
+        raise Failure(f"Several tasks have a question: name one of {', '.join(task.id for task in waiting)}.")
+    raise Failure("No task waits for an answer.")
+
+
+def task_of(answer: dict[str, Any]) -> Task:
+    """The fold in the answer of `GET /api/tasks/<id>`."""
+    try:
+        return msgspec.convert(answer.get("task", answer), Task)
+    except msgspec.ValidationError as error:
+        raise Failure(f"The server's answer cannot be read ({error}): update the older of server and client.") from None

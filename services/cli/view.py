@@ -1,0 +1,385 @@
+"""What a watcher sees: a pure fold of frames to lines. Every text in a line has been cleaned."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from protocol.evolve import Task, evolve
+from protocol.journal import (
+    AttemptStarted,
+    CheckpointMade,
+    JournalEntry,
+    ModelCall,
+    ModelReply,
+    Noticed,
+    Output,
+    StepFinished,
+    StepLost,
+    StepStarted,
+    ToolCall,
+    ToolResult,
+)
+from protocol.live import AnyServerFrame, CaughtUp, DecisionSeen, JournalSeen, OutputSeen, Refused, SignedIn
+from protocol.task import (
+    OUTCOMES,
+    AnyTaskEvent,
+    AttemptClaimed,
+    AttemptEnded,
+    Decision,
+    MessageSent,
+    Question,
+    QuestionAnswered,
+    QuestionRaised,
+    ReceiptStatus,
+    TaskDelayed,
+    TaskQueued,
+    TaskState,
+    TaskSubmitted,
+    TurnEnded,
+    TurnOpened,
+    Usage,
+)
+from services.cli import units
+from services.cli.calls import describe
+from services.cli.text import clean, cut, one_line, tail
+
+TAIL_LINES = 5
+"""Of a command's output, so many lines stay on the screen."""
+LINE_LIMIT_CHARS = 400
+PREVIEW_LIMIT_CHARS = 4_000
+"""Of a running step's output, so much is kept."""
+SCRIPTED = "The model is scripted, not Claude."
+UNSANDBOXED = "UNSANDBOXED: commands run on the server itself, without a sandbox."
+
+
+class Kind(StrEnum):
+    """What a line is; a screen gives each kind its look."""
+
+    NOTICE = "notice"
+    """To be seen at all times."""
+    SAID = "said"
+    """By the user."""
+    SPOKEN = "spoken"
+    """By the model."""
+    STEP = "step"
+    OUTPUT = "output"
+    PLAN = "plan"
+    QUESTION = "question"
+    CHOICE = "choice"
+    INFO = "info"
+    WARNING = "warning"
+    OUTCOME = "outcome"
+    SUMMARY = "summary"
+    FIELD = "field"
+
+
+class Line(Struct, frozen=True, kw_only=True):
+    kind: Kind
+    text: str
+    mark: str = ""
+    """How it went: `ok`, `failed`, `unknown`, or a state for an outcome."""
+    note: str = ""
+    """Stands behind the text and is never cut: exit code, duration, cost."""
+
+
+class Running(Struct, frozen=True, kw_only=True):
+    """A step that was started and not finished."""
+
+    step: int
+    what: str
+    at: datetime
+    is_model: bool
+    preview: str = ""
+    """The end of its output, uncleaned: a control sequence may come in pieces."""
+    ends: dict[str, int] = {}
+    """How many characters of each channel were seen."""
+
+
+class PlanItem(Struct, frozen=True):
+    text: str
+    status: str
+
+
+class View(Struct, frozen=True, kw_only=True):
+    """One task as its watcher knows it."""
+
+    task: Task
+    notices: tuple[str, ...] = ()
+    running: tuple[Running, ...] = ()
+    plan: tuple[PlanItem, ...] = ()
+    model: str = ""
+    steps: int = 0
+    """Of the turn."""
+    usage: Usage = Usage()
+    """Of the turn so far."""
+    turn_at: datetime | None = None
+    caught_up: bool = False
+
+    @property
+    def outcome(self) -> TaskState | None:
+        """How the last turn ended, once everything stored was seen and no turn is open."""
+        return self.task.state if self.caught_up and self.task.state in OUTCOMES else None
+
+
+Folded = tuple[View, tuple[Line, ...]]
+
+
+def begin(task: str) -> View:
+    return View(task=Task(id=task, user=""))
+
+
+def fold(view: View, frame: AnyServerFrame) -> Folded:
+    """`view` after `frame`, and the lines to print for good."""
+    match frame:
+        case SignedIn():
+            return _notice(view, *frame.notices)
+        case DecisionSeen() if frame.task == view.task.id:
+            return _decided(view, frame.decision)
+        case JournalSeen() if frame.task == view.task.id:
+            return _journalled(view, frame.entry)
+        case OutputSeen() if frame.task == view.task.id:
+            return replace(view, running=tuple(_preview(one, frame.output) for one in view.running)), ()
+        case CaughtUp() if frame.task == view.task.id:
+            return replace(view, caught_up=True), ()
+        case Refused():
+            return view, (_line(Kind.WARNING, one_line(frame.reason, LINE_LIMIT_CHARS)),)
+        case _:
+            return view, ()
+
+
+# Decisions
+
+
+def _decided(view: View, decision: Decision) -> Folded:
+    view = replace(view, task=evolve(view.task, decision))
+    lines: list[Line] = []
+    for event in decision.events:
+        view, more = _event(view, event, decision.at)
+        lines.extend(more)
+    receipt = decision.receipt
+    if receipt is not None and receipt.status is not ReceiptStatus.CONSUMED:
+        lines.append(_line(Kind.WARNING, f"Not done: {one_line(receipt.reason, LINE_LIMIT_CHARS)}"))
+    return view, tuple(lines)
+
+
+def _event(view: View, event: AnyTaskEvent, at: datetime) -> Folded:
+    match event:
+        case TaskSubmitted():
+            where = f"{event.repository} at {event.base}" if event.base else event.repository
+            return _new_turn(view, at), (*_block(Kind.SAID, event.prompt), _line(Kind.INFO, one_line(where)))
+        case MessageSent():
+            return view, _block(Kind.SAID, event.text)
+        case TurnOpened():
+            return _new_turn(view, at), (_line(Kind.INFO, f"turn {event.turn}"),)
+        case AttemptClaimed():
+            again = "" if event.attempt == 1 else f"attempt {event.attempt}, "
+            return view, (_line(Kind.INFO, f"{again}taken by runner {one_line(event.runner)}"),)
+        case AttemptEnded():
+            # Its open steps stay: the next attempt settles them.
+            return view, _ended(event)
+        case TaskQueued():
+            return view, (_line(Kind.INFO, f"queued again: {one_line(event.reason, LINE_LIMIT_CHARS)}"),)
+        case TaskDelayed():
+            reason = one_line(event.reason, LINE_LIMIT_CHARS)
+            return view, (_line(Kind.WARNING, f"tried again at {event.until:%H:%M:%S} UTC: {reason}"),)
+        case QuestionRaised():
+            return view, _asked(event.question)
+        case QuestionAnswered():
+            return view, (_line(Kind.INFO, f"answered: {one_line(event.text, LINE_LIMIT_CHARS)}"),)
+        case TurnEnded():
+            return replace(view, running=()), _outcome(view, event, at)
+        case _:
+            assert_never(event)
+
+
+def _new_turn(view: View, at: datetime) -> View:
+    return replace(view, turn_at=at, steps=0, usage=Usage(), plan=(), running=())
+
+
+def _ended(event: AttemptEnded) -> tuple[Line, ...]:
+    reason = f": {one_line(event.reason, LINE_LIMIT_CHARS)}" if event.reason else ""
+    match event.how:
+        case "finished" | "cancelled":
+            return ()
+        case "parked":
+            return (_line(Kind.INFO, f"the sandbox is given back until the task goes on{reason}"),)
+        case "lease_lost":
+            return (_line(Kind.WARNING, f"the runner of attempt {event.attempt} is gone{reason}"),)
+        case _:
+            return (_line(Kind.WARNING, f"attempt {event.attempt} failed{reason}"),)
+
+
+def _asked(question: Question) -> tuple[Line, ...]:
+    choices = (
+        Line(kind=Kind.CHOICE, text=one_line(choice), mark=str(number))
+        for number, choice in enumerate(question.choices, 1)
+    )
+    return (*_block(Kind.QUESTION, question.text), *choices)
+
+
+def _outcome(view: View, event: TurnEnded, at: datetime) -> tuple[Line, ...]:
+    took = f"in {units.seconds((at - view.turn_at).total_seconds())}" if view.turn_at else ""
+    lines = [Line(kind=Kind.OUTCOME, text=event.outcome.value, mark=event.outcome.value, note=took)]
+    if event.reason:
+        lines.append(_field("reason", event.reason))
+    lines.extend(_block(Kind.SUMMARY, event.summary))
+    if event.published is None:
+        lines.append(_field("changed", "nothing"))
+    else:
+        lines.append(_field("branch", event.published.branch))
+        lines.append(_field("pushed to", event.published.pushed_to))
+        lines.append(_field("changed", units.changed(event.published)))
+    lines.append(_field("cost", f"{units.used(event.usage)} · {units.many(view.steps, 'step')}"))
+    if SCRIPTED in view.notices:
+        lines.append(_line(Kind.NOTICE, SCRIPTED))
+    return tuple(lines)
+
+
+def _field(name: str, value: str) -> Line:
+    return Line(kind=Kind.FIELD, text=one_line(value, LINE_LIMIT_CHARS), mark=name)
+
+
+# Journal
+
+
+def _journalled(view: View, entry: JournalEntry) -> Folded:
+    match entry.event:
+        case AttemptStarted() as started:
+            return _started(view, started)
+        case StepStarted(step=step, action=action):
+            running = Running(
+                step=step, what=_what(action), at=entry.at, is_model=isinstance(action, ModelCall)
+            )  # fmt: skip
+            return replace(_planned(view, action), running=(*view.running, running), steps=view.steps + 1), ()
+        case StepFinished() as finished:
+            return _finished(view, finished)
+        case Noticed(text=text, level=level):
+            kind = Kind.WARNING if level == "warning" else Kind.INFO
+            return view, (_line(kind, one_line(text, LINE_LIMIT_CHARS)),)
+        case CheckpointMade():
+            return view, ()
+        case _:
+            assert_never(entry.event)
+
+
+def _started(view: View, started: AttemptStarted) -> Folded:
+    warnings = [SCRIPTED] if started.scripted else []
+    if started.sandbox == "unsandboxed":
+        warnings.append(UNSANDBOXED)
+    view, lines = _notice(replace(view, model=clean(started.model)), *warnings)
+    restored = f", restored as after step {started.restored_step}" if started.restored_step else ""
+    ground = f"{one_line(started.branch)} from {started.base_commit[:10]}, {one_line(started.sandbox)}{restored}"
+    return view, (*lines, _line(Kind.INFO, ground))
+
+
+def _notice(view: View, *notices: str) -> Folded:
+    """Notices that are not on the screen yet. One that says the same in the server's words is not told twice."""
+    cleaned = (one_line(notice, LINE_LIMIT_CHARS) for notice in notices)
+    new = [notice for notice in cleaned if notice and not any(_same(notice, known) for known in view.notices)]
+    return replace(view, notices=(*view.notices, *new)), tuple(_line(Kind.NOTICE, notice) for notice in new)
+
+
+def _same(one: str, other: str) -> bool:
+    return one == other or any(word in one.lower() and word in other.lower() for word in ("scripted", "unsandboxed"))
+
+
+def _what(action: ModelCall | ToolCall) -> str:
+    return "model" if isinstance(action, ModelCall) else describe(clean(action.name), action.input)
+
+
+def _planned(view: View, action: ModelCall | ToolCall) -> View:
+    if not isinstance(action, ToolCall) or action.name != "todo":
+        return view
+    items = action.input.get("items")
+    plan = [
+        PlanItem(text=one_line(str(item.get("text", "")), LINE_LIMIT_CHARS), status=str(item.get("status", "")))
+        for item in (items if isinstance(items, list) else [])
+        if isinstance(item, dict)
+    ]
+    return replace(view, plan=tuple(plan))
+
+
+def _finished(view: View, finished: StepFinished) -> Folded:
+    running = next((one for one in view.running if one.step == finished.step), None)
+    what = running.what if running else f"step {finished.step}"
+    view = replace(view, running=tuple(one for one in view.running if one.step != finished.step))
+    took = units.seconds(finished.duration_seconds)
+    match finished.result:
+        case ModelReply() as reply:
+            view = replace(view, usage=view.usage + reply.usage)
+            return view, (_step("model", "ok", f"{units.used(reply.usage)} · {took}"), *_spoken(reply))
+        case ToolResult() as result:
+            return view, _used(view, what, result, took)
+        case StepLost() as lost:
+            reason = one_line(lost.reason, LINE_LIMIT_CHARS)
+            return replace(view, usage=view.usage + lost.usage), (
+                _step(what, "unknown", took),
+                _line(Kind.WARNING, reason),
+            )
+        case _:
+            assert_never(finished.result)
+
+
+def _spoken(reply: ModelReply) -> tuple[Line, ...]:
+    texts = [
+        block["text"] for block in reply.content if block.get("type") == "text" and isinstance(block.get("text"), str)
+    ]
+    return tuple(line for text in texts for line in _block(Kind.SPOKEN, text))
+
+
+def _used(view: View, what: str, result: ToolResult, took: str) -> tuple[Line, ...]:
+    failed = result.is_error or result.exit_code not in (None, 0)
+    if not failed and what == "plan":
+        return _plan_line(view)
+    if not failed and (what == "finish" or what.startswith("ask: ")):
+        return ()  # the outcome and the answer say it
+    note = f"exit {result.exit_code} · {took}" if result.exit_code not in (None, 0) else took
+    step = _step(what, "failed" if failed else "ok", note)
+    if not failed and not what.startswith("$ "):
+        return (step,)
+    output = [line for line in tail(result.text, TAIL_LINES + 1) if not line.startswith("[exit code ")]
+    return (step, *(_line(Kind.OUTPUT, cut(line, LINE_LIMIT_CHARS)) for line in output[-TAIL_LINES:]))
+
+
+def _plan_line(view: View) -> tuple[Line, ...]:
+    done = sum(item.status == "done" for item in view.plan)
+    now = next((item.text for item in view.plan if item.status == "in_progress"), "")
+    if not view.plan:
+        return ()
+    return (Line(kind=Kind.PLAN, text=f"plan {done}/{len(view.plan)}{f': {now}' if now else ''}"),)
+
+
+def _step(what: str, mark: str, note: str) -> Line:
+    return Line(kind=Kind.STEP, text=what, mark=mark, note=note)
+
+
+def _line(kind: Kind, text: str) -> Line:
+    return Line(kind=kind, text=text)
+
+
+def _block(kind: Kind, text: str) -> tuple[Line, ...]:
+    """A text of several lines, blank ones at its ends left out."""
+    return tuple(_line(kind, line.rstrip()) for line in clean(text).strip().split("\n")) if text.strip() else ()
+
+
+# Output
+
+
+def _preview(running: Running, output: Output) -> Running:
+    """A piece that was seen already is left out; one that was dropped leaves a hole, which the step's end will fill."""
+    if running.step != output.step:
+        return running
+    end = output.offset + len(output.text)
+    if output.channel == "input" or end <= running.ends.get(output.channel, 0):
+        return running
+    new = output.text[max(0, running.ends.get(output.channel, 0) - output.offset) :]
+    return replace(
+        running,
+        preview=(running.preview + new)[-PREVIEW_LIMIT_CHARS:],
+        ends={**running.ends, output.channel: end},
+    )

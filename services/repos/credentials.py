@@ -1,0 +1,159 @@
+"""The hosts' credentials: sealed in the owner's log, opened here alone, lent to one git process at a time.
+
+A token is read by git from that process's environment, through a credential helper that is bound to the address's own scheme and
+host: it follows no redirect. A key lies, for as long as one ssh needs it, in memory-backed storage that only we can read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import anyio
+from msgspec import Struct
+
+from protocol.evolve import User, evolve_user
+from protocol.ids import OWNER
+from protocol.user import HostKind, decode_user_decision
+from services import envelope
+from services.bus import Bus, Refused
+from services.nats_server import write_secret
+from services.repos.address import Address
+from services.repos.git import Remote
+
+OWNER_LOG = f"evt.{OWNER}.user.>"
+MEMORY_FOLDER = Path("/dev/shm")
+DEFAULT_USERNAME = "x-access-token"
+"""What GitHub wants with a token; GitLab, Gitea and Bitbucket take any."""
+
+# Its argv shows the names of the variables, never what is in them.
+HELPER = (
+    "!f() { test \"$1\" = get && printf 'username=%s\\npassword=%s\\n' "
+    '"$ERRAND_GIT_USERNAME" "$ERRAND_GIT_PASSWORD"; }; f'
+)
+SSH = (
+    *("ssh", "-F", "/dev/null", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"),
+    *("-o", "StrictHostKeyChecking=accept-new", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=10"),
+    *("-o", "ControlPath=none", "-o", "ClearAllForwardings=yes"),
+)
+
+
+class Credential(Struct, frozen=True):
+    """An opened credential."""
+
+    host: str
+    kind: str
+    username: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"Credential({self.host!r}, {self.kind!r})"
+
+
+class Credentials:
+    """What the owner gave by `errand host add`, as of each use."""
+
+    def __init__(self, bus: Bus, data: Path) -> None:
+        self._bus = bus
+        self._key_file = data / "secrets" / "repos.key"
+        self._known_hosts = data / "known_hosts"
+        # The same for each start on this data folder, so that a start finds what a killed process left.
+        name = f"errand-keys-{hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:16]}"
+        self._lent = (MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else data / "secrets") / name
+        self._owner = User(id=OWNER)
+        self._sequence = 0
+        self._lock = anyio.Lock()
+
+    def prepare(self) -> None:
+        """Make the private key, once in the life of an installation, and take away what a killed process had lent."""
+        self._key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not self._key_file.exists():
+            write_secret(self._key_file, envelope.make_key())
+        shutil.rmtree(self._lent, ignore_errors=True)
+
+    def public_key(self) -> str:
+        return envelope.public_key(self._key_file.read_text())
+
+    @asynccontextmanager
+    async def lend(self, address: Address) -> AsyncIterator[Remote]:
+        """The remote at `address`, with its host's credential for as long as the block lasts."""
+        if address.scheme == "path":
+            yield Remote(url=address.url, protocols=address.protocols, place=address.url)
+            return
+        credential = await self._find(address.host)
+        if address.scheme == "ssh":
+            with self._key_on_disk(address, credential) as key:
+                yield _by_ssh(address, self._ssh_command(key), has_credential=key is not None)
+        else:
+            yield _by_http(address, credential)
+
+    async def _find(self, host: str) -> Credential | None:
+        async with self._lock:
+            for stored in await self._bus.replay(OWNER_LOG, after=self._sequence):
+                self._owner = evolve_user(self._owner, decode_user_decision(stored.data))
+                self._sequence = stored.sequence
+        sealed = self._owner.hosts.get(host)
+        if sealed is None:
+            return None
+        try:
+            secret = envelope.unseal(self._key_file.read_text(), host, sealed.sealed)
+        except envelope.NotOpened:
+            raise Refused(
+                f"The credential for {host} cannot be opened with this installation's key. "
+                f"Give it again with `errand host add {host}`."
+            ) from None
+        return Credential(host, sealed.kind, sealed.username or DEFAULT_USERNAME, secret)
+
+    @contextmanager
+    def _key_on_disk(self, address: Address, credential: Credential | None) -> Iterator[Path | None]:
+        if credential is None:
+            yield None
+            return
+        if credential.kind != HostKind.SSH_KEY:
+            raise Refused(
+                f"Errand has a token for {address.host}, which an ssh address cannot use. Give the repository's https "
+                f"address, or a key with `errand host add {address.host}`."
+            )
+        self._lent.mkdir(mode=0o700, exist_ok=True)
+        if self._lent.stat().st_uid != os.getuid():
+            raise Refused(f"{self._lent} belongs to somebody else; remove it.", "internal")
+        with tempfile.NamedTemporaryFile("w", dir=self._lent) as file:  # mode 0600
+            file.write(credential.secret.strip() + "\n")
+            file.flush()
+            yield Path(file.name)
+
+    def _ssh_command(self, key: Path | None) -> str:
+        # ssh splits the values of its options once more, by its own rules.
+        options = (f'UserKnownHostsFile="{self._known_hosts}"', f'IdentityFile="{key}"' if key else "IdentityFile=none")
+        return shlex.join([*SSH, *(word for option in options for word in ("-o", option))])
+
+
+def _by_ssh(address: Address, command: str, *, has_credential: bool) -> Remote:
+    return Remote(
+        url=address.url,
+        protocols=address.protocols,
+        place=address.host,
+        environment={"GIT_SSH_COMMAND": command, "GIT_SSH_VARIANT": "ssh"},
+        has_credential=has_credential,
+    )
+
+
+def _by_http(address: Address, credential: Credential | None) -> Remote:
+    remote = Remote(url=address.url, protocols=address.protocols, place=address.host)
+    if credential is None or credential.kind != HostKind.TOKEN:
+        return remote
+    return Remote(
+        url=address.url,
+        protocols=address.protocols,
+        place=address.host,
+        environment={"ERRAND_GIT_USERNAME": credential.username, "ERRAND_GIT_PASSWORD": credential.secret},
+        settings={f"credential.{address.scheme}://{address.host}.helper": HELPER},
+        secrets=(credential.secret,),
+        has_credential=True,
+    )

@@ -1,0 +1,233 @@
+"""The repos service: its settings, its life, and the answers to each query of `protocol/repo.py`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+from msgspec import Struct
+from nats.micro.service import Service as MicroService
+
+from protocol import repo
+from protocol.base import Message
+from protocol.evolve import Task, evolve
+from protocol.query import AskHealth, Health
+from protocol.repo import BRANCH
+from protocol.routes import Service
+from protocol.task import decode_decision
+from services import log
+from services.actor import healthy
+from services.bus import Bus, Handler, Refused, Unavailable
+from services.repos.address import Address, on_disk, parse
+from services.repos.cache import COMMIT_ID, Cache, empty, list_remote
+from services.repos.credentials import Credentials
+from services.repos.git import Git
+from services.repos.publish import Limits, Publisher
+from services.repos.workspaces import Workspaces
+
+VERSION = "0.1.0"
+CHECK_REMOTE_SECONDS = 8.0
+SWEEP_SECONDS = 300.0
+REQUESTS_LIMIT = 512
+"""Queries answered side by side; most wait for a fetch that another one started."""
+OPEN_FOLDER = "repositories"
+"""In the data folder, the bare repositories that people may use: branches stay here when nothing is pushed, and the demo puts
+its clone here."""
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """The settings of repos."""
+
+    data: str
+    """The installation's data folder."""
+    freshness_seconds: float = 15.0
+    """How long a mirror counts as up to date after it was fetched."""
+    fetch_seconds: float = 3600.0
+    """The longest a fetch may take; a first copy goes on while those who wait are told to come back."""
+    push: bool = True
+    """`0`: branches go to a bare clone in `<data>/repositories` instead of the remote."""
+    publish_limit_bytes: int = 256 * 1024 * 1024
+    """The largest bundle that is pushed."""
+    publish_limit_files: int = 10_000
+    """The most files one task may change."""
+    free_bytes: int = 512 * 1024 * 1024
+    """With less than this free on the data folder's disk, no new work is taken."""
+    log_level: str = "info"
+
+
+class Repos:
+    """The service."""
+
+    def __init__(self, bus: Bus, config: Config, inherited: Mapping[str, str]) -> None:
+        """`inherited` is the environment, of which git gets proxies and certificates."""
+        self._bus = bus
+        self._config = config
+        self._data = Path(config.data).expanduser().absolute()
+        self._unfinished = self._data / "unfinished"
+        home = self._data / "home" / "empty"
+        home.mkdir(parents=True, exist_ok=True)
+        self._git = Git(home, inherited)
+        self._credentials = Credentials(bus, self._data)
+        self._workspaces = Workspaces(self._data / "workspaces", self._unfinished, self._data / "trash", self._git)
+        self._publisher = Publisher(
+            self._data / "published",
+            self._unfinished,
+            self._git,
+            self._credentials.lend,
+            bus.get_blob,
+            limits=Limits(bundle_bytes=config.publish_limit_bytes, files=config.publish_limit_files),
+            push=config.push,
+            local_folder=self._data / OPEN_FOLDER,
+        )
+        self._tasks = anyio.create_task_group()
+        self._cache = Cache(
+            self._data / "mirrors",
+            self._git,
+            self._credentials.lend,
+            self._tasks,
+            freshness_seconds=config.freshness_seconds,
+            fetch_seconds=config.fetch_seconds,
+        )
+        self._served: MicroService | None = None
+        self._in_hand = 0
+        self._idle = anyio.Event()
+        self._log = log.get()
+
+    # Its life
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """See `Actor.run`. Refused with what to install when there is no git."""
+        version = await self._git.check()
+        self._credentials.prepare()
+        self._workspaces.discard_unfinished()
+        async with self._tasks:
+            self._tasks.start_soon(self._workspaces.keep_clean)
+            self._tasks.start_soon(self._keep_swept)
+            handlers = {question: self._in_hand_while(handler) for question, handler in self._handlers().items()}
+            self._served = await self._bus.serve(handlers, version=VERSION, at_once=REQUESTS_LIMIT)
+            self._log.info("serving", git=version, push=self._config.push)
+            started()
+
+    async def drain(self) -> None:
+        """Publishes and workspaces in hand are finished; fetches end, and who waits for one is told to come back."""
+        if self._served is not None:
+            await self._served.stop()
+        self._cache.stop()
+        while self._in_hand:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+
+    def health(self) -> Health:
+        free = shutil.disk_usage(self._data).free
+        detail = f"only {free // 2**20} MiB are free on the disk" if free < self._config.free_bytes else ""
+        return healthy(Service.REPOS, self._bus, detail=detail)
+
+    def _in_hand_while(self, handler: Handler) -> Handler:
+        async def answer(asked: Any) -> Message:
+            self._in_hand += 1
+            try:
+                with log.bound(task=getattr(asked, "task", "")):
+                    return await handler(asked)
+            finally:
+                self._in_hand -= 1
+                if not self._in_hand:
+                    self._idle.set()
+
+        return answer
+
+    async def _keep_swept(self) -> None:
+        await self._bus.wait_for_streams()
+        while True:
+            try:
+                await self._workspaces.sweep(self._is_held)
+            except (Unavailable, msgspec.MsgspecError) as error:
+                self._log.warning("not_swept", error=str(error))
+            await anyio.sleep(SWEEP_SECONDS)
+
+    async def _is_held(self, task: str, attempt: int) -> bool:
+        state = Task(id=task, user="")
+        for stored in await self._bus.replay(f"evt.*.{task}.task.*"):
+            state = evolve(state, decode_decision(stored.data))
+        return state.holder is not None and state.holder.attempt == attempt
+
+    # Its answers
+
+    def _handlers(self) -> dict[type, Handler]:
+        return {
+            repo.CheckRepository: self._check,
+            repo.ResolveBase: self._resolve,
+            repo.PrepareWorkspace: self._prepare,
+            repo.ReleaseWorkspace: self._release,
+            repo.Publish: self._publish,
+            repo.ShowDiff: self._show_diff,
+            repo.AskSealingKey: self._sealing_key,
+            AskHealth: self._ask_health,
+        }
+
+    async def _check(self, asked: repo.CheckRepository) -> repo.RepositoryKnown:
+        address = self._address(asked.repository, is_owner=asked.is_owner)
+        mirror = self._cache.mirror(address)
+        if mirror.exists:
+            # Whoever checks will soon want to start from it.
+            self._cache.warm(address)
+            return repo.RepositoryKnown(repository=address.url, default_branch=mirror.default_branch())
+        async with self._credentials.lend(address) as remote:
+            listing = await list_remote(self._git, remote, timeout_seconds=CHECK_REMOTE_SECONDS)
+        if not listing.refs:
+            raise empty(address)
+        return repo.RepositoryKnown(repository=address.url, default_branch=listing.head.removeprefix("refs/heads/"))
+
+    async def _resolve(self, asked: repo.ResolveBase) -> repo.BaseResolved:
+        address = self._address(asked.repository, is_owner=asked.is_owner)
+        self._check_room()
+        base = await self._cache.resolve(address, asked.base)
+        return repo.BaseResolved(commit=base.commit, instructions=base.instructions)
+
+    async def _prepare(self, asked: repo.PrepareWorkspace) -> repo.WorkspacePrepared:
+        # Whose path it is was asked when its base was resolved.
+        address = self._address(asked.repository, is_owner=True)
+        if not BRANCH.fullmatch(asked.branch) or not COMMIT_ID.fullmatch(asked.commit):
+            raise Refused("A workspace needs a branch named errand/<task>-<slug> and a full commit id.")
+        self._check_room()
+        mirror = self._cache.mirror(address)
+        if not await mirror.has(asked.commit):
+            await self._cache.resolve(address, asked.commit)
+        path = await self._workspaces.prepare(mirror, asked.task, asked.attempt, asked.commit, asked.branch)
+        return repo.WorkspacePrepared(path=str(path), readonly_paths=(str(mirror.objects),))
+
+    async def _release(self, asked: repo.ReleaseWorkspace) -> repo.WorkspaceReleased:
+        self._workspaces.release(asked.task, asked.attempt)
+        return repo.WorkspaceReleased()
+
+    async def _publish(self, asked: repo.Publish) -> repo.PublishDone:
+        address = self._address(asked.repository, is_owner=asked.is_owner)
+        mirror = self._cache.mirror(address)
+        if not await mirror.has(asked.base_commit):
+            await self._cache.resolve(address, asked.base_commit)
+        return await self._publisher.publish(asked, mirror)
+
+    async def _show_diff(self, asked: repo.ShowDiff) -> repo.Diff:
+        address = self._address(asked.repository, is_owner=True)
+        return await self._publisher.diff(address, asked.base_commit, asked.commit)
+
+    async def _sealing_key(self, _: repo.AskSealingKey) -> repo.SealingKey:
+        return repo.SealingKey(public_key=self._credentials.public_key())
+
+    async def _ask_health(self, _: AskHealth) -> Health:
+        return self.health()
+
+    def _address(self, text: str, *, is_owner: bool) -> Address:
+        return on_disk(parse(text, is_owner=is_owner), self._data, self._data / OPEN_FOLDER)
+
+    def _check_room(self) -> None:
+        free = shutil.disk_usage(self._data).free
+        if free < self._config.free_bytes:
+            raise Refused(
+                f"The server's disk has only {free // 2**20} MiB free; Errand takes no work below "
+                f"{self._config.free_bytes // 2**20} MiB (ERRAND_FREE_BYTES).",
+                "unavailable",
+            )

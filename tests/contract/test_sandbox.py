@@ -1,0 +1,688 @@
+"""What every driver must do. One that this machine cannot run skips with what would allow it; with CI=true it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+from sandbox.bubblewrap import Bubblewrap
+from sandbox.client import ExecClient
+from sandbox.contract import Driver, Sandbox, SandboxDied, SandboxError, SandboxSpec, SandboxUnavailable
+from sandbox.drivers import choose
+from sandbox.unsandboxed import Unsandboxed
+
+pytestmark = pytest.mark.anyio
+ROOT = Path(__file__).resolve().parents[2]
+DAEMON = """
+import os, signal, sys
+if os.fork():
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN)
+with open("daemon.pid", "w") as file:
+    file.write(str(os.getpid()))
+print("daemon is up", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="module", params=[Bubblewrap, Unsandboxed], ids=["bubblewrap", "unsandboxed"])
+async def driver(request: pytest.FixtureRequest) -> Driver:
+    driver: Driver = request.param()
+    await skip_unless_available(driver)
+    return driver
+
+
+@pytest.fixture(scope="module")
+async def isolating_driver() -> Driver:
+    driver = Bubblewrap()
+    await skip_unless_available(driver)
+    return driver
+
+
+async def skip_unless_available(driver: Driver) -> None:
+    try:
+        await driver.capabilities()
+    except SandboxUnavailable as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
+
+
+def spec_of(workspace: Path, *readonly: Path) -> SandboxSpec:
+    workspace.mkdir(exist_ok=True)
+    return SandboxSpec(
+        task="task_1", attempt=1, workspace=workspace, readonly_paths=readonly, environment={"GIVEN": "1"}
+    )
+
+
+@pytest.fixture
+async def sandbox(driver: Driver, tmp_path: Path) -> AsyncIterator[Sandbox]:
+    sandbox = await driver.start(spec_of(tmp_path / "workspace"))
+    yield sandbox
+    await sandbox.stop()
+
+
+@pytest.fixture
+async def isolated(isolating_driver: Driver, tmp_path: Path) -> AsyncIterator[Sandbox]:
+    sandbox = await isolating_driver.start(spec_of(tmp_path / "workspace"))
+    yield sandbox
+    await sandbox.stop()
+
+
+class Screen:
+    """Collects what a command shows, and tells when `wanted` was."""
+
+    def __init__(self, wanted: str = "") -> None:
+        self.text = ""
+        self.seen = anyio.Event()
+        self._wanted = wanted
+
+    async def __call__(self, text: str) -> None:
+        self.text += text
+        if self._wanted and self._wanted in self.text:
+            self.seen.set()
+
+
+async def is_running(sandbox: Sandbox, pid: str) -> bool:
+    return (await sandbox.exec(f"kill -0 {pid}")).exit_code == 0
+
+
+# Commands
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code", "ended_by"),
+    [
+        ("true", 0, ""),
+        ("exit 7", 7, ""),
+        ("no-such-program", 127, ""),
+        ("kill -9 $$", None, "signal 9"),
+        ("(exit 3) | true", 0, ""),
+        ("-x", 127, ""),
+    ],
+)
+async def test_a_command_ends_with_its_exit_code(
+    sandbox: Sandbox, command: str, exit_code: int | None, ended_by: str
+) -> None:
+    result = await sandbox.exec(command)
+    assert (result.exit_code, result.ended_by) == (exit_code, ended_by)
+
+
+async def test_stdout_and_stderr_come_in_the_order_they_were_written(sandbox: Sandbox) -> None:
+    screen = Screen()
+    result = await sandbox.exec("for i in 1 2 3; do echo out$i; echo err$i >&2; done", on_output=screen)
+    assert result.output == screen.text == "out1\nerr1\nout2\nerr2\nout3\nerr3\n"
+
+
+async def test_output_is_shown_while_the_command_runs(sandbox: Sandbox) -> None:
+    screen = Screen(wanted="first")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: sandbox.exec("echo first; until [ -e go ]; do :; done; echo last", on_output=screen))
+        await screen.seen.wait()
+        assert "last" not in screen.text
+        await sandbox.write("go", b"")
+    assert screen.text == "first\nlast\n"
+
+
+async def test_a_character_cut_between_two_pieces_stays_whole(sandbox: Sandbox) -> None:
+    screen = Screen(wanted="a")
+    async with anyio.create_task_group() as tasks:
+        command = r"printf 'a\xe2\x82'; until [ -e go ]; do :; done; printf '\xac'"
+        tasks.start_soon(lambda: sandbox.exec(command, on_output=screen))
+        await screen.seen.wait()
+        await sandbox.write("go", b"")
+    assert screen.text == "a€"
+
+
+async def test_any_bytes_arrive_as_valid_json(sandbox: Sandbox) -> None:
+    screen = Screen()
+    await sandbox.write("bytes", bytes(range(256)) + b"\xed\xa0\x80 \xf4\x90\x80\x80 \x1b[31m")
+    result = await sandbox.exec("cat bytes", on_output=screen)
+    json.dumps(result.output).encode()
+    result.output.encode("utf-8")
+    assert "\0" not in result.output
+    assert "\u2400\x01" in result.output
+    assert screen.text == result.output
+
+
+async def test_environment_and_folder_are_those_asked_for(sandbox: Sandbox) -> None:
+    await sandbox.write("sub/file", b"")
+    result = await sandbox.exec("echo $GIVEN $MORE $(ls)", cwd="/workspace/sub", environment={"MORE": "2"})
+    assert result.output == "1 2 file\n"
+
+
+async def test_a_command_in_a_missing_folder_is_refused_with_its_path(sandbox: Sandbox) -> None:
+    with pytest.raises(SandboxError, match="nowhere"):
+        await sandbox.exec("true", cwd="/workspace/nowhere")
+
+
+@pytest.mark.parametrize("command", ["echo \0", "\ud800", "x" * 3_000_000, "echo " + "x" * 200_000])
+async def test_a_command_that_cannot_be_started_harms_nothing(sandbox: Sandbox, command: str) -> None:
+    with pytest.raises(SandboxError) as refusal:
+        await sandbox.exec(command)
+    assert not isinstance(refusal.value, SandboxDied)
+    assert (await sandbox.exec("echo fine")).output == "fine\n"
+
+
+async def test_a_command_that_reads_stdin_finds_its_end(sandbox: Sandbox) -> None:
+    assert (await sandbox.exec("cat; echo done")).output == "done\n"
+
+
+async def test_commands_side_by_side_do_not_disturb_each_other(sandbox: Sandbox) -> None:
+    results: dict[int, str] = {}
+
+    async def run(number: int) -> None:
+        result = await sandbox.exec(f"for i in $(seq 50); do echo {number}; done; exit {number}")
+        assert result.exit_code == number
+        results[number] = result.output
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(20):
+            tasks.start_soon(run, number)
+    assert results == {number: f"{number}\n" * 50 for number in range(20)}
+
+
+async def test_a_background_child_does_not_hold_its_command_open_and_lives_on(sandbox: Sandbox) -> None:
+    result = await sandbox.exec("sleep 1000 & echo $!", timeout_seconds=60)
+    assert result.exit_code == 0
+    assert result.duration_seconds < 5
+    assert await is_running(sandbox, result.output.strip())
+
+
+async def test_a_command_inherits_no_descriptor(sandbox: Sandbox) -> None:
+    assert (await sandbox.exec("ls /proc/self/fd | tr '\\n' ' '")).output == "0 1 2 3 "
+
+
+# Ending commands
+
+
+async def test_the_deadline_kills_a_daemon_that_left_its_session_and_ignores_signals(sandbox: Sandbox) -> None:
+    await sandbox.write("daemon.py", DAEMON.encode())
+    result = await sandbox.exec("env -i $(command -v python3) daemon.py; sleep 1000", timeout_seconds=1)
+    assert (result.exit_code, result.ended_by) == (None, "deadline")
+    assert "daemon is up" in result.output
+    assert not await is_running(sandbox, (await sandbox.read("daemon.pid")).decode())
+
+
+async def test_the_deadline_of_one_command_spares_the_others(sandbox: Sandbox) -> None:
+    other = (await sandbox.exec("sleep 1000 >/dev/null 2>&1 & echo $!")).output.strip()
+    assert (await sandbox.exec("sleep 1000 & wait", timeout_seconds=0.05)).ended_by == "deadline"
+    assert await is_running(sandbox, other)
+
+
+async def test_cancelling_the_caller_kills_the_command(sandbox: Sandbox) -> None:
+    screen = Screen(wanted="\n")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: sandbox.exec("trap '' TERM; setsid sleep 1000 & echo $!; wait", on_output=screen))
+        await screen.seen.wait()
+        tasks.cancel_scope.cancel()
+    assert not await is_running(sandbox, screen.text.strip())
+
+
+async def test_an_error_in_on_output_kills_the_command_and_comes_out(sandbox: Sandbox) -> None:
+    async def fail(text: str) -> None:
+        raise LookupError(text.strip())
+
+    with pytest.raises(LookupError) as error:
+        await sandbox.exec("echo $$; sleep 1000", on_output=fail)
+    assert not await is_running(sandbox, str(error.value))
+
+
+# Output limits
+
+
+async def test_output_over_the_limit_keeps_head_and_tail_and_counts_the_rest(sandbox: Sandbox) -> None:
+    result = await sandbox.exec(
+        "echo head; head -c 100000 /dev/zero | tr '\\0' x; echo; echo tail", output_limit_bytes=1000
+    )
+    head, _, tail = result.output.partition(f"\n[… {result.dropped_bytes} bytes left out …]\n")
+    assert head.startswith("head\nxxx")
+    assert tail.endswith("xxx\ntail\n")
+    assert len(head) + len(tail) + result.dropped_bytes == 100_000 + len("head\n\ntail\n")
+    assert len(head) + len(tail) == 1000
+
+
+async def test_a_large_output_grows_no_memory_however_slowly_it_is_shown(sandbox: Sandbox) -> None:
+    largest = 0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    async def show(text: str) -> None:
+        nonlocal largest
+        largest = max(largest, len(text))
+        await anyio.lowlevel.checkpoint()
+
+    result = await sandbox.exec("head -c 300M /dev/zero", on_output=show)
+    assert result.exit_code == 0
+    assert result.dropped_bytes > 299_000_000
+    assert largest < 2_000_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
+    server = await sandbox.exec("grep VmHWM /proc/$PPID/status")
+    assert int(server.output.split()[1]) < 64 * 1024
+
+
+async def test_a_caller_that_does_not_take_output_blocks_neither_the_command_nor_others(sandbox: Sandbox) -> None:
+    release = anyio.Event()
+
+    async def wait(text: str) -> None:
+        await release.wait()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: sandbox.exec("head -c 20M /dev/zero; touch finished", on_output=wait))
+        while (await sandbox.exec("[ -e finished ]")).exit_code != 0:
+            pass
+        release.set()
+
+
+# Files
+
+
+@pytest.mark.parametrize("size", [0, 1, 262_144, 262_145, 3_000_000])
+async def test_a_file_is_written_and_read_byte_for_byte(sandbox: Sandbox, size: int) -> None:
+    data = os.urandom(size)
+    await sandbox.write("new/folder/file", data)
+    assert await sandbox.read("/workspace/new/folder/file") == data
+
+
+async def test_writing_keeps_the_mode_of_a_file_and_follows_a_link_inside(sandbox: Sandbox) -> None:
+    await sandbox.exec(
+        "mkdir real; echo old > real/tool; chmod 755 real/tool; ln -s real/tool link; ln -s /workspace/real abs"
+    )
+    await sandbox.write("link", b"new")
+    assert (await sandbox.exec("stat -c '%a %F' real/tool link; cat real/tool")).output == (
+        "755 regular file\n777 symbolic link\nnew"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("missing", FileNotFoundError),
+        ("folder", IsADirectoryError),
+        ("pipe", PermissionError),
+        ("file/x", FileNotFoundError),
+    ],
+)
+async def test_what_is_no_file_is_refused_with_its_path(sandbox: Sandbox, path: str, error: type[OSError]) -> None:
+    await sandbox.exec("mkdir folder; mkfifo pipe; touch file")
+    with pytest.raises(error, match=path):
+        await sandbox.read(path)
+
+
+async def test_a_file_over_the_limit_is_refused(sandbox: Sandbox) -> None:
+    await sandbox.write("large", b"x" * 1001)
+    with pytest.raises(SandboxError, match="large"):
+        await sandbox.read("large", 1000)
+    with pytest.raises(SandboxError):
+        await sandbox.write("larger", bytes(16 * 1024 * 1024 + 1))
+
+
+@pytest.mark.parametrize("link", ["/etc", "../..", "/workspace/../etc"])
+async def test_a_symlink_that_leaves_the_workspace_is_refused(sandbox: Sandbox, link: str) -> None:
+    await sandbox.exec(f"ln -s {link} out")
+    for path in ("out/passwd", "out"):
+        with pytest.raises(PermissionError):
+            await sandbox.read(path)
+        with pytest.raises(PermissionError):
+            await sandbox.write(path, b"")
+
+
+async def test_a_symlink_swapped_in_between_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:
+    """One command swaps a folder for a link that leaves, as fast as it can, while files below it are written."""
+    await sandbox.exec("mkdir good; ln -s /usr bad")
+    async with anyio.create_task_group() as tasks:
+        swap = "while [ ! -e stop ]; do mv -T good was; mv -T bad good; mv -T good bad; mv -T was good; done"
+        tasks.start_soon(lambda: sandbox.exec(swap))
+        for _ in range(200):
+            try:
+                await sandbox.write("good/swapped", b"x")
+            except (PermissionError, FileNotFoundError):
+                continue
+        await sandbox.write("stop", b"")
+    assert not Path("/usr/swapped").exists()
+
+
+async def test_a_write_outside_workspace_and_tmp_is_refused(sandbox: Sandbox) -> None:
+    with pytest.raises(PermissionError):
+        await sandbox.write("/usr/errand", b"")
+
+
+async def test_a_system_file_can_be_read(sandbox: Sandbox) -> None:
+    assert b"root:" in await sandbox.read("/etc/passwd")
+    assert b"processor" in await sandbox.read("/proc/cpuinfo")
+
+
+# Isolation
+
+
+async def test_no_address_of_the_host_can_be_reached(isolated: Sandbox) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        result = await isolated.exec(f"exec 3<>/dev/tcp/127.0.0.1/{port}")
+        assert result.exit_code != 0
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert (await isolated.exec("ls /sys/class/net 2>/dev/null; cat /proc/net/route")).output.count("\n") <= 1
+
+
+async def test_no_secret_of_the_host_is_visible(isolated: Sandbox, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    canary.write_text("canary")
+    for path in (canary, Path.home(), "/etc/shadow", "/etc/ssl/private", "/var/lib", "/home", "/root", "/sys", ROOT):
+        assert (await isolated.exec(f"ls {path}")).exit_code != 0, path
+
+
+async def test_the_environment_of_the_host_is_not_inherited(
+    driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERRAND_CANARY", "secret")
+    sandbox = await driver.start(spec_of(tmp_path / "workspace"))
+    assert "ERRAND_CANARY" not in (await sandbox.exec("env")).output
+    await sandbox.stop()
+
+
+async def test_the_system_cannot_be_changed(isolated: Sandbox) -> None:
+    for command in (
+        "touch /usr/x",
+        "touch /etc/x",
+        "touch /x",
+        # The same value again, so that a sandbox that can write it does this machine no harm.
+        "pattern=$(cat /proc/sys/kernel/core_pattern); echo $pattern > /proc/sys/kernel/core_pattern",
+        "mount -t tmpfs none /tmp",
+        "[ $(id -u) = 0 ]",
+    ):
+        assert (await isolated.exec(command)).exit_code != 0, command
+
+
+async def test_commands_can_neither_kill_nor_write_to_the_exec_server(isolated: Sandbox) -> None:
+    attack = (
+        "kill -9 1; kill -STOP 1; for fd in $(seq 0 200); do echo '{}' > /proc/1/fd/$fd; done; cat /proc/1/mem; true"
+    )
+    assert (await isolated.exec(attack, output_limit_bytes=100)).exit_code == 0
+    assert (await isolated.exec("echo alive")).output == "alive\n"
+
+
+async def test_the_mirror_is_readable_where_it_is_and_cannot_be_changed(
+    isolating_driver: Driver, tmp_path: Path
+) -> None:
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "object").write_text("object")
+    sandbox = await isolating_driver.start(spec_of(tmp_path / "workspace", mirror))
+    assert (await sandbox.exec(f"cat {mirror}/object")).output == "object"
+    assert (await sandbox.exec(f"rm -f {mirror}/object; touch {mirror}/x; chmod 777 {mirror}")).exit_code != 0
+    assert [path.name for path in mirror.iterdir()] == ["object"]
+    assert (await sandbox.exec(f"ls {tmp_path}")).output == "mirror\n"
+    await sandbox.stop()
+
+
+async def test_a_fork_bomb_is_bounded_and_its_deadline_ends_it(isolated: Sandbox) -> None:
+    result = await isolated.exec("bomb() { bomb | bomb & }; bomb; sleep 1000", timeout_seconds=1)
+    assert result.ended_by == "deadline"
+    assert (await isolated.exec("ls -d /proc/[0-9]* | wc -l")).output.strip().isdigit()
+
+
+# Life and death
+
+
+async def test_the_death_of_the_exec_server_is_an_outcome_and_the_host_goes_on(driver: Driver, tmp_path: Path) -> None:
+    sandbox = await driver.start(spec_of(tmp_path / "workspace"))
+    assert isinstance(sandbox, ExecClient)
+    screen = Screen(wanted="up")
+
+    async def run() -> None:
+        with pytest.raises(SandboxDied):
+            await sandbox.exec("echo up; read -r line <fifo", on_output=screen)
+
+    await sandbox.exec("mkfifo fifo")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        await screen.seen.wait()
+        os.kill(pid_of(sandbox), signal.SIGKILL)
+    if isinstance(driver, Unsandboxed):
+        (tmp_path / "workspace/fifo").write_text("nobody is left to kill what reads this\n")
+    for call in (sandbox.exec("true"), sandbox.read("x"), sandbox.write("x", b""), sandbox.checkpoint("0" * 40, "m")):
+        with pytest.raises(SandboxDied):
+            await call
+    await sandbox.stop()
+
+
+def pid_of(sandbox: ExecClient) -> int:
+    return sandbox._link.pid  # type: ignore[union-attr]
+
+
+async def test_stop_ends_what_runs_and_may_be_called_twice(driver: Driver, tmp_path: Path) -> None:
+    sandbox = await driver.start(spec_of(tmp_path / "workspace"))
+    await sandbox.write("daemon.py", DAEMON.encode())
+    screen = Screen(wanted="up")
+
+    async def run() -> None:
+        with pytest.raises(SandboxDied):
+            await sandbox.exec("python3 daemon.py; exec sleep 98765", on_output=screen)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        await screen.seen.wait()
+        await sandbox.stop()
+    await sandbox.stop()
+    assert b"98765" not in b"".join(command_lines())
+
+
+def command_lines() -> list[bytes]:
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_bytes())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return lines
+
+
+RUNNER = """
+import asyncio, sys
+from pathlib import Path
+from sandbox.contract import SandboxSpec
+from sandbox.drivers import choose
+async def main():
+    sandbox = await choose(sys.argv[1]).start(SandboxSpec(task="t", attempt=1, workspace=Path(sys.argv[2])))
+    async def show(text):
+        print(text, flush=True)
+    await sandbox.exec("mkfifo alive; echo up; exec sleep 1000 > alive", on_output=show)
+asyncio.run(main())
+"""
+
+
+async def test_the_sandbox_dies_with_its_runner_even_by_kill_9(isolating_driver: Driver, tmp_path: Path) -> None:
+    """A pipe that a process inside holds open is the signal: its end comes when that process is dead."""
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    with anyio.fail_after(30):
+        await anyio.to_thread.run_sync(kill_runner_and_wait, workspace, abandon_on_cancel=True)
+
+
+def kill_runner_and_wait(workspace: Path) -> None:
+    command = [sys.executable, "-c", RUNNER, "bubblewrap", str(workspace)]
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}) as runner:
+        assert runner.stdout is not None
+        assert runner.stdout.readline() == b"up\n"
+        with open(workspace / "alive", "rb") as alive:
+            runner.kill()
+            assert alive.read() == b""
+
+
+async def test_a_start_that_fails_says_why(driver: Driver, tmp_path: Path) -> None:
+    with pytest.raises(SandboxError, match="missing"):
+        await driver.start(SandboxSpec(task="t", attempt=1, workspace=tmp_path / "missing"))
+
+
+# Choice
+
+
+def test_a_setting_names_its_driver_and_never_falls_back_to_none() -> None:
+    assert choose("auto").name == choose("bubblewrap").name == "bubblewrap"
+    assert choose("unsandboxed").name == "unsandboxed"
+    for setting in ("docker", "none", ""):
+        with pytest.raises(SandboxUnavailable):
+            choose(setting)
+
+
+# Checkpoints
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    source = tmp_path / "source"
+    git("init", "-q", "-b", "main", str(source))
+    for name, data in {"kept": b"kept\n", "gone": b"gone\n", ".gitignore": b"*.log\n"}.items():
+        (source / name).write_bytes(data)
+    git("-C", str(source), "add", "-A")
+    git("-C", str(source), "commit", "-qm", "base")
+    git("clone", "-q", "--mirror", str(source), str(tmp_path / "mirror"))
+    return tmp_path / "mirror"
+
+
+def git(*words: str) -> str:
+    identity = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+    return subprocess.run(
+        ["git", *identity, *words], check=True, capture_output=True, text=True, env=environment
+    ).stdout.strip()
+
+
+async def on_clone(driver: Driver, mirror: Path, name: str) -> tuple[Sandbox, str]:
+    workspace = mirror.parent / name
+    git("clone", "-q", "--shared", str(mirror), str(workspace))
+    return await driver.start(spec_of(workspace, mirror / "objects")), git("-C", str(mirror), "rev-parse", "main")
+
+
+CHANGES = r"""
+echo changed >> kept; rm gone; mkdir -p "a folder"; printf '\0\377' > "a folder/binary"; ln -s kept link
+echo '#!/bin/sh' > run; chmod +x run; echo ignored > x.log; printf 'weird' > "$(printf 'new\nline')"
+"""
+STATE = r"""
+find . -path ./.git -prune -o ! -name '*.log' -printf '%p %y %m %l\n' | sort
+cat kept run "a folder/binary" | sha256sum
+"""
+
+
+async def test_a_checkpoint_restores_elsewhere_what_was_there(driver: Driver, mirror: Path) -> None:
+    first, base = await on_clone(driver, mirror, "first")
+    await first.exec("echo mine > committed; git add committed; git commit -qm mine")
+    await first.exec(CHANGES)
+    await first.exec("echo staged > staged; git add staged")
+    status = (await first.exec("git status --porcelain; git log --format=%H")).output
+    checkpoint = await first.checkpoint(base, "work")
+    assert (await first.exec("git status --porcelain; git log --format=%H")).output == status
+    state = (await first.exec(STATE)).output
+    await first.stop()
+
+    second, _ = await on_clone(driver, mirror, "second")
+    await second.restore(checkpoint)
+    assert (await second.exec(STATE)).output == state
+    assert (await second.exec("git rev-parse HEAD; git diff --cached --name-only")).output == checkpoint.head + "\n"
+    again = await second.checkpoint(base, "work", unless=checkpoint.commit)
+    assert (again.head, again.commit, again.tree, again.bundle) == (
+        checkpoint.head,
+        checkpoint.commit,
+        checkpoint.tree,
+        b"",
+    )
+    await second.stop()
+
+
+async def test_a_bundle_is_fetched_by_a_clean_repository(driver: Driver, mirror: Path) -> None:
+    sandbox, base = await on_clone(driver, mirror, "workspace")
+    await sandbox.exec(CHANGES)
+    checkpoint = await sandbox.checkpoint(base, "work", advance=True)
+    await sandbox.stop()
+    bundle = mirror.parent / "bundle"
+    bundle.write_bytes(checkpoint.bundle)
+    git("-C", str(mirror), "fetch", "-q", str(bundle), "refs/errand/head:refs/heads/work")
+    assert git("-C", str(mirror), "rev-parse", "work") == checkpoint.head == checkpoint.commit
+    assert (
+        git("-C", str(mirror), "log", "-1", "--format=%P %an %ae %s", "work") == f"{base} Errand errand@localhost work"
+    )
+
+
+async def test_an_unchanged_workspace_has_an_empty_bundle(driver: Driver, mirror: Path) -> None:
+    sandbox, base = await on_clone(driver, mirror, "workspace")
+    fresh = await sandbox.checkpoint(base, "m")
+    assert (fresh.head, fresh.commit, fresh.bundle) == (base, base, b"")
+    await sandbox.write("new", b"new")
+    changed = await sandbox.checkpoint(base, "m", unless=fresh.commit)
+    assert changed.head == base != changed.commit
+    assert changed.bundle
+    same = await sandbox.checkpoint(base, "m", unless=changed.commit)
+    assert (same.commit, same.bundle) == (changed.commit, b"")
+    assert (await sandbox.checkpoint(base, "m")).bundle
+    await sandbox.exec("rm new")
+    assert (await sandbox.checkpoint(base, "m", unless=same.commit)).commit == base
+    await sandbox.stop()
+
+
+async def test_advance_commits_for_real_and_only_when_something_changed(driver: Driver, mirror: Path) -> None:
+    sandbox, base = await on_clone(driver, mirror, "workspace")
+    assert (await sandbox.checkpoint(base, "nothing", advance=True)).head == base
+    await sandbox.exec(CHANGES)
+    before = await sandbox.checkpoint(base, "on the way")
+    done = await sandbox.checkpoint(base, 'It\'s $(done)\n\n"body"', advance=True, unless=before.commit)
+    assert done.head == done.commit != before.commit
+    assert done.tree == before.tree
+    assert (await sandbox.exec("git status --porcelain; git log -1 --format=%B; git symbolic-ref HEAD")).output == (
+        'It\'s $(done)\n\n"body"\n\nrefs/heads/main\n'
+    )
+    assert (await sandbox.checkpoint(base, "again", advance=True, unless=done.commit)).commit == done.commit
+    await sandbox.stop()
+
+
+async def test_a_file_that_was_committed_although_ignored_stays(driver: Driver, mirror: Path) -> None:
+    sandbox, base = await on_clone(driver, mirror, "workspace")
+    await sandbox.checkpoint(base, "m")
+    await sandbox.exec("echo forced > forced.log; git add -f forced.log; git commit -qm forced")
+    checkpoint = await sandbox.checkpoint(base, "m")
+    assert checkpoint.commit == checkpoint.head != base
+    await sandbox.stop()
+
+
+async def test_hooks_and_filters_of_the_repository_do_not_keep_a_checkpoint_from_ending(
+    driver: Driver, mirror: Path
+) -> None:
+    sandbox, base = await on_clone(driver, mirror, "workspace")
+    await sandbox.exec("printf '#!/bin/sh\nsleep 1000' > .git/hooks/reference-transaction; chmod +x .git/hooks/*")
+    await sandbox.exec("git config core.fsmonitor 'sleep 1000'; echo changed > kept")
+    with anyio.fail_after(20):
+        assert (await sandbox.checkpoint(base, "m", advance=True)).head != base
+    await sandbox.stop()
+
+
+async def test_a_broken_repository_is_told_in_gits_words(driver: Driver, mirror: Path) -> None:
+    sandbox, base = await on_clone(driver, mirror, "workspace")
+    await sandbox.exec("rm -r .git")
+    with pytest.raises(SandboxError, match="git"):
+        await sandbox.checkpoint(base, "m")
+    with pytest.raises(SandboxError, match="commit id"):
+        await sandbox.checkpoint("main; rm -rf /", "m")
+    await sandbox.stop()

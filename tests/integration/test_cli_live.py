@@ -1,0 +1,484 @@
+"""The client against a small gateway that speaks the frames and breaks on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from click.testing import CliRunner, Result
+
+from protocol import journal, live, task
+from protocol.base import encode
+from protocol.ids import task_id
+from protocol.live import AnyClientFrame, AnyServerFrame, decode_client_frame
+from services.cli import errand
+from services.cli.account import Account, save, stored
+
+TOKEN = "the-token"
+TASK = task_id("owner", "key-1")
+START = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
+HELLO = live.SignedIn(user="owner", name="owner", role="owner", notices=("The model is scripted, not Claude.",))
+
+
+class Hung(Exception):
+    """The client has closed its end."""
+
+
+class Phone:
+    """The gateway's end of one socket."""
+
+    def __init__(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+        self._receive = receive
+        self._send = send
+
+    async def hear(self) -> AnyClientFrame:
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            raise Hung
+        return decode_client_frame(message["text"])
+
+    async def say(self, *frames: AnyServerFrame) -> None:
+        for frame in frames:
+            await self._send({"type": "websocket.send", "text": encode(frame).decode()})
+
+    async def say_raw(self, text: str) -> None:
+        await self._send({"type": "websocket.send", "text": text})
+
+    async def welcome(self) -> None:
+        assert await self.hear() == live.SignIn(token=TOKEN)
+        await self.say(HELLO)
+
+    async def until_hung(self) -> None:
+        while True:
+            await self.hear()
+
+
+Script = Callable[[Phone], Awaitable[None]]
+"""What happens on one socket; when it returns, the socket is closed."""
+
+
+class Gateway:
+    """A server on a free port. Each socket plays the next of `scripts`; each request is answered from `answers`."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.reset()
+
+    def reset(self) -> None:
+        self.scripts: list[Script] = []
+        self.answers: dict[tuple[str, str], tuple[int, Any]] = {}
+        self.asked: list[tuple[str, str, Any]] = []
+        self.authorizations: list[str] = []
+        self.failures: list[BaseException] = []
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+
+    async def _http(self, scope: Any, receive: Any, send: Any) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        self.authorizations.append(dict(scope["headers"]).get(b"authorization", b"").decode())
+        self.asked.append(
+            (scope["method"], scope["path"], json.loads(body) if body else scope["query_string"].decode())
+        )
+        status, answer = self.answers.get((scope["method"], scope["path"]), (404, {"error": "There is no such task."}))
+        data = answer if isinstance(answer, bytes) else encode(answer)
+        await send(
+            {"type": "http.response.start", "status": status, "headers": [(b"content-length", b"%d" % len(data))]}
+        )
+        await send({"type": "http.response.body", "body": data})
+
+    async def _socket(self, scope: Any, receive: Any, send: Any) -> None:
+        assert scope["path"] == "/api/live"
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            await self.scripts.pop(0)(Phone(receive, send))
+        except Hung:
+            return
+        except BaseException as error:
+            self.failures.append(error)
+        with contextlib.suppress(RuntimeError):
+            await send({"type": "websocket.close", "code": 1012, "reason": "restarting"})
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Gateway]:
+    gateway = Gateway()
+    with serving(gateway):
+        yield gateway
+
+
+@pytest.fixture
+def gateway(server: Gateway) -> Iterator[Gateway]:
+    server.reset()
+    yield server
+    assert server.failures == []
+    assert server.scripts == []
+
+
+@contextlib.contextmanager
+def serving(gateway: Gateway) -> Iterator[None]:
+    config = uvicorn.Config(
+        gateway.app, port=0, log_level="error", lifespan="off", interface="asgi3", ws="websockets-sansio"
+    )
+    server = uvicorn.Server(config)
+    started = threading.Event()
+    ended: list[asyncio.AbstractEventLoop] = []
+
+    async def main() -> None:
+        serve = asyncio.create_task(server.serve())
+        while not server.started and not serve.done():
+            await asyncio.sleep(0)
+        gateway.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        ended.append(asyncio.get_running_loop())
+        started.set()
+        await serve
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    started.wait(10)
+    try:
+        yield
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join(10)
+
+
+@pytest.fixture
+def data(tmp_path: Path, gateway: Gateway) -> Path:
+    save(tmp_path, Account(server=gateway.url, token=TOKEN))
+    return tmp_path
+
+
+def run(data: Path, *arguments: str, typed: str | None = None, **environment: str) -> Result:
+    settings = {"ERRAND_DATA": str(data), "ERRAND_SERVER": "", "ERRAND_TOKEN": "", **environment}
+    return CliRunner().invoke(errand, list(arguments), input=typed, env=settings)
+
+
+# A story: a task from its submission to its end, as a gateway would tell it.
+
+
+def decided(
+    sequence: int, previous: int, state: task.TaskState, *events: task.AnyTaskEvent, **rest: Any
+) -> live.DecisionSeen:
+    decision = task.Decision(at=START + timedelta(seconds=sequence), state=state, events=events, **rest)
+    return live.DecisionSeen(task=TASK, sequence=sequence, previous=previous, decision=decision)
+
+
+def wrote(sequence: int, previous: int, event: journal.AnyJournalEvent) -> live.JournalSeen:
+    entry = journal.JournalEntry(attempt=1, at=START + timedelta(seconds=sequence), event=event)
+    return live.JournalSeen(task=TASK, sequence=sequence, previous=previous, entry=entry)
+
+
+def story() -> list[live.DecisionSeen | live.JournalSeen]:
+    running, succeeded = task.TaskState.RUNNING, task.TaskState.SUCCEEDED
+    usage = task.Usage(input_tokens=1200, output_tokens=80, cost_usd=0.0042)
+    call = journal.ToolCall(id="c1", name="bash", input={"command": "python -m unittest"})
+    reply = journal.ModelReply(
+        content=(
+            {"type": "text", "text": "I run the tests."},
+            {"type": "tool_use", "id": "c1", "name": "bash", "input": {}},
+        ),
+        stop_reason="tool_use",
+        usage=usage,
+    )
+    published = task.Published(
+        branch="errand/x-hello", commit="c" * 40, base_commit="b" * 40, pushed_to="/srv/repo.git",
+        files_changed=1, insertions=3, deletions=1,
+    )  # fmt: skip
+    return [
+        decided(10, 0, task.TaskState.QUEUED, task.TaskSubmitted(prompt="Say hello", repository="/srv/repo.git", title="Hello"),
+                receipt=task.Receipt(key="key-1", status=task.ReceiptStatus.CONSUMED), command_sequence=9),
+        decided(11, 10, running, task.AttemptClaimed(attempt=1, turn=1, runner="r1", request="q1")),
+        wrote(12, 11, journal.AttemptStarted(turn=1, base_commit="b" * 40, branch="errand/x-hello", model="scripted",
+                                             sandbox="bubblewrap", scripted=True)),
+        wrote(13, 12, journal.StepStarted(step=1, action=journal.ModelCall(messages_read=(0,)))),
+        wrote(15, 13, journal.StepFinished(step=1, result=reply, duration_seconds=1.25)),
+        wrote(16, 15, journal.StepStarted(step=2, action=call)),
+        wrote(17, 16, journal.StepFinished(step=2, duration_seconds=0.5, result=journal.ToolResult(
+            text="test_one ... FAIL\nRan 1 test in 0.001s\n[exit code 1]", exit_code=1))),
+        decided(20, 11, succeeded, task.AttemptEnded(attempt=1, how="finished", usage=usage),
+                task.TurnEnded(turn=1, outcome=succeeded, summary="I said hello.", published=published, usage=usage),
+                journal_sequence=17),
+    ]  # fmt: skip
+
+
+def cursor_of(frame: AnyClientFrame) -> int:
+    assert isinstance(frame, live.WatchTask)
+    assert frame.task == TASK
+    return frame.cursor
+
+
+def tells(frames: Sequence[AnyServerFrame], *, expects: int, caught_up: bool = True) -> Script:
+    """Sign in, be watched from the cursor `expects`, tell `frames`."""
+
+    async def script(phone: Phone) -> None:
+        await phone.welcome()
+        assert cursor_of(await phone.hear()) == expects
+        await phone.say(*frames)
+        if caught_up:
+            await phone.say(live.CaughtUp(task=TASK, cursor=20))
+            await phone.until_hung()
+
+    return script
+
+
+STORY_LINES = """\
+! The model is scripted, not Claude.
+> Say hello
+· /srv/repo.git
+· taken by runner r1
+· errand/x-hello from bbbbbbbbbb, bubblewrap
+✓ model  ($0.0042 · 1.3k tokens · 1.2 s)
+  I run the tests.
+✗ $ python -m unittest  (exit 1 · 0.5 s)
+    test_one ... FAIL
+    Ran 1 test in 0.001s
+✓ succeeded  (in 10.0 s)
+  I said hello.
+  branch:    errand/x-hello
+  pushed to: /srv/repo.git
+  changed:   1 file, +3 -1
+  cost:      $0.0042 · 1.3k tokens · 2 steps
+! The model is scripted, not Claude.
+"""
+
+
+def test_a_watch_shows_the_whole_task_as_plain_lines_in_a_pipe(gateway: Gateway, data: Path) -> None:
+    gateway.scripts = [tells(story(), expects=0)]
+    result = run(data, "watch", TASK)
+    assert result.output == STORY_LINES
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("breaks", "reason"),
+    [
+        ([1], "after the first event"),
+        ([3, 5], "twice, in the middle of a step"),
+        ([8], "after the last event, before caught up"),
+        ([0, 0, 4], "before any event, twice"),
+    ],
+)
+def test_a_watch_comes_back_from_its_cursor_without_gap_or_duplicate(
+    gateway: Gateway, data: Path, breaks: list[int], reason: str
+) -> None:
+    frames, told = story(), 0
+    for end in breaks:
+        gateway.scripts.append(
+            tells(frames[told:end], expects=frames[told - 1].sequence if told else 0, caught_up=False)
+        )
+        told = max(told, end)
+    gateway.scripts.append(tells(frames[told:], expects=frames[told - 1].sequence if told else 0))
+    result = run(data, "watch", TASK)
+    assert [line for line in result.output.splitlines() if "connection lost" not in line] == STORY_LINES.splitlines()
+    assert "· connection lost (restarting), coming back" in result.output, reason
+    assert result.exit_code == 0
+
+
+def test_a_repeated_event_is_shown_once(gateway: Gateway, data: Path) -> None:
+    frames = story()
+    gateway.scripts = [tells([*frames[:4], *frames[1:6], *frames[5:]], expects=0)]
+    assert run(data, "watch", TASK).output == STORY_LINES
+
+
+@pytest.mark.parametrize(("left_out", "cursor"), [(4, 13), (6, 16), (1, 10)])
+def test_a_missing_event_is_asked_for_again(gateway: Gateway, data: Path, left_out: int, cursor: int) -> None:
+    frames = story()
+    without = frames[:left_out] + frames[left_out + 1 :]
+    gateway.scripts = [tells(without, expects=0), tells(frames[left_out:], expects=cursor)]
+    result = run(data, "watch", TASK)
+    assert [line for line in result.output.splitlines() if "connection lost" not in line] == STORY_LINES.splitlines()
+
+
+def test_events_that_the_server_never_sends_end_the_watch_with_a_reason(gateway: Gateway, data: Path) -> None:
+    frames = story()
+    gateway.scripts = [tells([*frames[:4], frames[5]], expects=0)] + [tells([frames[5]], expects=13)] * 3
+    result = run(data, "watch", TASK)
+    assert "leaves out events of this task between 13 and 16" in result.output
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [(task.TaskState.SUCCEEDED, 0), (task.TaskState.FAILED, 1), (task.TaskState.CANCELLED, 2)],
+)
+def test_the_exit_code_of_a_watch_is_the_outcome(
+    gateway: Gateway, data: Path, outcome: task.TaskState, code: int
+) -> None:
+    end = decided(20, 11, outcome, task.TurnEnded(turn=1, outcome=outcome, reason="For a reason."))
+    gateway.scripts = [tells([*story()[:-1], end], expects=0)]
+    result = run(data, "watch", TASK)
+    assert result.exit_code == code
+    assert "reason:    For a reason." in result.output
+
+
+def test_an_earlier_turn_does_not_end_the_watch(gateway: Gateway, data: Path) -> None:
+    more = [
+        decided(30, 20, task.TaskState.QUEUED, task.MessageSent(message=1, text="More"), task.TurnOpened(turn=2)),
+        decided(
+            31, 30, task.TaskState.FAILED, task.TurnEnded(turn=2, outcome=task.TaskState.FAILED, reason="Too hard.")
+        ),
+    ]
+    gateway.scripts = [tells([*story(), *more], expects=0)]
+    result = run(data, "watch", TASK)
+    assert result.exit_code == 1
+    assert "> More" in result.output
+
+
+def test_json_is_the_frames_as_received(gateway: Gateway, data: Path) -> None:
+    frames = story()
+    gateway.scripts = [tells([*frames[:3], frames[2], *frames[3:]], expects=0)]
+    result = run(data, "watch", TASK, "--json")
+    caught_up = live.CaughtUp(task=TASK, cursor=20)
+    assert result.stdout.splitlines() == [encode(frame).decode() for frame in (HELLO, *frames, caught_up)]
+
+
+def test_hostile_text_steers_no_terminal_and_reads_no_markup(gateway: Gateway, data: Path) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\x9b31m[bold red]red[/]\u202eabc\x00\x08\r"
+    frames = [
+        decided(10, 0, task.TaskState.QUEUED, task.TaskSubmitted(prompt=evil, repository=evil, title=evil)),
+        decided(20, 10, task.TaskState.FAILED, task.TurnEnded(turn=1, outcome=task.TaskState.FAILED, reason=evil)),
+    ]
+    gateway.scripts = [tells(frames, expects=0)] * 2
+    lines = run(data, "watch", TASK).output
+    assert "> [bold red]red[/]abc\n" in lines
+    assert not any((ord(char) < 32 and char != "\n") or 0x7F <= ord(char) < 0xA0 or char == "\u202e" for char in lines)
+    raw = run(data, "watch", TASK, "--json").stdout
+    assert json.loads(raw.splitlines()[1])["decision"]["events"][0]["prompt"] == evil
+    assert not any((ord(char) < 32 and char != "\n") or 0x7F <= ord(char) < 0xA0 or char == "\u202e" for char in raw)
+
+
+def accepts(frames: list[Any], *, break_after: str = "", receipt: task.Receipt | None = None) -> Script:
+    """Take one command; the connection breaks after it was `heard` or `accepted`, or it has its receipt."""
+
+    async def script(phone: Phone) -> None:
+        await phone.welcome()
+        command = await phone.hear()
+        frames.append(command)
+        assert isinstance(command, live.Submit | live.Say | live.Answer | live.Cancel)
+        if break_after == "heard":
+            return
+        await phone.say(live.Accepted(key=command.key, task=TASK, sequence=9))
+        if break_after == "accepted":
+            return
+        ended = receipt or task.Receipt(key=command.key, status=task.ReceiptStatus.CONSUMED)
+        await phone.say(live.ReceiptSeen(task=TASK, receipt=ended))
+        with contextlib.suppress(Hung):
+            frames.append(await phone.hear())
+            await phone.say(*story(), live.CaughtUp(task=TASK, cursor=20))
+            await phone.until_hung()
+
+    return script
+
+
+@pytest.mark.parametrize("breaks", [[], ["heard"], ["accepted"], ["heard", "accepted", "heard"]])
+def test_a_submit_is_sent_again_with_its_key_until_its_receipt_came(
+    gateway: Gateway, data: Path, breaks: list[str]
+) -> None:
+    sent: list[Any] = []
+    gateway.scripts = [accepts(sent, break_after=end) for end in breaks] + [accepts(sent)]
+    result = run(
+        data, "submit", "Say hello", "--repo", "https://example.org/x.git", "--budget-usd", "unlimited", "--json"
+    )
+    assert result.exit_code == 0, result.output
+    assert len(sent) == len(breaks) + 1
+    assert {encode(frame) for frame in sent} == {encode(sent[0])}
+    assert json.loads(result.stdout) == {"task": TASK, "key": sent[0].key, "sequence": 9}
+    assert sent[0].budget == task.Budget(money_usd=None)
+
+
+def test_a_submit_follows_the_task_when_asked_to(gateway: Gateway, data: Path) -> None:
+    sent: list[Any] = []
+    gateway.scripts = [accepts(sent)]
+    result = run(data, "submit", "-", "--repo", "/srv/repo.git", "--watch", "--key", "key-1", typed="Say hello\n")
+    assert result.output == f"task {TASK}\n" + STORY_LINES.split("\n", 1)[1].replace(
+        "· errand/x", "! The model is scripted, not Claude.\n· errand/x"
+    )
+    assert sent == [
+        live.Submit(key="key-1", prompt="Say hello\n", repository="/srv/repo.git"),
+        live.WatchTask(task=TASK),
+    ]
+    known = stored(data)
+    assert known is not None
+    assert known.seen == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "frame"),
+    [
+        (["message", TASK, "Use tabs"], live.Say(key="k", task=TASK, text="Use tabs")),
+        (["cancel", TASK, "--reason", "Wrong"], live.Cancel(key="k", task=TASK, reason="Wrong")),
+        (["answer", TASK, "2"], live.Answer(key="k", task=TASK, question="question_3", text="blue")),
+        (["answer", "green"], live.Answer(key="k", task=TASK, question="question_3", text="green")),
+        (["answer", TASK[:6], "red"], live.Answer(key="k", task=TASK, question="question_3", text="red")),
+    ],
+)
+def test_a_command_waits_for_its_receipt(
+    gateway: Gateway, data: Path, arguments: list[str], frame: live.Answer
+) -> None:
+    line = {"id": TASK, "title": "x", "state": "waiting", "repository": "r", "created_at": "", "updated_at": ""}
+    question = {"id": "question_3", "text": "Which colour?", "choices": ["red", "blue"]}
+    gateway.answers = {
+        ("GET", "/api/tasks"): (200, {"type": "task_list", "tasks": [line]}),
+        ("GET", f"/api/tasks/{TASK}"): (200, {"task": {"id": TASK, "user": "owner", "question": question}}),
+    }
+    sent: list[Any] = []
+    rejected = task.Receipt(key="k", status=task.ReceiptStatus.REJECTED, reason="The turn is over.")
+    gateway.scripts = [accepts(sent), accepts(sent, receipt=rejected)]
+    result = run(data, *arguments, "--key", "k", "--json")
+    assert (result.exit_code, sent) == (0, [frame]), result.output
+    result = run(data, *arguments, "--key", "k")
+    assert (result.exit_code, result.output) == (1, "errand: The turn is over.\n")
+
+
+def refuses(*frames: AnyServerFrame) -> Script:
+    async def script(phone: Phone) -> None:
+        await phone.hear()
+        await phone.say(*frames)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        (refuses(live.Refused(reason="This token is not known.")), "refused the sign-in (This token is not known.)"),
+        (refuses(live.Closing(reason="Go away.", come_back=False)), "refused the sign-in (Go away.)"),
+        (refuses(live.Tasks(tasks=())), "does not speak Errand's protocol"),
+        (tells([live.Refused(reason="There is no such task.", task=TASK)], expects=0), "There is no such task."),
+        (tells([live.Closing(reason="You signed out.", come_back=False)], expects=0), "You signed out."),
+    ],
+)
+def test_a_watch_that_cannot_be_ends_with_a_sentence(gateway: Gateway, data: Path, script: Script, says: str) -> None:
+    gateway.scripts = [script]
+    result = run(data, "watch", TASK, "--json")
+    assert says in json.loads(result.stdout.splitlines()[-1])["error"]
+    assert result.exit_code == 1
+
+
+def test_a_newer_servers_frame_is_named_and_not_a_traceback(gateway: Gateway, data: Path) -> None:
+    async def script(phone: Phone) -> None:
+        await phone.welcome()
+        await phone.say_raw('{"type":"hologram_seen"}')
+
+    gateway.scripts = [script]
+    result = run(data, "watch", TASK)
+    assert "update the older of the two" in result.output
+    assert result.exit_code == 1
