@@ -22,13 +22,13 @@ TITLE_LIMIT_CHARS = 200
 REASON_LIMIT_CHARS = 2_000
 KEY = re.compile(rf"[!-~]{{1,{KEY_LIMIT_BYTES}}}")
 URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:(?P<user>[^/]*)@)?(?P<rest>.*)")
-SCP_USER = re.compile(r"(?P<user>[^/]*)@")
-"""What stands before the host in git's short form of an ssh URL, `user@host:path`."""
+SHORT = re.compile(r"(?P<user>[^/@]*)@")
+"""git's short form of an ssh URL, `user@host:path`."""
 NO_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(/|$)|(^|/)\.|\.$|/$|^/|^-|^@$")
 """What no branch, tag or commit has in its name: git-check-ref-format(1)."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-NO_REPOSITORY = re.compile(r"[\x00-\x20\x7f]|^-|(^|[/@:])--?[A-Za-z]+=|://-|@-|^[A-Za-z0-9+._-]*::")
-"""Spaces and control characters; options and hosts that begin with a dash, which git and ssh take for options
+NO_URL = re.compile(r" |^-|(^|[/@:])--?[A-Za-z]+=|://-|@-|^[A-Za-z0-9+._-]*::")
+"""Spaces; options and hosts that begin with a dash, which git and ssh take for options
 (CVE-2017-1000117 and its kin); `ext::` and other helpers, which run commands."""
 
 
@@ -70,17 +70,23 @@ def repository(value: str, *, is_owner: bool) -> None:
         raise Problem(422, "The repository is missing: give a git URL.", "repository")
     if len(value) > REPOSITORY_LIMIT_CHARS:
         raise Problem(422, f"A repository's URL has at most {REPOSITORY_LIMIT_CHARS} characters.", "repository")
-    if NO_REPOSITORY.search(value):
+    is_path = value.startswith("/") or value.lower().startswith("file:")
+    if CONTROL.search(value) or (NO_URL.search(value) and not is_path):
         raise Problem(422, "This is no repository's URL: it looks like https://host/owner/name.git.", "repository")
-    if value.startswith("/") or value.lower().startswith("file:"):
-        if not is_owner:
-            raise Problem(422, "Only the owner may use a path on the server: give a git URL.", "repository")
-        return
-    url = URL.fullmatch(value)
+    if is_path and not is_owner:
+        raise Problem(422, "Only the owner may use a path on the server: give a git URL.", "repository")
     # What is in a URL ends up in events, logs and pushes; a credential never may.
-    if ":" in (url or SCP_USER.match(value) or {"user": ""})["user"]:
+    if ":" in _user_of(value):
         advice = "Leave the password out of the URL: the owner gives it by `errand host add`."
         raise Problem(422, advice, "repository")
+
+
+def _user_of(value: str) -> str:
+    """What stands before the `@`."""
+    if url := URL.fullmatch(value):
+        return url["user"] or ""
+    short = SHORT.match(value)
+    return short["user"] if short else ""
 
 
 def without_user(value: str) -> str:

@@ -58,7 +58,9 @@ def schema() -> str:
     """JSON Schema (2020-12) of every message, by class name under `$defs`."""
     kinds = {message for route in ROUTES for message in (*route.messages, *route.replies)}
     kinds |= {Refusal, *messages_of(live.AnyClientFrame), *messages_of(live.AnyServerFrame)}
-    _, components = msgspec.json.schema_components(sorted(kinds, key=lambda kind: kind.__name__), ref_template="#/$defs/{name}")
+    _, components = msgspec.json.schema_components(
+        sorted(kinds, key=lambda kind: kind.__name__), ref_template="#/$defs/{name}"
+    )
     document = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Errand's messages",

@@ -24,7 +24,7 @@ class ClaimAttempt(Message, frozen=True):
     request: str
     runner: str
     queue: str = "default"
-    wait_seconds: float = 20.0
+    wait_seconds: float = 2.0
 
 
 class AttemptGranted(Message, frozen=True):

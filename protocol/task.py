@@ -206,7 +206,7 @@ AnyTaskCommand = (
 
 
 class TaskEvent(Message, frozen=True):
-    pass
+    """What became true of a task."""
 
 
 class TaskSubmitted(TaskEvent, frozen=True):

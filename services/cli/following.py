@@ -44,6 +44,9 @@ async def follow(session: Session, task: str, screen: Screen, *, interactive: bo
 async def _show(session: Session, task: str, screen: Screen, prompt: Prompt | None) -> TaskState:
     view = begin(task)
     broken = False
+    if session.greeting is not None:
+        view, lines = fold(view, session.greeting.frame)
+        screen.update(session.greeting.raw, lines, view)
     while True:
         received = await session.receive()
         if isinstance(received, Lost):

@@ -7,7 +7,7 @@ import secrets
 import anyio
 from msgspec import Struct
 
-from protocol.live import Accepted, ReceiptSeen, Refused
+from protocol.live import Accepted, ReceiptSeen, Refused, Submit
 from protocol.task import Receipt, ReceiptStatus
 from services.cli.failure import Failure
 from services.cli.session import Command, Lost, Session
@@ -43,7 +43,7 @@ async def carry_out(session: Session, command: Command) -> Done:
                 case ReceiptSeen() if frame.receipt.key == command.key:
                     return _done(frame.receipt, frame.task, accepted)
                 case Refused() if frame.key == command.key or not (frame.key or frame.task):
-                    raise Failure(frame.reason)
+                    raise Failure(_refused(frame, command))
                 case _:
                     pass
     if accepted is None:
@@ -55,6 +55,13 @@ async def carry_out(session: Session, command: Command) -> Done:
         f"The server has stored this but not handled it within {RECEIPT_SECONDS:.0f} s: it will be; "
         f"`errand show {accepted.task}` tells, `errand doctor` says what is wrong."
     )
+
+
+def _refused(frame: Refused, command: Command) -> str:
+    """Where nothing in the task is wrong, it may be stored all the same: trying again must not make a second one."""
+    if frame.field or not isinstance(command, Submit):
+        return frame.reason
+    return f"{frame.reason} With `--key {command.key}` a second try is the same task."
 
 
 def _done(receipt: Receipt, task: str, accepted: Accepted | None) -> Done:

@@ -89,6 +89,8 @@ class Session:
         self._broken_at: float | None = None
         """Since when nothing came."""
         self.connections = 0
+        self.greeting: Received | None = None
+        """How the server greeted last: who we are, and the notices for every screen."""
         self.seen = 0
         """The highest stream sequence that any frame named."""
 
@@ -209,6 +211,7 @@ class Session:
                     await self._close()
                 raise
             self.connections += 1
+            self.greeting = signed_in
             return signed_in
         raise _Retry(f"no answer within {ANSWER_SECONDS:.0f} s")
 

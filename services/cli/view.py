@@ -235,8 +235,7 @@ def _outcome(view: View, event: TurnEnded, at: datetime) -> tuple[Line, ...]:
         lines.append(_field("pushed to", event.published.pushed_to))
         lines.append(_field("changed", units.changed(event.published)))
     lines.append(_field("cost", f"{units.used(event.usage)} · {units.many(view.steps, 'step')}"))
-    if SCRIPTED in view.notices:
-        lines.append(_line(Kind.NOTICE, SCRIPTED))
+    lines.extend(_line(Kind.NOTICE, notice) for notice in view.notices)
     return tuple(lines)
 
 

@@ -104,6 +104,7 @@ class Repos:
         version = await self._git.check()
         self._credentials.prepare()
         self._workspaces.discard_unfinished()
+        await self._sweep()
         async with self._tasks:
             self._tasks.start_soon(self._workspaces.keep_clean)
             self._tasks.start_soon(self._keep_swept)
@@ -140,13 +141,15 @@ class Repos:
         return answer
 
     async def _keep_swept(self) -> None:
-        await self._bus.wait_for_streams()
         while True:
-            try:
-                await self._workspaces.sweep(self._is_held)
-            except (Unavailable, msgspec.MsgspecError) as error:
-                self._log.warning("not_swept", error=str(error))
             await anyio.sleep(SWEEP_SECONDS)
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        try:
+            await self._workspaces.sweep(self._is_held)
+        except (Unavailable, msgspec.MsgspecError) as error:
+            self._log.warning("not_swept", error=str(error))
 
     async def _is_held(self, task: str, attempt: int) -> bool:
         state = Task(id=task, user="")

@@ -103,15 +103,18 @@ class Workspaces:
             self._discard(path)
 
     async def keep_clean(self) -> None:
-        """Remove what was given back, until cancelled. What resists is tried again each time."""
+        """Remove what is given back, until cancelled. What resists is tried again each time."""
         while True:
             self._discarded = anyio.Event()
-            for path in sorted(self._trash.iterdir()):
-                try:
-                    await anyio.to_thread.run_sync(remove_tree, path)
-                except OSError as error:
-                    self._log.warning("not_removed", path=str(path), error=str(error))
+            await self.empty_trash()
             await self._discarded.wait()
+
+    async def empty_trash(self) -> None:
+        for path in sorted(self._trash.iterdir()):
+            try:
+                await anyio.to_thread.run_sync(remove_tree, path)
+            except OSError as error:
+                self._log.warning("not_removed", path=str(path), error=str(error))
 
     def _discard(self, path: Path) -> None:
         with suppress(FileNotFoundError):

@@ -23,7 +23,9 @@ from services.bus import Bus, Refused, Unavailable
 from services.runner.attempt import Attempt, AttemptConfig
 
 VERSION = "0.1.0"
-CLAIM_SECONDS = 20.0
+CLAIM_SECONDS = 2.0
+"""How long one claim waits. A scheduler that dies under it is noticed so late at most."""
+CLAIM_GRACE_SECONDS = 0.5
 AGAIN_SECONDS = 0.2
 
 SCRIPTED = "The scripted model answers, not Claude: set ANTHROPIC_API_KEY and start again to use Claude."
@@ -139,7 +141,7 @@ class Runner:
         """The answer to one claim; the same request is sent again until it is answered, so that no grant gets lost."""
         asked = ClaimAttempt(request=request, runner=self._name, queue=self._config.queue, wait_seconds=CLAIM_SECONDS)
         try:
-            answer = await self._bus.ask_any(Service.SCHEDULER, asked, timeout_seconds=CLAIM_SECONDS + 5)
+            answer = await self._bus.ask_any(Service.SCHEDULER, asked, timeout_seconds=CLAIM_SECONDS + CLAIM_GRACE_SECONDS)
         except (Unavailable, Refused):
             await anyio.sleep(AGAIN_SECONDS)
             return None

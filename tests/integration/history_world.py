@@ -1,4 +1,4 @@
-"""The history's world: seeded random event streams that a house could have written, the rows that they come to by independent
+"""The history's world: random event streams that a house could have written, the rows that they come to by independent
 code, and the service as a process that can be killed."""
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class _TaskLife:
         self.open.append(self.step)
         if self.random.random() < 0.5:
             yield self.journal(StepStarted(step=self.step, action=ModelCall(reserved_usd=0.5)))
-            content = ({"type": "text", "text": self.text()}, {"type": "thinking", "signature": "s", "n": 2**70})
+            content = ({"type": "text", "text": self.text()}, {"type": "thinking", "signature": "s", "n": 2**63})
             result = ModelReply(content=content, stop_reason="tool_use", usage=self.usage())
         else:
             arguments = {"command": self.text(), "nested": {"list": [1, 1.5, None, {"": True}]}}
@@ -275,7 +275,7 @@ PUBLISHED = ("branch", "commit", "base_commit", "pushed_to", "files_changed", "i
 
 
 def recompute(stream: Sequence[Raw]) -> dict[str, list[Row]]:
-    """Each table's rows, sorted; columns that must be null are left out."""
+    """Each table's rows, sorted; columns that must be null are left out, and so are names with an underscore first."""
     tables: dict[str, dict[Any, Row]] = {
         name: {} for name in ("events", "receipts", "users", "tasks", "turns", "attempts", "steps")
     }
@@ -292,7 +292,7 @@ def recompute(stream: Sequence[Raw]) -> dict[str, list[Row]]:
 
 
 def as_comparable(rows: Any) -> list[Row]:
-    present = [{name: value for name, value in row.items() if value is not None} for row in rows]
+    present = [{k: v for k, v in row.items() if v is not None and not k.startswith("_")} for row in rows]
     return sorted(present, key=lambda row: json.dumps(row, sort_keys=True, default=str))
 
 
@@ -457,69 +457,75 @@ class HistoryProcess:
     """`python -m services.history` over a house."""
 
     def __init__(self, house: NatsHouse, data: Path) -> None:
-        self._house = house
-        self._data = data
-        self._process: subprocess.Popen[bytes] | None = None
+        self.data = data
+        self.file = data / "history" / "history.duckdb"
         self.lines: list[dict[str, Any]] = []
-
-    @property
-    def file(self) -> Path:
-        return self._data / "history" / "history.duckdb"
-
-    @property
-    def log_file(self) -> Path:
-        """DuckDB's write-ahead log: it grows with each commit."""
-        return self.file.with_suffix(".duckdb.wal")
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+        """Its log."""
+        self._house = house
+        self._process: subprocess.Popen[bytes] | None = None
+        self._logged = threading.Condition()
 
     def start(self) -> None:
         """Return once it answers."""
         config = self._house.bus_config(Service.HISTORY)
         environment = {
             "PATH": os.environ["PATH"],
-            "ERRAND_DATA": str(self._data),
+            "ERRAND_DATA": str(self.data),
             "ERRAND_NATS_URL": config.nats_url,
             "ERRAND_NATS_PASSWORD_FILE": config.nats_password_file,
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "services.history"], env=environment, stderr=subprocess.PIPE
-        )
-        started = threading.Event()
-        self._listener = threading.Thread(target=self._listen, args=(self._process, started))
+        self.lines = []
+        command = [sys.executable, "-m", "services.history"]
+        self._process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+        self._listener = threading.Thread(target=self._listen, args=(self._process,))
         self._listener.start()
-        assert started.wait(20), self.lines
-        assert any(line.get("event") == "started" for line in self.lines), self.lines
+        self.wait_for("started")
 
-    def _listen(self, process: subprocess.Popen[bytes], started: threading.Event) -> None:
-        assert process.stderr is not None
-        for line in process.stderr:
-            try:
-                self.lines.append(json.loads(line))
-            except ValueError:
-                self.lines.append({"text": line.decode()})
-            if self.lines[-1].get("event") == "started":
-                started.set()
-        started.set()
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """The first line of its log that says `event`."""
+
+        def said() -> list[dict[str, Any]]:
+            return [line for line in self.lines if line.get("event") == event]
+
+        with self._logged:
+            assert self._logged.wait_for(said, timeout=20), self.lines
+        return said()[0]
+
+    def wait_for_a_write(self) -> None:
+        """Return in the middle of a commit: its write-ahead log has just grown."""
+        log = self.file.with_suffix(".duckdb.wal")
+
+        def size() -> int:
+            return log.stat().st_size if log.exists() else 0
+
+        before = size()
+        while size() == before:
+            pass
 
     def kill(self) -> None:
         """As `kill -9` does."""
-        self._end("kill")
+        if self._process is not None:
+            self._process.kill()
+            self.wait()
 
     def stop(self) -> int:
-        """SIGTERM; return its exit code."""
-        return self._end("terminate")
+        """By SIGTERM; return its exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self.wait()
 
-    def _end(self, how: str) -> int:
-        if self._process is None:
-            return 0
-        getattr(self._process, how)()
+    def wait(self) -> int:
+        """Return its exit code once it is gone."""
+        assert self._process is not None
         code = self._process.wait(20)
         self._listener.join()
-        assert self._process.stderr is not None
-        self._process.stderr.close()
         self._process = None
         return code
+
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stderr is not None
+        with process.stderr:
+            for line in process.stderr:
+                with self._logged:
+                    self.lines.append(json.loads(line) if line.startswith(b"{") else {"text": line.decode()})
+                    self._logged.notify_all()

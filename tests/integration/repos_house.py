@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from protocol.repo import AskSealingKey, BaseResolved, PrepareWorkspace, ResolveBase, SealingKey, WorkspacePrepared
-from protocol.routes import Service, user_decision_subject
+from protocol.routes import Service, Stream, user_decision_subject
 from protocol.user import AnyUserEvent, HostAdded, UserDecision
 from services import envelope
 from services.bus import Bus, connect
@@ -195,8 +195,9 @@ def git_server(root: Path, token: str = "") -> Iterator[GitServer]:
 class World:
     """The repos service in this process, and who asks it."""
 
-    def __init__(self, data: Path, runner: Bus, gateway: Bus, scheduler: Bus) -> None:
+    def __init__(self, data: Path, service: Repos, runner: Bus, gateway: Bus, scheduler: Bus) -> None:
         self.data = data
+        self.service = service
         self.runner = runner
         self.gateway = gateway
         self._scheduler = scheduler
@@ -235,12 +236,12 @@ async def world(house: NatsHouse, data: Path, **settings: object) -> AsyncIterat
         connect(house.bus_config(Service.REPOS), Service.REPOS) as bus,
     ):
         await scheduler.make_streams()
-        await scheduler.purge_all()
+        await scheduler.purge(Stream.TASKS, "evt.>")
         service = Repos(bus, Config(data=str(data), **settings), os.environ)
         started = anyio.Event()
         async with anyio.create_task_group() as group:
             group.start_soon(service.run, started.set)
             await started.wait()
-            yield World(data, runner, gateway, scheduler)
+            yield World(data, service, runner, gateway, scheduler)
             await service.drain()
             group.cancel_scope.cancel()

@@ -38,6 +38,7 @@ from protocol.live import (
     decode_server_frame,
 )
 from protocol.task import OUTCOMES, TurnEnded
+from services.background import background
 from services.up import Ready
 
 PROGRAMS = {
@@ -221,10 +222,9 @@ class Phone:
 @asynccontextmanager
 async def phone(house: House, token: str = "") -> AsyncIterator[Phone]:
     phone = Phone(house, token)
-    async with anyio.create_task_group() as group:
+    async with background() as group:
         group.start_soon(phone.keep_connected)
         yield phone
-        group.cancel_scope.cancel()
 
 
 def assert_no_gap(phone: Phone, task: str) -> None:

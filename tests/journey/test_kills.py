@@ -39,7 +39,12 @@ def make_repository(folder: Path) -> Path:
     work.mkdir(parents=True)
     (work / "README.md").write_text("# Greeter\n\nIt greets.\n")
     (work / "greet.py").write_text('def greet(name):\n    return f"Hello, {name}"\n')
-    identity = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+    identity = {
+        "GIT_AUTHOR_NAME": "a",
+        "GIT_AUTHOR_EMAIL": "a@b",
+        "GIT_COMMITTER_NAME": "a",
+        "GIT_COMMITTER_EMAIL": "a@b",
+    }
     for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "Begin"]):
         subprocess.run(["git", *command], cwd=work, check=True, env={**os.environ, **identity})
     subprocess.run(["git", "clone", "-q", "--bare", str(work), str(folder)], check=True)
@@ -50,7 +55,7 @@ def cases(times: range) -> list[object]:
     return [
         pytest.param(name, when, time_, id=f"{name}-{when}-{time_}")
         for name in ("scheduler", "gateway", "history", "nats")
-        for when in ("at rest", "under an attempt")
+        for when in ("at-rest", "under-an-attempt")
         for time_ in times
     ]
 
@@ -73,7 +78,7 @@ async def test_a_service_killed_again_and_again(
 async def kill_and_go_on(house: House, repository: Path, name: str, when: str, count: int) -> None:
     prompt = f"[scenario: steps] {STEPS} steps"
     async with phone(house) as owner:
-        if when == "at rest":
+        if when == "at-rest":
             house.kill(name)
             killed = time.monotonic()
             task = await owner.submit(prompt, str(repository), key=f"{name}-{when}-{count}")
@@ -87,7 +92,7 @@ async def kill_and_go_on(house: House, repository: Path, name: str, when: str, c
         done = await owner.ended(task)
         assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
         # With the whole task in it when the kill came at rest.
-        assert time.monotonic() - killed < AGAIN_SECONDS + (10 if when == "under an attempt" else 0)
+        assert time.monotonic() - killed < AGAIN_SECONDS + (10 if when == "under-an-attempt" else 0)
         assert_ended_once(owner, task)
         assert_no_gap(owner, task)
         assert tool_calls(owner, task) >= STEPS
@@ -138,7 +143,14 @@ def history_has(house: House, task: str) -> None:
     """The task's row says what the phone saw, however soon it is asked."""
     import sys
 
-    command = [sys.executable, "-m", "services.cli", "sql", "--json", f"select state from tasks where task_id = '{task}'"]
+    command = [
+        sys.executable,
+        "-m",
+        "services.cli",
+        "sql",
+        "--json",
+        f"select state from tasks where task_id = '{task}'",
+    ]
     while True:
         asked = subprocess.run(
             command, env={**os.environ, "ERRAND_DATA": str(house.data)}, capture_output=True, text=True, check=False

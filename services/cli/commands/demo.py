@@ -16,6 +16,8 @@ from msgspec import Struct
 from services.cli.failure import Failure
 
 FOLDER = ".errand-demo"
+DATA = "data"
+"""Apart from the repository: nobody's task may name what is in a data folder."""
 REPOSITORY = "repository.git"
 PROMPT = (
     "Look around in this repository, run something harmless, and add one file, ERRAND.md, that says what you found."
@@ -45,8 +47,8 @@ class Source(Struct, frozen=True, kw_only=True):
 def command() -> int:
     """See a whole task on real parts, in a folder of its own.
 
-    Everything is started in .errand-demo, works on a bare clone of REPO (by default of the repository you stand in), and
-    is stopped again. PUSH=1 pushes the branch to REPO itself. PROMPT says what to do.
+    Everything is started in .errand-demo, works on a bare clone of REPO (by default of the repository you stand in),
+    and is stopped again. PUSH=1 pushes the branch to REPO itself. PROMPT says what to do.
     """
     began = time.monotonic()
     signal.signal(signal.SIGTERM, _like_ctrl_c)
@@ -61,9 +63,9 @@ def command() -> int:
     _title("Starting")
     from services.cli.house import running
 
-    with running(folder, os.environ) as ready:
+    with running(folder / DATA, os.environ) as ready:
         _say(f"Every service takes work after {ready.seconds:.1f} s, at {ready.server}.")
-        _show_task(folder, source, os.environ.get("PROMPT") or PROMPT)
+        _show_task(folder / DATA, source, os.environ.get("PROMPT") or PROMPT)
         stopping = time.monotonic()
         _title("Stopping")
     ended = time.monotonic()
@@ -157,11 +159,11 @@ def _show_rows(api, sql: str, seen: int) -> None:
 def _fresh(folder: Path) -> Path:
     """The demo's data folder, empty. One that is not a demo's, or is in use, is left alone."""
     if folder.exists():
-        if any(folder.iterdir()) and not (folder / REPOSITORY).exists() and not (folder / "lock").exists():
+        if any(folder.iterdir()) and not (folder / REPOSITORY).exists() and not (folder / DATA).exists():
             raise Failure(f"{folder} is not the folder of a demo: move it away.")
-        _refuse_while_used(folder / "lock")
+        _refuse_while_used(folder / DATA / "lock")
         shutil.rmtree(folder)
-    folder.mkdir(mode=0o700)
+    (folder / DATA).mkdir(mode=0o700, parents=True)
     return folder
 
 
@@ -188,9 +190,7 @@ def _source(folder: Path, asked: str, *, push: bool) -> Source:
     origin = asked or _checkout()
     if origin:
         _git("clone", "--bare", "--quiet", "--", origin, str(clone))
-        about = (
-            f"The task works on a bare clone of {origin}, {FOLDER}/{REPOSITORY}; nothing is pushed to anywhere else."
-        )
+        about = f"The task works on a bare clone of {origin}, {FOLDER}/{REPOSITORY}. Nothing else is pushed to."
     else:
         _make_sample(folder, clone)
         about = f"There is no repository with a commit here: the task works on a small sample, {FOLDER}/{REPOSITORY}."

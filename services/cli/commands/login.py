@@ -34,8 +34,11 @@ def command(link: str, name: str, as_json: bool) -> int:
     token = signed_in.get("token")
     if not isinstance(token, str) or not token:
         raise Failure(f"{server} gave no token: is it an Errand server?")
-    save(data_folder(), Account(server=server, token=token))
-    who = {field: one_line(str(signed_in.get(field, ""))) for field in ("user", "name", "role")}
+    account = Account(server=server, token=token)
+    save(data_folder(), account)
+    with Api(account) as api:
+        me = read(api.get(path("me")), dict[str, Any])
+    who = {field: one_line(str(me.get(field, ""))) for field in ("user", "name", "role")}
     if as_json:
         click.echo(json.dumps({"server": server, **who}))
     else:

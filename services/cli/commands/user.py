@@ -39,7 +39,7 @@ def _ls(place: Place) -> int:
         return 0
     users = read(content, dict[str, list[dict[str, Any]]]).get("users", [])
     rows = [
-        [user.get("id", user.get("user")), user.get("name"), user.get("role"), user.get("devices", "")]
+        [user.get("id", user.get("user")), user.get("name"), user.get("role"), len(user.get("devices", ()))]
         for user in users
     ]
     print_table(("user", "name", "role", "devices"), rows)

@@ -19,9 +19,12 @@ DEFAULT_COMMAND = "python3 -m unittest"
 MUTATIONS_LIMIT = 400
 FUNCTIONS_LIMIT = 60
 NAMES_A_SEARCH = 40
+FAILING_LIMIT = 3
+"""So many of the failing tests are run after each change."""
 OUTPUT_LINES = 400
 """Of a test run that fails; its end has the summary."""
 
+FAILED = re.compile(r"^(?:FAIL|ERROR): (\w+) \(([\w.]+)\)", re.MULTILINE)
 FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)\n((?: {4}.*\n)?)')
 CALLED = re.compile(r"([A-Za-z_]\w*)\s*\(")
 DEFINED = re.compile(r"^(.+?):(\d+):\s*(?:async )?def +(\w+)")
@@ -35,6 +38,14 @@ class Suspect(Struct, frozen=True):
     name: str
     line: int = 0
     """A line in it; 0 where only the name is known."""
+
+
+class Tests(Struct, frozen=True):
+    """Commands."""
+
+    failing: str
+    """Those that failed at first, where the output names them."""
+    all: str
 
 
 class Tried(Struct, frozen=True):
@@ -52,19 +63,18 @@ def repair(prompt: str) -> Script:
         )
         return
     root, _, output = ran.text.partition("\n")
-    quick = f"timeout -k 1 {patience(output)} bash -c {shlex.quote(fast(command))}"
-    tried = yield from search(root, output, quick)
+    took = seconds_taken(output)
+    tests = Tests(failing=limited(narrow(command, output), 5 + took), all=limited(command, 10 + 5 * took))
+    tried = yield from search(root, output, tests)
     if tried.repaired:
-        checked = yield from do("I run all tests.", bash(f"{tail(command)}; exit $code"))
-        if passed(checked.results[0]):
-            told = f"`{command}` passes again. I changed {tried.repaired} after {tried.count} tries."
-            yield Say("Done.", (finish(told, f"Repair {tried.repaired.split(':')[0]}"),))
-            return
+        told = f"`{command}` passes again. I changed {tried.repaired} after {tried.count} tries."
+        yield Say("Done.", (finish(told, f"Repair {tried.repaired.split(',')[0]}"),))
+        return
     told = f"`{command}` still fails. I tried {tried.count} changes of one token and undid them: the fault is another."
     yield Say("I give up.", (finish(told, "Nothing repaired"),))
 
 
-def search(root: str, output: str, quick: str) -> Generator[Say, Heard, Tried]:
+def search(root: str, output: str, tests: Tests) -> Generator[Say, Heard, Tried]:
     """Suspect after suspect, each with what it calls behind it in the queue."""
     queue = frames(root, output)
     names = [name for name in called_in(output) if not name.startswith("assert")]
@@ -88,7 +98,7 @@ def search(root: str, output: str, quick: str) -> Generator[Say, Heard, Tried]:
             continue
         done.add((suspect.file, function.first))
         tried = yield from try_all(
-            suspect.file, function, mutations(source, function)[: MUTATIONS_LIMIT - count], quick
+            suspect.file, function, mutations(source, function)[: MUTATIONS_LIMIT - count], tests
         )
         count += tried.count
         if tried.repaired:
@@ -98,14 +108,14 @@ def search(root: str, output: str, quick: str) -> Generator[Say, Heard, Tried]:
     return Tried(count)
 
 
-def try_all(file: str, function: Function, changes: list[Mutation], quick: str) -> Generator[Say, Heard, Tried]:
+def try_all(file: str, function: Function, changes: list[Mutation], tests: Tests) -> Generator[Say, Heard, Tried]:
     """One change at a time; the next message takes back what did not help."""
     undo: Mutation | None = None
     for number, change in enumerate(changes, 1):
         calls = [edit("str_replace", file, old_str=undo.after, new_str=undo.before)] if undo else []
         calls += [
             edit("str_replace", file, old_str=change.before, new_str=change.after),
-            bash(f"{tail(quick)}; exit $code"),
+            bash(tests.failing),
         ]
         text = f"In `{function.name}`, line {change.line}: {change.what}."
         heard = yield from do(text, *calls)
@@ -114,9 +124,9 @@ def try_all(file: str, function: Function, changes: list[Mutation], quick: str) 
                 f"I start this one over. {text}",
                 bash(f"git checkout -q HEAD -- '{file}'"),
                 edit("str_replace", file, old_str=change.before, new_str=change.after),
-                bash(f"{tail(quick)}; exit $code"),
+                bash(tests.failing),
             )
-        if passed(heard.results[-1]):
+        if passed(heard.results[-1]) and passed((yield from do("I run all tests.", bash(tests.all))).results[0]):
             return Tried(number, f"`{file}`, line {change.line}, in `{function.name}`: {change.what}")
         undo = change
     if undo:
@@ -194,15 +204,25 @@ def tail(command: str) -> str:
     return f"out=$(mktemp); ({command}) > $out 2>&1; code=$?; tail -n {OUTPUT_LINES} $out; rm $out"
 
 
-def fast(command: str) -> str:
-    """A run of unittest can end at its first failure."""
-    return f"{command} -f" if "-m unittest" in command and " -f" not in command else command
+def limited(command: str, seconds: int) -> str:
+    """A changed program may never end."""
+    return f"{tail(f'timeout -k 1 {seconds} bash -c {shlex.quote(command)}')}; exit $code"
 
 
-def patience(output: str) -> int:
-    """Seconds until a changed program is taken to hang, from what the first run took."""
+def narrow(command: str, output: str) -> str:
+    """Only what failed, where it is unittest that says so; else all, up to the first failure where that can be said."""
+    program, unittest, _ = command.partition("-m unittest")
+    if not unittest:
+        return command
+    # From Python 3.11 on the parenthesis ends with the test's name.
+    names = [case if case.endswith(f".{test}") else f"{case}.{test}" for test, case in FAILED.findall(output)]
+    return f"{program}-m unittest {' '.join(names[:FAILING_LIMIT])}" if names else f"{command} -f"
+
+
+def seconds_taken(output: str) -> int:
+    """By the first run of the tests."""
     took = re.search(r"^took (\d+) s$", output, re.MULTILINE)
-    return 10 + 5 * int(took[1]) if took else 60
+    return int(took[1]) if took else 60
 
 
 def passed(result: Result) -> bool:
