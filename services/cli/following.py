@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import anyio
 import anyio.abc
@@ -58,10 +58,10 @@ async def _show(session: Session, task: str, screen: Screen, prompt: Prompt | No
         if isinstance(frame, Refused) and frame.task == task and not view.caught_up:
             raise Failure(frame.reason)
         view, lines = fold(view, frame)
+        if prompt is not None:
+            prompt.make_way(view.task.question, lines)
         screen.update(received.raw, lines, view)
         if view.outcome is not None:
-            if prompt is not None:
-                prompt.close()
             return view.outcome
         broken = broken and isinstance(frame, SignedIn)
         if prompt is not None and isinstance(frame, Refused) and frame.key:
@@ -96,22 +96,32 @@ class Prompt:
         self._descriptor = descriptor
         self._key = key
         self._question: Question | None = None
+        self._invited = False
+        """Whether the line that is typed on begins with our invitation."""
         self._answered = ""
         """The question that this terminal has answered."""
 
-    def ask(self, question: Question | None) -> None:
-        """Make `question` the one that is asked; None when there is none any more."""
-        asked = self._question.id if self._question else ""
-        wanted = question.id if question else ""
-        if asked == wanted:
+    def make_way(self, question: Question | None, lines: Sequence[Line]) -> None:
+        """Before `lines` are shown: leave the line that is typed on, and stop asking what is not asked any more."""
+        if self._question is None:
             return
-        self.close()
-        if question is not None and question.id != self._answered and _in_foreground(self._descriptor):
+        if lines:
+            self._invited = False
+            self._write("\n")
+        if question is None or question.id != self._question.id:
+            self.close()
+
+    def ask(self, question: Question | None) -> None:
+        """Ask `question`, unless it is asked already or was answered here."""
+        if question is None or question.id == self._answered or not _in_foreground(self._descriptor):
+            return
+        if self._question is None:
             self._question = question
             self._screen.hold(True)
             _forget_typed(self._descriptor)
-            self._invite()
             asyncio.get_running_loop().add_reader(self._descriptor, self._read)
+        if not self._invited:
+            self._invite()
 
     def ask_again(self) -> None:
         """The answer from here was not taken."""
@@ -120,12 +130,17 @@ class Prompt:
     def close(self) -> None:
         if self._question is not None:
             self._question = None
+            self._invited = False
             asyncio.get_running_loop().remove_reader(self._descriptor)
             _forget_typed(self._descriptor)
             self._screen.hold(False)
 
     def _invite(self) -> None:
-        sys.stdout.write("Your answer: ")
+        self._invited = True
+        self._write("Your answer: ")
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(text)
         sys.stdout.flush()
 
     def _read(self) -> None:

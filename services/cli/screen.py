@@ -220,7 +220,9 @@ def _step(line: Line, width: int) -> Text:
 
 def region(view: View, width: int, now: datetime) -> Group:
     """The moving part: notices, the plan, what runs and the end of its output, and what was spent so far."""
-    parts: list[Text | Padding] = [styled(Line(kind=Kind.NOTICE, text=notice), width) for notice in view.notices]
+    parts: list[Text | Padding] = [
+        Text(cut_to(f"! {notice}", width), style="bold yellow", no_wrap=True) for notice in view.notices
+    ]
     if any(item.status != "done" for item in view.plan):
         parts.extend(_plan_item(item.status, item.text) for item in view.plan)
     for running in view.running:

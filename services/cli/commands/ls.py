@@ -78,8 +78,8 @@ def _print_table(tasks: Sequence[TaskSummary]) -> None:
     console = Console(highlight=False)
     wide = console.width >= 70
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    for name in ("task", "state"):
-        table.add_column(name, no_wrap=True)
+    table.add_column("task", no_wrap=True, min_width=17 if wide else SHORT_ID)
+    table.add_column("state", no_wrap=True, min_width=9)
     table.add_column("title", ratio=1, no_wrap=True, overflow="ellipsis")
     if wide:
         table.add_column("cost", justify="right", no_wrap=True)
@@ -89,7 +89,7 @@ def _print_table(tasks: Sequence[TaskSummary]) -> None:
         title = one_line(task.title) or one_line(task.repository)
         about = one_line(task.question) if task.state is TaskState.WAITING else ""
         row = [
-            Text(one_line(task.id) if wide else one_line(task.id)[:8], style="cyan"),
+            Text(one_line(task.id) if wide else one_line(task.id)[:SHORT_ID], style="cyan"),
             Text(task.state.value, style=STYLES.get(task.state, "")),
             Text(f"{title}: {about}" if about else title),
         ]
@@ -99,6 +99,8 @@ def _print_table(tasks: Sequence[TaskSummary]) -> None:
     console.print(table)
 
 
+SHORT_ID = 8
+"""So much of an id is shown where there is little room, and is enough to name a task."""
 STYLES = {
     TaskState.WAITING: "bold yellow",
     TaskState.RUNNING: "bold cyan",
