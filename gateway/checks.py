@@ -27,7 +27,7 @@ SHORT = re.compile(r"(?P<user>[^/@]*)@")
 NO_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(/|$)|(^|/)\.|\.$|/$|^/|^-|^@$")
 """What no branch, tag or commit has in its name: git-check-ref-format(1)."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-NO_URL = re.compile(r" |^-|(^|[/@:])--?[A-Za-z]+=|://-|@-|^[A-Za-z0-9+._-]*::")
+NO_URL = re.compile(r" |^-|[@:/]--|[@:]-|://-|^[A-Za-z0-9+._-]*::")
 """Spaces; options and hosts that begin with a dash, which git and ssh take for options
 (CVE-2017-1000117 and its kin); `ext::` and other helpers, which run commands."""
 

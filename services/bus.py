@@ -293,12 +293,18 @@ class Bus:
 
         try:
             subscription = await self._nats.subscribe(subject, cb=on_message)
-            await self._nats.flush(int(TIMEOUT_SECONDS))
+            await self._settle()
         except (nats.errors.Error, TimeoutError, OSError) as error:
             if subscription is not None:
                 await end()
             raise Unavailable(f"NATS did not take a subscription to {subject}: {error!r}") from error
         return end
+
+    async def _settle(self) -> None:
+        """Return once the server has our subscriptions. nats-py 2.16 writes a flush's ping past what it still has to
+        write: only the second one comes after them."""
+        await self._nats.flush(int(TIMEOUT_SECONDS))
+        await self._nats.flush(int(TIMEOUT_SECONDS))
 
     # Ask and serve
 
@@ -335,7 +341,7 @@ class Bus:
             await service.add_endpoint(
                 name=subject.rpartition(".")[2], subject=subject, handler=self._endpoint(question, handler, limit)
             )
-        await self._nats.flush()
+        await self._settle()
         return service
 
     def _endpoint(

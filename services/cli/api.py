@@ -11,11 +11,11 @@ import msgspec
 
 from services.cli.account import SIGN_IN, Account
 from services.cli.failure import Failure
-from services.cli.text import one_line
+from services.cli.text import clean, cut
 
 TIMEOUT_SECONDS = 30.0
 """For one answer: SQL waits up to 10 s for the history."""
-SAID_LIMIT_CHARS = 500
+SAID_LIMIT_CHARS = 2_000
 """Of a server's sentence, this much is shown."""
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ def _no_connection(server: str, error: httpx2.ConnectError) -> str:
 def _refusal(server: str, response: httpx2.Response) -> str:
     try:
         body = response.json()
-        said = one_line(str(body["error"]), SAID_LIMIT_CHARS)
+        said = cut(clean(str(body["error"])).strip(), SAID_LIMIT_CHARS)
     except (ValueError, KeyError, TypeError):
         said = ""
     if response.status_code == 401:

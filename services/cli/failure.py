@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 
 import click
 
@@ -22,4 +25,12 @@ def show(error: click.ClickException, *, as_json: bool) -> None:
     elif isinstance(error, click.UsageError):
         error.show()
     else:
-        click.echo(f"errand: {clean(error.format_message())}", err=True)
+        tell(f"errand: {clean(error.format_message())}")
+
+
+def tell(text: str) -> None:
+    """A sentence to whoever sits here, apart from the answer. Words stay whole: commands in it can be copied."""
+    if sys.stderr.isatty() and "\n" not in text:
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+    click.echo(text, err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -244,12 +245,15 @@ def _running(running: Running, width: int, now: datetime) -> list[Text | Padding
     what = Text(running.what, style="bold")
     what.truncate(max(8, width - 2 - len(took)), overflow="ellipsis")
     head = Text("… ", style="cyan", no_wrap=True).append_text(what).append(took, style="dim")
+    lines = tail(running.preview, PREVIEW_LINES)
+    if running.is_model:
+        # What a model says is prose: its end is shown, wrapped.
+        lines = [row for line in lines for row in textwrap.wrap(line, max(20, width - 4))][-PREVIEW_LINES:]
     style = "" if running.is_model else "dim"
-    output = [
-        Padding(Text(line, style=style, no_wrap=not running.is_model, overflow="ellipsis"), (0, 0, 0, 4))
-        for line in tail(running.preview, PREVIEW_LINES)
+    return [
+        head,
+        *(Padding(Text(line, style=style, no_wrap=True, overflow="ellipsis"), (0, 0, 0, 4)) for line in lines),
     ]
-    return [head, *output]
 
 
 def cut_to(text: str, width: int) -> str:

@@ -10,6 +10,7 @@ import click
 
 from services.cli import INTERRUPTED
 from services.cli.account import Account
+from services.cli.failure import tell
 from services.cli.following import EXIT_CODES, follow
 from services.cli.options import Place, is_terminal
 from services.cli.screen import choose
@@ -49,8 +50,6 @@ async def watch(session: Session, place: Place, task: str) -> int:
 
 def interrupted(task: str) -> int:
     """After Ctrl-C."""
-    click.echo(
-        f"\nYou stopped watching; the task goes on. `errand watch {task}` shows it, `errand cancel {task}` stops it.",
-        err=True,
-    )
+    click.echo(err=True)
+    tell(f"You stopped watching; the task goes on. `errand watch {task}` shows it, `errand cancel {task}` stops it.")
     return INTERRUPTED

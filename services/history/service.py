@@ -17,7 +17,8 @@ from protocol.query import AskHealth, Health
 from protocol.routes import Service, Stream
 from services import log
 from services.actor import healthy
-from services.bus import Bus, Refused, Stored, Unavailable
+from services.background import background
+from services.bus import Bus, Reader, Refused, Stored, Unavailable
 from services.history.database import Database
 from services.history.fold import Batch, decided_tasks, fold
 from services.history.snapshots import Snapshots
@@ -67,7 +68,7 @@ class History:
         self._database: Database | None = None
         self._sequence = 0
         self._moved = anyio.Event()
-        self._failure = "still starting"
+        self._failure = "The history is still starting."
         self._running = False
         self._working = anyio.CancelScope()
         self._stopped = anyio.Event()
@@ -116,12 +117,17 @@ class History:
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _follow(self) -> None:
-        async with self._bus.read(EVENTS, after=self._sequence) as reader:
+        async with self._bus.read(EVENTS, after=self._sequence) as reader, background() as group:
+            group.start_soon(self._say_when_caught_up, reader)
             async for messages in reader.batches():
                 began = anyio.current_time()
                 for portion in portions(messages):
                     await self._apply(portion)
                 await anyio.sleep(max(0.0, began + PACE_SECONDS - anyio.current_time()))
+
+    async def _say_when_caught_up(self, reader: Reader) -> None:
+        await reader.caught_up.wait()
+        self._log.info("caught_up", sequence=self._sequence)
 
     async def _apply(self, messages: Sequence[Stored]) -> None:
         """Fold and write messages in one transaction. What cannot be decoded is buried before the history goes past."""
@@ -145,7 +151,10 @@ class History:
 
     async def _write(self, batch: Batch) -> None:
         await self._in_thread(self._opened().write, batch)
-        self._sequence = batch.sequence
+        self._move_to(batch.sequence)
+
+    def _move_to(self, sequence: int) -> None:
+        self._sequence = sequence
         self._moved.set()
         self._moved = anyio.Event()
 
@@ -170,28 +179,30 @@ class History:
             # What the asker has seen last may be a command: then there is no event of that sequence to wait for.
             wanted = min(wanted, await self._bus.last(EVENTS))
         with anyio.move_on_after(min(question.wait_seconds, WAIT_LIMIT_SECONDS)):
-            while self._sequence < wanted:
+            while self._failure or self._sequence < wanted:
                 await self._moved.wait()
-        if self._sequence < wanted:
+        if self._failure or self._sequence < wanted:
             reason = self._failure or f"The history has reached event {self._sequence} and not yet {wanted}: ask again."
             raise Refused(reason, "unavailable")
         return wanted
 
     async def _copy(self, path: Path) -> int:
-        database = self._opened()
-        return await self._in_thread(database.copy_to, path)
+        try:
+            return await self._in_thread(self._opened().copy_to, path)
+        except (duckdb.Error, OSError) as error:
+            raise Refused(f"The history cannot be copied: {error}", "unavailable") from error
 
     # The database and its thread
 
     def _opened(self) -> Database:
         if self._database is None:
-            raise Refused(self._failure, "unavailable")
+            raise Refused(self._failure or "The history is stopping.", "unavailable")
         return self._database
 
     async def _open(self) -> None:
         self._database = await self._in_thread(Database, self._path)
-        self._sequence = self._database.sequence
         self._failure = ""
+        self._move_to(self._database.sequence)
 
     async def _close(self) -> None:
         database, self._database = self._database, None

@@ -26,7 +26,8 @@ from protocol.repo import AskSealingKey, CheckRepository, Diff, RepositoryKnown,
 from protocol.routes import Service, journal_subject, user_command_subject
 from protocol.user import AddDevice, AddUser, CreateSignInCode, Role
 from services import envelope
-from services.bus import Bus, Refused, connect as connect_bus
+from services.bus import Bus, Refused
+from services.bus import connect as connect_bus
 from services.scheduler.actors import TaskActor, UserActor
 from services.scheduler.decide import Limits, claim
 from tests.integration.nats_house import NatsHouse, free_port, nats_house
@@ -176,7 +177,10 @@ class Scheduler:
         for command in (
             AddUser(key=f"add-{user}", name=f"{user}'s name", role=role),
             AddDevice(
-                key=f"device-{token}", device=f"d_{token_hash(token)[:8]}", device_name="phone", token_hash=token_hash(token)
+                key=f"device-{token}",
+                device=f"d_{token_hash(token)[:8]}",
+                device_name="phone",
+                token_hash=token_hash(token),
             ),
         ):
             await self._user_command(user, actor, command)
@@ -252,7 +256,7 @@ async def repos(nats: NatsHouse) -> AsyncIterator[list[str]]:
 async def history(nats: NatsHouse) -> AsyncIterator[None]:
     async def run(question: RunSql) -> SqlAnswer:
         if "broken" in question.sql:
-            raise Refused("Parser Error: syntax error at or near \"broken\"")
+            raise Refused('Parser Error: syntax error at or near "broken"')
         return SqlAnswer(columns=("n",), rows=((1,),), sequence=question.at_least)
 
     async with connect_bus(nats.bus_config(Service.HISTORY), Service.HISTORY) as bus:

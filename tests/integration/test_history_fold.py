@@ -1,4 +1,4 @@
-"""The history against a real stream: its rows are what independent code computes, whatever kills it and whatever comes."""
+"""The history on a real stream: its rows are what independent code computes, whatever kills it and whatever comes."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -19,7 +18,7 @@ from protocol.repo import (
 from protocol.routes import Service
 from services.bus import Refused
 from tests.integration.nats_house import NatsHouse, nats_house
-from tests.integration.repos_house import add_commit, git, git_server, make_origin, push_commit, world
+from tests.integration.repos_house import add_commit, command_lines, git, git_server, make_origin, push_commit, world
 
 pytestmark = pytest.mark.anyio
 
@@ -240,12 +239,4 @@ async def test_a_stop_ends_a_fetch_and_says_so(house: NatsHouse, tmp_path: Path)
                 await asyncio.to_thread(server.held.wait)
                 await at.service.drain()
     assert [refusal.code for refusal in refusals] == ["unavailable"]
-    assert not processes_with(server.host)
-
-
-def processes_with(word: str) -> list[bytes]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            found.append((folder / "cmdline").read_bytes())
-    return [line for line in found if word.encode() in line]
+    assert not [line for line in command_lines() if server.host in line]

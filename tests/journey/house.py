@@ -15,7 +15,7 @@ import anyio
 import msgspec
 import psutil
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidMessage
 
 from protocol.base import encode
 from protocol.evolve import Task, evolve
@@ -38,7 +38,6 @@ from protocol.live import (
     decode_server_frame,
 )
 from protocol.task import OUTCOMES, TurnEnded
-from services.background import background
 from services.up import Ready
 
 PROGRAMS = {
@@ -130,19 +129,25 @@ class Phone:
         self._pending: dict[str, bytes] = {}
         self._socket: ClientConnection | None = None
         self._changed = anyio.Event()
+        self._hung_up = False
 
     async def keep_connected(self) -> None:
-        """Until cancelled."""
-        while True:
+        """Until `hang_up`."""
+        url = self._house.ready.server.replace("http", "ws", 1) + "/api/live"
+        while not self._hung_up:
             try:
-                url = self._house.ready.server.replace("http", "ws", 1) + "/api/live"
                 async with connect(url, max_size=None, ping_interval=None, open_timeout=5) as socket:
                     await socket.send(encode(SignIn(token=self._token or self._house.token)))
                     await self._converse(socket)
-            except (OSError, ConnectionClosed, TimeoutError):
+            except (OSError, ConnectionClosed, InvalidMessage, TimeoutError):
                 await anyio.sleep(0.05)
             finally:
                 self._socket = None
+
+    async def hang_up(self) -> None:
+        self._hung_up = True
+        if self._socket is not None:
+            await self._socket.close()
 
     async def submit(self, prompt: str, repository: str, *, key: str, **settings: object) -> str:
         """Send until accepted; the key makes it one task."""
@@ -191,6 +196,8 @@ class Phone:
         async for message in socket:
             frame = decode_server_frame(message)
             self._take(frame)
+            if self._hung_up:
+                return
             if isinstance(frame, SignedIn):
                 self._socket = socket
                 self.connections += 1
@@ -222,9 +229,17 @@ class Phone:
 @asynccontextmanager
 async def phone(house: House, token: str = "") -> AsyncIterator[Phone]:
     phone = Phone(house, token)
-    async with background() as group:
+    async with anyio.create_task_group() as group:
         group.start_soon(phone.keep_connected)
-        yield phone
+        failure: Exception | None = None
+        try:
+            yield phone
+        except Exception as error:
+            failure = error
+        # Not cancelled: a socket that is torn away in the middle of its closing would be reported as left open.
+        await phone.hang_up()
+    if failure is not None:
+        raise failure
 
 
 def assert_no_gap(phone: Phone, task: str) -> None:

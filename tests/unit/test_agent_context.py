@@ -139,7 +139,7 @@ class Story:
         assert "user user" not in " ".join(roles)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_every_request_is_one_the_api_takes_wherever_attempts_died(draw: st.DataObject) -> None:
     story = Story(draw)
@@ -326,3 +326,30 @@ def test_instructions_of_the_repository_cannot_leave_their_place() -> None:
 )
 def test_there_is_always_a_commit_message(ending: Ending, scripted: bool, message: str) -> None:
     assert commit_message(ending, scripted) == message
+
+
+def test_behind_a_lost_search_nothing_is_run_although_the_workspace_is_whole() -> None:
+    grep = {"type": "tool_use", "id": "t3", "name": "grep", "input": {"pattern": "x"}}
+    told = entries(
+        ground(),
+        StepStarted(step=1, action=ASKED),
+        StepFinished(step=1, result=reply(grep, BASH)),
+        StepStarted(step=2, action=ToolCall(id="t3", name="grep", input={"pattern": "x"})),
+        ground(),
+        StepFinished(step=2, result=StepLost(reason="the runner ended")),
+    )
+    move = fold(told, PROMPT).next_move()
+    assert isinstance(move, Refuse)
+    assert move.call.name == "bash"
+
+
+def test_a_refused_message_is_not_sent_back() -> None:
+    told = entries(
+        ground(),
+        StepStarted(step=1, action=ASKED),
+        StepFinished(step=1, result=reply({"type": "text", "text": "I will n"}, BASH, stop="refusal")),
+    )
+    conversation = fold(told, PROMPT)
+    assert isinstance(move := conversation.next_move(), Stop)
+    assert "puts it differently" in move.ending.failure
+    assert [message["role"] for message in conversation.request([], 1).messages] == ["user"]

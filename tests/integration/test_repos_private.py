@@ -1,0 +1,223 @@
+"""Private repositories: the credential reaches its own host, and nothing else ever sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from protocol.query import AskHealth, Health
+from protocol.repo import BaseResolved, CheckRepository, Publish, PublishDone, RepositoryKnown, ResolveBase
+from protocol.routes import Service, Stream
+from protocol.user import HostRemoved
+from services import nats_server
+from services.bus import Refused, connect
+from services.repos import credentials
+from tests.integration.nats_house import NatsHouse, nats_house
+from tests.integration.repos_house import (
+    World,
+    add_commit,
+    bundle,
+    command_lines,
+    git,
+    git_server,
+    make_origin,
+    world,
+)
+
+pytestmark = pytest.mark.anyio
+TOKEN = "ghp_s3cretT0kenThatMustNotBeSeen"
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsHouse]:
+    with nats_house(tmp_path_factory.mktemp("nats")) as started:
+        yield started
+
+
+async def test_the_owners_token_opens_a_private_repository_both_ways(house: NatsHouse, tmp_path: Path) -> None:
+    origin = make_origin(tmp_path / "origin.git")
+    with git_server(tmp_path, TOKEN) as server:
+        async with world(house, tmp_path / "data") as at:
+            await at.add_host(server.host, TOKEN)
+            url = server.url(origin)
+            base = (await at.resolve(url, is_owner=False)).commit
+            workspace = Path((await at.prepare(url, base)).path)
+            commit = add_commit(workspace, {"a": "1"})
+            await at.runner.put_blob("bundle", bundle(workspace, commit, base))
+            asked = Publish(
+                task="t1", repository=url, base_commit=base, commit=commit, blob="bundle", branch="errand/t1-work"
+            )
+            done = await at.runner.ask(Service.REPOS, asked, PublishDone, timeout_seconds=30)
+            assert done.published.pushed_to == url
+            assert git(origin, "rev-parse", "errand/t1-work") == commit
+    assert not files_with(TOKEN, tmp_path)
+
+
+async def test_the_token_is_in_no_command_line_and_no_log_line(house: NatsHouse, tmp_path: Path) -> None:
+    """The service as its own process, looked at while git talks to the host."""
+    origin = make_origin(tmp_path / "origin.git")
+    data, logs = tmp_path / "data", tmp_path / "logs"
+    data.mkdir()
+    environment = {
+        **os.environ,
+        "ERRAND_DATA": str(data),
+        "ERRAND_NATS_URL": house.url,
+        "ERRAND_NATS_PASSWORD_FILE": str(nats_server.password_file(house.data, Service.REPOS)),
+        "ERRAND_LOG_LEVEL": "debug",
+    }
+    with git_server(tmp_path, TOKEN) as server, logs.open("wb") as log:
+        async with (
+            connect(house.bus_config(Service.SCHEDULER), Service.SCHEDULER) as scheduler,
+            connect(house.bus_config(Service.RUNNER), Service.RUNNER) as runner,
+            connect(house.bus_config(Service.GATEWAY), Service.GATEWAY) as gateway,
+        ):
+            await scheduler.make_streams()
+            await scheduler.purge(Stream.TASKS, "evt.>")
+            process = await anyio.open_process([sys.executable, "-m", "services.repos"], env=environment, stderr=log)
+            try:
+                await until_healthy(gateway, process)
+                at = World(data, None, runner, gateway, scheduler)
+                await at.add_host(server.host, TOKEN)
+                server.hold.clear()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(resolve_private, runner, server.url(origin))
+                    await asyncio.to_thread(server.held.wait)
+                    seen = command_lines()
+                    server.hold.set()
+                process.send_signal(signal.SIGTERM)
+                assert await process.wait() == 0
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                await process.aclose()
+    # The look was worth something: git was there to be seen.
+    assert any("ls-remote" in line and server.host in line for line in seen)
+    assert not [line for line in seen if TOKEN in line]
+    assert "mirror_fetched" in logs.read_text()
+    assert not files_with(TOKEN, tmp_path)
+
+
+async def resolve_private(runner, url: str) -> None:
+    asked = ResolveBase(task="t1", repository=url)
+    await runner.ask(Service.REPOS, asked, BaseResolved, timeout_seconds=30)
+
+
+async def until_healthy(gateway, process) -> None:
+    with anyio.fail_after(20):
+        while process.returncode is None:
+            try:
+                assert (await gateway.ask(Service.REPOS, AskHealth(), Health)).healthy
+                return
+            except credentials.Refused:
+                raise
+            except Exception:
+                await asyncio.sleep(0)
+    raise AssertionError("the service ended")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("", "no such public repository.*errand host add"),
+        ("wrong", "refused the credential.*errand host add"),
+    ],
+)
+async def test_a_missing_or_wrong_token_is_explained(house: NatsHouse, tmp_path: Path, given: str, words: str) -> None:
+    origin = make_origin(tmp_path / "origin.git")
+    with git_server(tmp_path, TOKEN) as server:
+        async with world(house, tmp_path / "data") as at:
+            if given:
+                await at.add_host(server.host, given)
+            asked = CheckRepository(user="u", repository=server.url(origin))
+            with pytest.raises(Refused, match=words) as refused:
+                await at.gateway.ask(Service.REPOS, asked, RepositoryKnown)
+            assert refused.value.code == "refused"
+            with pytest.raises(Refused, match=words) as refused:
+                await at.resolve(server.url(origin))
+            assert "wrong" not in refused.value.reason
+
+
+async def test_a_token_is_sent_to_no_other_host(house: NatsHouse, tmp_path: Path) -> None:
+    origin = make_origin(tmp_path / "origin.git")
+    with git_server(tmp_path, TOKEN) as mine, git_server(tmp_path, "other") as theirs:
+        theirs.redirect_to = ""
+        async with world(house, tmp_path / "data") as at:
+            await at.add_host(mine.host, TOKEN)
+            with pytest.raises(Refused):
+                await at.resolve(theirs.url(origin))
+            mine.redirect_to = f"http://{theirs.host}"
+            with pytest.raises(Refused):
+                await at.resolve(mine.url(origin))
+    assert theirs.seen_authorizations
+    assert not any(theirs.seen_authorizations)
+
+
+async def test_a_token_that_was_taken_away_is_used_no_more(house: NatsHouse, tmp_path: Path) -> None:
+    origin = make_origin(tmp_path / "origin.git")
+    with git_server(tmp_path, TOKEN) as server:
+        async with world(house, tmp_path / "data", freshness_seconds=0) as at:
+            await at.add_host(server.host, TOKEN)
+            await at.resolve(server.url(origin))
+            await at.decide(HostRemoved(host=server.host))
+            with pytest.raises(Refused, match="errand host add"):
+                await at.resolve(server.url(origin))
+
+
+async def test_an_envelope_for_another_host_is_not_opened(house: NatsHouse, tmp_path: Path) -> None:
+    origin = make_origin(tmp_path / "origin.git")
+    with git_server(tmp_path, TOKEN) as server:
+        async with world(house, tmp_path / "data") as at:
+            await at.add_host(server.host, TOKEN, sealed_for="github.com")
+            with pytest.raises(Refused, match="cannot be opened"):
+                await at.resolve(server.url(origin))
+    assert server.seen_authorizations == []
+
+
+async def test_an_ssh_key_lies_on_no_disk_and_only_while_it_is_used(
+    house: NatsHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real git with a program in ssh's place that notes what it was given and runs the other side here."""
+    origin = make_origin(tmp_path / "origin.git")
+    noted = tmp_path / "noted"
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\n"
+        'for word; do case $word in IdentityFile=*) key=$(echo "${word#*=}" | tr -d \'"\');; esac; last=$word; done\n'
+        f'{{ stat -c "%a %n" "$key" "$(dirname "$key")"; cat "$key"; echo "$@"; }} >{noted}\n'
+        'exec sh -c "$last"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    async with world(house, tmp_path / "data") as at:
+        await at.add_host("git.example.org", "-----BEGIN KEY-----\nabc", kind="ssh_key")
+        await at.resolve(f"ssh://git.example.org{origin}")
+    file_line, folder_line, *key, arguments = noted.read_text().splitlines()
+    assert key == ["-----BEGIN KEY-----", "abc"]
+    mode, _, path = file_line.partition(" ")
+    assert (mode, folder_line.split()[0]) == ("600", "700")
+    assert path.startswith("/dev/shm/")
+    assert not Path(path).exists()
+    for option in ("IdentitiesOnly=yes", "BatchMode=yes", "StrictHostKeyChecking=accept-new", "-F /dev/null"):
+        assert option in arguments
+    assert "git@git.example.org" in arguments
+
+
+async def test_a_token_for_an_ssh_address_is_explained(house: NatsHouse, tmp_path: Path) -> None:
+    async with world(house, tmp_path / "data") as at:
+        await at.add_host("git.example.org", TOKEN)
+        with pytest.raises(Refused, match="an ssh address cannot use"):
+            await at.resolve("git@git.example.org:a/b")
+
+
+def files_with(word: str, folder: Path) -> list[str]:
+    done = subprocess.run(["grep", "-rlF", word, str(folder)], capture_output=True, text=True)
+    return done.stdout.splitlines()
