@@ -1,6 +1,8 @@
 # One line each; everything else is in Python. `make demo` and `make test` set up what they need.
 PYTHON ?= python3
 BIN := .venv/bin
+# Compiled files live in .venv too: the tree has nothing that is not in git.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .venv/.ready: requirements.lock pyproject.toml
