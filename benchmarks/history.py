@@ -1,5 +1,4 @@
-"""The stream into DuckDB: the whole service catching up with a real nats-server, and the same rows by `executemany`; then how far
-the history is behind while the stream moves."""
+"""The service catching up with a stream of a real nats-server, beside `executemany` of the same rows; and its lag."""
 
 from __future__ import annotations
 
@@ -163,7 +162,7 @@ async def follow(house: NatsHouse, scheduler: Bus, gateway: Bus) -> list[float]:
         per_tick = LIVE_PER_SECOND // TICKS_PER_SECOND
         began = time.perf_counter()
         for tick in range(LIVE_SECONDS * TICKS_PER_SECOND):
-            await anyio.sleep(began + tick / TICKS_PER_SECOND - time.perf_counter())
+            await anyio.sleep(max(0.0, began + tick / TICKS_PER_SECOND - time.perf_counter()))
             for number in range(tick * per_tick, (tick + 1) * per_tick):
                 await connection.publish(*said[number % len(said)])
                 published.append(time.perf_counter())

@@ -65,7 +65,13 @@ async def measure() -> list[Row]:
         finally:
             await sandbox.stop()
         rows = [
-            Row(what="a bubblewrap sandbox ready, cold", ours=started, unit="ms", demanded="20 ms (warm)", ok=started <= 400)
+            Row(
+                what="a bubblewrap sandbox ready, cold",
+                ours=started,
+                unit="ms",
+                demanded="20 ms (warm)",
+                ok=started <= 400,
+            )
         ]
         what, demanded = "a one-shot command by the exec server, p50", "5 ms"
         if name is None:

@@ -75,16 +75,14 @@ async def scripted_model() -> AsyncIterator[Meter]:
         process.wait()
 
 
-def weight(house: House) -> float:
-    """MiB of PSS of the supervisor and everything it started."""
-    family = [psutil.Process(house.process.pid), *psutil.Process(house.process.pid).children(recursive=True)]
-    return sum(member.memory_full_info().pss for member in family) / 1024 / 1024
-
-
 def weights(house: House) -> dict[str, float]:
-    """MiB of PSS a process, to see where it goes."""
-    family = [psutil.Process(house.process.pid), *psutil.Process(house.process.pid).children(recursive=True)]
-    return {" ".join(m.cmdline()[1:4])[-60:]: round(m.memory_full_info().pss / 1024 / 1024, 1) for m in family}
+    """MiB of PSS of the supervisor and each program it keeps, once nothing else of theirs runs any more."""
+    kept = {pid: name for name, pid in house.ready.pids.items()}
+    up = psutil.Process(house.process.pid)
+    while {child.pid for child in up.children(recursive=True)} != kept.keys():
+        time.sleep(0.05)
+    sizes = {"up": up.memory_full_info().pss} | {kept[pid]: psutil.Process(pid).memory_full_info().pss for pid in kept}
+    return {name: size / 1024 / 1024 for name, size in sizes.items()}
 
 
 async def send_to_model(house: House, meter: Meter, repository: Path) -> list[float]:
@@ -118,9 +116,9 @@ async def measure() -> list[Row]:
             async with phone(house) as owner:
                 task = await owner.submit("[scenario: tour]", str(repository), key="weight")
                 await owner.ended(task)
-            idle = await anyio.to_thread.run_sync(weight, house)
-            for name, size in weights(house).items():
-                print(f"    {size:7.1f} MiB  {name}")
+            sizes = await anyio.to_thread.run_sync(weights, house)
+            idle = sum(sizes.values())
+            print("  idle, MiB:", ", ".join(f"{name} {size:.0f}" for name, size in sizes.items()))
     return [
         Row(
             what="`errand up` until every service takes work",

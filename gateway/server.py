@@ -46,6 +46,11 @@ class Protocol(WebSocketsSansIOProtocol):
         if hasattr(self, "scope"):  # not for a handshake that was refused
             cast(Any, self.scope)["extensions"][ABORT] = self.transport.abort
 
+    def start_keepalive(self) -> None:
+        """Called once the handshake is answered: what it was about would stay for as long as the phone."""
+        super().start_keepalive()
+        del self.request, self.response
+
 
 class Server(uvicorn.Server):
     """Tells when it has started, and leaves the signals to the actor's contract."""

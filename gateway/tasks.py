@@ -39,6 +39,7 @@ class Shown(Struct, frozen=True):
     """A task as its decisions made it."""
 
     task: Task
+    state: TaskState
     sequence: int
     """The stream sequence of its last decision; 0 when the scheduler has not decided yet."""
 
@@ -139,11 +140,11 @@ class Tasks:
         for stored in log:
             state = evolve(state, decode_decision(stored.data))
         if state.turn:
-            return Shown(state, log[-1].sequence)
+            return Shown(state, state.state, log[-1].sequence)
         if state.receipts:
             reasons = "; ".join(receipt.reason for receipt in state.receipts.values())
             raise Problem(404, f"This task was not taken: {reasons}")
-        return Shown(await self._undecided(asker, task), 0)
+        return Shown(await self._undecided(asker, task), TaskState.QUEUED, 0)
 
     async def _undecided(self, asker: Asker, task: str) -> Task:
         submitted = await self._submitted(asker, task)

@@ -1,4 +1,5 @@
-"""ROUTES -> docs/protocol.md and docs/protocol.schema.json. `python -m protocol.generate` writes them, `--check` compares."""
+"""ROUTES -> docs/protocol.md and docs/protocol.schema.json. `python -m protocol.generate` writes them, `--check`
+compares."""
 
 from __future__ import annotations
 

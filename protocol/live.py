@@ -131,8 +131,8 @@ class DecisionSeen(Message, frozen=True):
     task: str
     sequence: int
     previous: int
-    """The sequence of the task's decision before this one; 0 for the first. Of the task's last event of either kind where
-    the decision ended an attempt without its runner's word (a cancel, a lost lease)."""
+    """The sequence of the task's decision before this one; 0 for the first. Of the task's last event of either kind
+    where the decision ended an attempt without its runner's word (a cancel, a lost lease)."""
     decision: Decision
 
 

@@ -8,8 +8,8 @@ from protocol.base import Message
 from protocol.task import Published
 
 RESOLVE_SECONDS = 250.0
-"""How long who sends `ResolveBase` or `PrepareWorkspace` should wait. A first copy that takes longer goes on; the refusal that
-comes then is `unavailable`, so the next attempt finds it further or done."""
+"""How long who sends `ResolveBase` or `PrepareWorkspace` should wait. A first copy that takes longer goes on; the
+refusal that comes then is `unavailable`, so the next attempt finds it further or done."""
 PUBLISH_SECONDS = 250.0
 """How long who sends `Publish` should wait. NATS lets a service answer for five minutes."""
 CHECK_SECONDS = 12.0
@@ -23,10 +23,11 @@ HOST = re.compile(
 
 
 def normal_host(text: str) -> str:
-    """A git host as `errand host add` takes it and `AddHost` carries it: `GitHub.com` -> `github.com`. ValueError with a sentence.
+    """A git host as `errand host add` takes it and `AddHost` carries it: `GitHub.com` -> `github.com`. ValueError with
+    a sentence.
 
-    The host stands for https and ssh at their own ports; for plain http the port is part of it (`git.lan:80`), so that a token
-    given for https never travels in the clear.
+    The host stands for https and ssh at their own ports; for plain http the port is part of it (`git.lan:80`), so that
+    a token given for https never travels in the clear.
     """
     host = text.strip().lower()
     for default in (":443", ":22"):

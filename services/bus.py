@@ -40,6 +40,7 @@ WRONG_LAST_SEQUENCE = 10071
 
 TIMEOUT_SECONDS = 2.0
 """For one answer of the server; past it, whether a publish was stored is unknown."""
+RECONNECT_SECONDS = 0.1
 CONNECT_SECONDS = 3.0
 """For the first connection."""
 PUBLISH_TRIES = 4
@@ -284,7 +285,10 @@ class Bus:
         self, subject: str, on_message: Callable[[Msg], Awaitable[None]]
     ) -> Callable[[], Awaitable[None]]:
         """Return once the server has the subscription. Raises Unavailable, and then there is none."""
-        subscription = None
+        try:
+            subscription = await self._nats.subscribe(subject, cb=on_message)
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable(f"NATS did not take a subscription to {subject}: {error!r}") from error
 
         async def end() -> None:
             # Without a connection it ends with this side's table, which is what a reconnect subscribes from.
@@ -292,11 +296,9 @@ class Bus:
                 await subscription.unsubscribe()
 
         try:
-            subscription = await self._nats.subscribe(subject, cb=on_message)
             await self._settle()
         except (nats.errors.Error, TimeoutError, OSError) as error:
-            if subscription is not None:
-                await end()
+            await end()
             raise Unavailable(f"NATS did not take a subscription to {subject}: {error!r}") from error
         return end
 
@@ -596,7 +598,7 @@ async def connect(config: BusConfig, service: Service) -> AsyncIterator[Bus]:
         # A private inbox: the permissions let no other service listen to the answers.
         inbox_prefix=f"_INBOX_{service.value}".encode(),
         max_reconnect_attempts=-1,
-        reconnect_time_wait=0.1,
+        reconnect_time_wait=RECONNECT_SECONDS,  # pyright: ignore[reportArgumentType] - a float does
         connect_timeout=2,
         error_cb=on_error,
         reconnected_cb=on_reconnect,

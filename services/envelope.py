@@ -1,4 +1,5 @@
-"""Sealed envelopes for credentials (HPKE, RFC 9180): anyone with the public key can close one, the publisher alone can open it.
+"""Sealed envelopes for credentials (HPKE, RFC 9180): anyone with the public key can close one, the publisher alone can
+open it.
 
 The host's name is bound into the envelope, so an envelope made for one host cannot be passed off as another's.
 """
@@ -39,7 +40,8 @@ def public_key(private: str) -> str:
 
 
 def seal(public: str, host: str, secret: str) -> str:
-    """Close `secret` into an envelope for `host` (as `protocol.repo.normal_host` writes it); base64. ValueError when it is too long."""
+    """Close `secret` into an envelope for `host` (as `protocol.repo.normal_host` writes it); base64. ValueError when it
+    is too long."""
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
     plain = secret.encode()

@@ -162,7 +162,7 @@ class House:
         return Program(name=name, command=command, environment=environment, log=self._data / "logs" / f"{name}.log")
 
     async def wait_until_ready(self, supervisor: Supervisor, began: float) -> Ready:
-        """Sign this machine in and return when every service takes work. Raises CannotStart with the service that does not."""
+        """Sign this machine in and return when every service takes work. Raises CannotStart with the one that does not."""
         config = BusConfig(
             nats_url=self._nats_url,
             nats_password_file=str(nats_server.password_file(self._data, Service.OPERATOR)),

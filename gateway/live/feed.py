@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -33,6 +34,9 @@ class Listener(Protocol):
         ...
 
 
+Ending = Callable[[], Awaitable[None]]
+
+
 class Feed:
     """One user's. Opened with the first socket, closed with the last."""
 
@@ -46,27 +50,47 @@ class Feed:
         self._lines: Lines | None = None
         self._changed: set[str] = set()
         self._sending_lines = False
-        self._opening = anyio.Lock()
-        self._interests: dict[str, Callable[[], Awaitable[None]]] = {}
+        self._end_events: Ending | None = None
+        self._opening: asyncio.Future[None] | None = None
+        self._end_output: Ending | None = None
+        self._wants_output = False
+        self._closed = False
 
     # Interests
 
     async def open(self) -> None:
         """Hear of every event from now on. Raises Unavailable."""
-        async with self._opening:
-            if "events" not in self._interests:
-                self._interests["events"] = await self._bus.tap(f"evt.{self.user}.>", self._on_stored)
+        while self._end_events is None:
+            if self._opening is not None:
+                await asyncio.shield(self._opening)  # another socket of the user is at it
+                continue
+            self._opening = asyncio.get_running_loop().create_future()
+            try:
+                self._end_events = await self._bus.tap(f"evt.{self.user}.>", self._on_stored)
+            finally:
+                self._opening.set_result(None)
+                self._opening = None
 
-    async def open_output(self) -> None:
-        """Hear of previews too. Raises Unavailable."""
-        async with self._opening:
-            if "output" not in self._interests:
-                self._interests["output"] = await self._bus.listen(f"out.{self.user}.*", self._on_output)
+    def hear_output(self) -> None:
+        """Hear of previews too, from soon on: they are hints, and most phones look at a task that does nothing."""
+        if not self._wants_output:
+            self._wants_output = True
+            self._group.start_soon(self._open_output)
+
+    async def _open_output(self) -> None:
+        try:
+            end = await self._bus.listen(f"out.{self.user}.*", self._on_output)
+        except Unavailable:
+            self._wants_output = False
+            return
+        if self._closed:
+            await end()
+        self._end_output = end
 
     async def close(self) -> None:
-        async with self._opening:
-            while self._interests:
-                _, end = self._interests.popitem()
+        self._closed = True
+        for end in (self._end_events, self._end_output):
+            if end is not None:
                 await end()
 
     def interrupted(self) -> None:

@@ -8,7 +8,7 @@ from gateway.live.splice import UNKNOWN, Event
 from protocol.base import encode
 from protocol.journal import JournalEntry, Noticed, decode_entry
 from protocol.live import JournalSeen
-from protocol.task import Decision, decode_decision
+from protocol.task import Decision, TaskState, decode_decision
 from services.bus import Stored
 
 
@@ -21,7 +21,7 @@ def of_journal(task: str, stored: Stored) -> Event:
     decode_entry(stored.data)
     head = b'{"type":"journal_seen","task":"%b","sequence":%d,"previous":%d,"entry":'
     frame = head % (task.encode(), stored.sequence, stored.previous) + stored.data + b"}"
-    return Event(stored.sequence, stored.previous, frame)
+    return Event(stored.sequence, stored.previous, frame, is_running=True)
 
 
 def of_decision(task: str, stored: Stored) -> tuple[Event, Decision]:
@@ -29,7 +29,7 @@ def of_decision(task: str, stored: Stored) -> tuple[Event, Decision]:
     decision = decode_decision(stored.data)
     head = b'{"type":"decision_seen","task":"%b","sequence":%d,"previous":%d,"decision":'
     frame = head % (task.encode(), stored.sequence, stored.previous) + stored.data + b"}"
-    return Event(stored.sequence, UNKNOWN, frame), decision
+    return Event(stored.sequence, UNKNOWN, frame, is_running=decision.state is TaskState.RUNNING), decision
 
 
 def of_unreadable(task: str, stored: Stored) -> Event:

@@ -4,7 +4,6 @@ out."""
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 
 from msgspec import Struct
 
@@ -51,14 +50,18 @@ class Preview(Struct):
 
 
 class Outbox:
-    """Frames in the order in which they are sent."""
+    """Frames in the order in which they are sent.
+
+    An idle phone has an empty one: lists and futures made when they are needed, because an empty deque or asyncio.Event
+    takes 760 bytes.
+    """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._entries: deque[bytes | Preview] = deque()
+        self._entries: list[bytes | Preview] = []
         self._size = 0
-        self._filled = asyncio.Event()
-        self._drained = asyncio.Event()
+        self._filled: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
 
     def put(self, frame: bytes) -> None:
         """Raises Full when the phone owes too much."""
@@ -85,23 +88,30 @@ class Outbox:
         self._add(frame, len(frame))
 
     async def room(self, frame: bytes) -> None:
-        """Return when the frame leaves half of the limit to what is live, or when nothing else waits."""
+        """Return when the frame leaves half of the limit to what is live, or when nothing else waits. One waits here
+        or many; each looks again for itself."""
         while self._entries and self._size + len(frame) > self._limit // 2:
-            self._drained.clear()
-            await self._drained.wait()
+            if self._drained is None or self._drained.done():
+                self._drained = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._drained)
 
     async def get(self) -> bytes:
-        """The next frame."""
+        """The next frame. One waits here at a time."""
         while not self._entries:
-            self._filled.clear()
-            await self._filled.wait()
-        entry = self._entries.popleft()
+            self._filled = asyncio.get_running_loop().create_future()
+            await self._filled
+        entry = self._entries.pop(0)
         frame = entry if isinstance(entry, bytes) else entry.frame
         self._size -= len(frame)
-        self._drained.set()
+        _wake(self._drained)
         return frame
 
     def _add(self, entry: bytes | Preview, size: int) -> None:
         self._entries.append(entry)
         self._size += size
-        self._filled.set()
+        _wake(self._filled)
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

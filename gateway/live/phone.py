@@ -51,7 +51,7 @@ CLOSE_SECONDS = 2.0
 """How long the last frame may take."""
 COMMAND_TRIES = 3
 """How often a command that NATS did not take is tried: together longer than a restart of NATS takes."""
-RECEIPT_SECONDS = 2.0
+RECEIPT_SECONDS = 1.0
 """A receipt that did not pass within this time is looked for in the log."""
 RECEIPT_LONGEST_SECONDS = 30.0
 RECEIPTS_LIMIT = 100
@@ -211,8 +211,6 @@ class Phone:
     # Watching
 
     async def _watch(self, frame: WatchTask) -> None:
-        if frame.output:
-            await self._hear_output()
         if watch := self._watches.get(frame.task):
             watch.output = frame.output
             watch.tell()
@@ -228,9 +226,8 @@ class Phone:
         self._feed.add(watch)
         watch.start()
 
-    async def _hear_output(self) -> None:
-        with suppress(Unavailable):  # a preview is a hint; the next watch tries again
-            await self._feed.open_output()
+    def expect_output(self) -> None:
+        self._feed.hear_output()
 
     def list_soon(self) -> None:
         """Send the whole list, then lines."""

@@ -9,8 +9,6 @@ missing."""
 
 from __future__ import annotations
 
-from collections import deque
-
 from msgspec import Struct
 
 HELD_LIMIT = 256
@@ -26,6 +24,8 @@ class Event(Struct, frozen=True):
     follows: int
     """The sequence of the task's event before this one, `UNKNOWN` where the event does not say it."""
     frame: bytes
+    is_running: bool = False
+    """Whether, as far as this event shows, an attempt is at work: then output may come."""
 
 
 class Splice:
@@ -37,7 +37,7 @@ class Splice:
         """The sequence of the last event that was handed on."""
         self.missing = True
         self._reading = False
-        self._held: deque[Event] = deque(maxlen=HELD_LIMIT)
+        self._held: list[Event] = []
 
     @property
     def live(self) -> bool:
@@ -52,6 +52,8 @@ class Splice:
             self.cursor = event.sequence
             return True
         self._held.append(event)
+        if len(self._held) > HELD_LIMIT:
+            del self._held[0]
         self.missing = self.missing or not self._reading
         return False
 
@@ -75,7 +77,7 @@ class Splice:
         """The read is over: hand these on, at once."""
         self._reading = False
         held = sorted((event for event in self._held if event.sequence > self.cursor), key=lambda event: event.sequence)
-        self._held.clear()
+        self._held = []
         return [event for event in held if self._joins(event)]
 
     def _joins(self, event: Event) -> bool:

@@ -31,6 +31,10 @@ class Sink(Protocol):
         """Return when the frame may be put without crowding out what is live."""
         ...
 
+    def expect_output(self) -> None:
+        """An attempt is at work: its output may come."""
+        ...
+
 
 class Watch:
     """`offer` and `doubt` are called by the feed; reads run in the phone's task group."""
@@ -55,6 +59,7 @@ class Watch:
         self._reading = False
         self._told = False
         self._stopped = False
+        self._is_running = False
 
     def start(self) -> None:
         """Read what is stored after the cursor. The feed must have been joined: what it brings meanwhile is held."""
@@ -63,7 +68,7 @@ class Watch:
     def offer(self, event: Event) -> None:
         """An event as it was stored."""
         if self._splice.offer(event):
-            self._sink.put(event.frame)
+            self._hand_on(event)
         elif self._splice.missing:
             self._read_soon()
 
@@ -112,8 +117,7 @@ class Watch:
         except Unavailable:
             self._splice.doubt()
         for event in self._splice.settle():
-            if not self._stopped:
-                self._sink.put(event.frame)
+            self._hand_on(event)
 
     async def _read_page(self) -> bool:
         """Whether there may be more."""
@@ -125,9 +129,18 @@ class Watch:
             if self._stopped:
                 return False
             if self._splice.take(event):
-                self._sink.put(event.frame)
+                self._hand_on(event)
         return len(page) == PAGE
+
+    def _hand_on(self, event: Event) -> None:
+        if not self._stopped:
+            self._is_running = event.is_running
+            self._sink.put(event.frame)
+            if event.is_running and self.output and self._splice.live:
+                self._sink.expect_output()
 
     def _tell(self) -> None:
         self._told = True
+        if self._is_running and self.output:
+            self._sink.expect_output()
         self._sink.put(encode(CaughtUp(task=self.task, cursor=self._splice.cursor)))

@@ -11,7 +11,7 @@ from msgspec import Struct
 from gateway.tasks import Shown, Tasks
 from gateway.users import Asker
 from protocol.live import Accepted, Answer, Cancel, Say, Submit
-from protocol.query import TaskList
+from protocol.query import TaskSummary
 from protocol.repo import Diff
 from protocol.task import Budget, TaskState
 
@@ -43,6 +43,12 @@ class CancelBody(Struct, frozen=True):
     reason: str = ""
 
 
+class Listed(Struct, frozen=True):
+    tasks: tuple[TaskSummary, ...]
+    more: bool
+    """Whether there are older ones: ask again with `before`, the id of the last one here."""
+
+
 def key_of(request: Request, key: str) -> str:
     return request.headers.get("idempotency-key", "") or key
 
@@ -69,9 +75,10 @@ async def list_tasks(
     states: Annotated[list[TaskState] | None, Parameter(query="state")] = None,
     limit: int = 50,
     before: str = "",
-) -> TaskList:
+) -> Listed:
     """The asker's tasks, the last changed first."""
-    return await tasks.list(asker, states=tuple(states or ()), limit=limit, before=before)
+    found = await tasks.list(asker, states=tuple(states or ()), limit=limit, before=before)
+    return Listed(found.tasks, found.more)
 
 
 @get("/{task:str}")

@@ -63,7 +63,7 @@ class Api:
             raise Failure(f"The request to {server} failed ({error}): check the address and try again.") from None
         if response.is_success:
             return response.content
-        raise Failure(_refusal(server, response))
+        raise Failure(_refusal(self._account, response))
 
 
 def read(content: bytes, shape: type[T]) -> T:
@@ -97,13 +97,14 @@ def _no_connection(server: str, error: httpx2.ConnectError) -> str:
     return f"No Errand server answers at {server}: start it with `errand up`, or check the address."
 
 
-def _refusal(server: str, response: httpx2.Response) -> str:
+def _refusal(account: Account, response: httpx2.Response) -> str:
     try:
         body = response.json()
         said = cut(clean(str(body["error"])).strip(), SAID_LIMIT_CHARS)
     except (ValueError, KeyError, TypeError):
         said = ""
-    if response.status_code == 401:
+    server = account.server
+    if response.status_code == 401 and account.token:
         return f"{server} refused the token{f' ({said})' if said else ''}: {SIGN_IN}."
     if said:
         return said

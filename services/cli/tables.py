@@ -6,9 +6,12 @@ import csv
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.cli.text import clean, one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 CELL_LIMIT_CHARS = 400
 
@@ -29,22 +32,46 @@ def cell(value: Any) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """On a terminal aligned and cut to its width; in a pipe with tabs, the names first."""
+    """On a terminal aligned, or a block a row where it is too narrow; in a pipe with tabs, the names first."""
+    names = [one_line(name) for name in columns]
+    limit = CELL_LIMIT_CHARS if sys.stdout.isatty() else 0
+    texts = [[one_line(cell(value), limit) for value in row] for row in rows]
     if not sys.stdout.isatty():
-        for row in (columns, *rows):
-            print("\t".join(one_line(cell(value)) for value in row))
+        for row in (names, *texts):
+            print("\t".join(row))
         return
     from rich.console import Console
+
+    console = Console(highlight=False)
+    widths = [max(len(text) for text in column) for column in zip(names, *texts, strict=True)]
+    if sum(widths) + 2 * len(widths) > console.width and len(names) > 1:
+        _print_blocks(console, names, texts)
+    else:
+        _print_aligned(console, names, rows, texts)
+
+
+def _print_blocks(console: Console, names: list[str], texts: list[list[str]]) -> None:
+    from rich.text import Text
+
+    head = max(len(name) for name in names)
+    for number, row in enumerate(texts, 1):
+        if len(texts) > 1:
+            console.print(Text(f"row {number}", style="dim"))
+        for name, text in zip(names, row, strict=True):
+            console.print(Text(f"{name:<{head}}  ", style="dim").append(text, style="not dim"))
+
+
+def _print_aligned(console: Console, names: list[str], rows: Sequence[Sequence[Any]], texts: list[list[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    for number, name in enumerate(columns):
+    for number, name in enumerate(names):
         numeric = all(isinstance(row[number], int | float) and not isinstance(row[number], bool) for row in rows)
-        table.add_column(Text(one_line(name)), justify="right" if rows and numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(one_line(cell(value), CELL_LIMIT_CHARS)) for value in row))
-    Console(highlight=False).print(table)
+        table.add_column(Text(name), justify="right" if rows and numeric else "left", overflow="fold")
+    for row in texts:
+        table.add_row(*(Text(text) for text in row))
+    console.print(table)
 
 
 def print_csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -26,8 +26,8 @@ from services.history.sql import Limits, ask_snapshot
 
 VERSION = "0.1.0"
 EVENTS = "evt.>"
-PACE_SECONDS = 0.1
-"""Between the starts of two batches: a commit costs ten milliseconds however small it is."""
+PACE_SECONDS = 0.2
+"""Between the starts of two batches: a commit costs ten milliseconds of work however small it is."""
 BATCH_LIMIT_MESSAGES = 16_000
 BATCH_LIMIT_BYTES = 16 * 1024 * 1024
 """Of messages in one transaction."""

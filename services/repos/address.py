@@ -1,4 +1,5 @@
-"""A repository's address: the one place that decides which ones git ever gets to see, and how each is written from then on."""
+"""A repository's address: the one place that decides which ones git ever gets to see, and how each is written from then
+on."""
 
 from __future__ import annotations
 
@@ -15,8 +16,9 @@ from protocol.task import REPOSITORY_LIMIT_CHARS
 from services.bus import Refused
 
 DEFAULT_PORTS = {"https": "443", "ssh": "22"}
-# No quotes, spaces, backslashes, queries or fragments: nothing that a shell, a config file or another parser reads differently.
-URL_TEXT = re.compile(r"[A-Za-z0-9._~:/@!$&()*+,;=%\[\]-]+")
+# No quotes, spaces, backslashes, queries or fragments: nothing that a shell, a config file or another parser reads
+# differently.
+URL_TEXT = re.compile(r"[A-Za-z0-9._~:/@+,=%\[\]-]+")
 USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 SCP = re.compile(r"(?:([^@/:]*)@)?([^@/:]+):(.+)", re.DOTALL)
@@ -55,8 +57,8 @@ class Address(Struct, frozen=True):
 
 
 def parse(text: str, *, is_owner: bool = False) -> Address:
-    """The address that a user wrote, in its normal form. Raises Refused with a sentence that does not repeat what was written:
-    it may have a secret in it. Looks at nothing but the text."""
+    """The address that a user wrote, in its normal form. Raises Refused with a sentence that does not repeat what was
+    written: it may have a secret in it. Looks at nothing but the text."""
     text = text.strip(" \t\r\n")
     if not text:
         raise Refused("Say which repository: its address is empty.")
@@ -107,6 +109,8 @@ def _url(scheme: str, rest: str, is_owner: bool) -> Address:
 def _scp(user: str | None, host_text: str, path: str) -> Address:
     """`git@host:path`: with ssh, and relative to the home folder there, which a URL cannot say."""
     _check_user(user or "")
+    if "@" in path.partition("/")[0]:
+        raise Refused(HAS_PASSWORD + ".")
     host = _host(host_text, "ssh")
     if path.startswith("/"):
         return _url("ssh", f"{user or 'git'}@{host}{path}", is_owner=False)
@@ -130,10 +134,10 @@ def _host(text: str, scheme: str) -> str:
     match = HOST.fullmatch(host)
     if match is None:
         raise Refused("The repository's address has no usable host name.")
+    if match["port"] is None:
+        return f"{host}:80" if scheme == "http" else host
     if match["port"] == DEFAULT_PORTS.get(scheme):
         return match["name"]
-    if scheme == "http" and match["port"] is None:
-        return f"{host}:80"
     try:
         # A port that is the default of another scheme stays: https://host:22 is not ssh's host.
         normal_host(host)
@@ -147,7 +151,7 @@ def _checked_path(path: str) -> str:
     plain = unquote(path)
     if not path.strip("/") or UNPRINTABLE.search(plain) or "\\" in plain:
         raise Refused(NOT_AN_ADDRESS + ".")
-    if any(part == ".." or part.startswith("-") for part in plain.split("/")[:1]) or ".." in plain.split("/"):
+    if plain.startswith("-") or ".." in plain.split("/"):
         raise Refused("The repository's path cannot have '..' in it or begin with '-'.")
     return path
 

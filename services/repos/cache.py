@@ -1,7 +1,8 @@
-"""The mirror cache of a runner's host: a bare copy of each repository, brought up to date at most once a window, read from memory.
+"""The mirror cache of a runner's host: a bare copy of each repository, brought up to date at most once a window, read
+from memory.
 
-A mirror holds what its remote has and nothing else, and never loses an object: workspaces borrow them. It has no credential of
-its own; each fetch is lent one.
+A mirror holds what its remote has and nothing else, and never loses an object: workspaces borrow them. It has no
+credential of its own; each fetch is lent one.
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ class Mirror:
             self._refresh.scope.cancel()
 
     async def resolve(self, base: str) -> str:
-        """The commit that `base` names, of what was last fetched. A branch comes before a tag, a tag before a commit."""
+        """The commit that `base` names, of what was last fetched. A branch comes before a tag, a tag before a
+        commit."""
         if not self.listing.refs:
             raise empty(self.address)
         name = base or self.listing.head

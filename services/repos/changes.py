@@ -53,7 +53,7 @@ def read_change(output: bytes) -> Change:
                 path = next(fields)
             entries.append(Changed(path, mode, blob))
         elif field:
-            added, deleted, path = field.split("\t")
+            added, deleted, path = field.split("\t", 2)
             if not path:  # a rename: both names follow
                 path = next(fields) and next(fields)
             # A binary file has "-" in both.

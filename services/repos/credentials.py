@@ -1,7 +1,8 @@
 """The hosts' credentials: sealed in the owner's log, opened here alone, lent to one git process at a time.
 
-A token is read by git from that process's environment, through a credential helper that is bound to the address's own scheme and
-host: it follows no redirect. A key lies, for as long as one ssh needs it, in memory-backed storage that only we can read.
+A token is read by git from that process's environment, through a credential helper that is bound to the address's own
+scheme and host: it follows no redirect. A key lies, for as long as one ssh needs it, in memory-backed storage that only
+we can read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one place that starts git: its surroundings, its limits, and its complaints turned into sentences."""
+"""The one place that starts git: its surroundings, its limits, and its end."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import anyio.abc
 from msgspec import Struct
 
 from services.bus import Refused
+from services.repos.complaints import explain
 
 LOCAL_SECONDS = 120.0
 """How long git may take for what needs no network."""
@@ -138,8 +139,8 @@ class Git:
     ) -> Output:
         """Run git and return its output; GitFailed when it fails or takes too long.
 
-        A `repository` is used as it is named, none is searched for. Without a `remote` no protocol is allowed. `data` goes to stdin.
-        `inherit` are descriptors that git and all it starts keep open.
+        A `repository` is used as it is named, none is searched for. Without a `remote` no protocol is allowed. `data`
+        goes to stdin. `inherit` are descriptors that git and all it starts keep open.
         """
         chosen = SETTINGS | dict(settings or {}) | dict(remote.settings if remote else {})
         environment = self._environment | _as_environment(chosen)
@@ -238,64 +239,3 @@ def _late(command: str, seconds: float, remote: Remote | None) -> tuple[str, str
     if remote is None:
         return f"git {command} took longer than {seconds:g} s on the server.", "unavailable"
     return f"{remote.place} did not finish within {seconds:g} s.", "unavailable"
-
-
-# What git says (in the C locale), and what it means to the person who gave the address. The first that fits counts.
-NOT_FOUND = (
-    r"not found|does not (appear to be a git repository|exist)|returned error: 404|no such repository|Could not find"
-)
-NO_ENTRY = (
-    r"could not read (Username|Password)|Authentication failed|returned error: 40[13]|Permission denied|Access denied"
-    r"|HTTP Basic|could not be found or you don't have permission|Permission to \S+ denied|[Uu]nauthorized"
-)
-UNREACHABLE = (
-    r"Could not resolve|resolve host|Failed to connect|Connection (refused|reset|timed out|closed)|unreachable|No route to host"
-    r"|Operation (timed out|too slow)|timed out|early EOF|hung up unexpectedly|RPC failed|Empty reply|returned error: (5|429)"
-    r"|Couldn't connect|transfer closed"
-)
-
-
-def explain(command: str, said: str, remote: Remote | None) -> tuple[str, str]:
-    """A sentence for a person and the refusal's code, from what git said."""
-    if "No space left on device" in said:
-        return "The server's disk is full.", "unavailable"
-    if remote is None:
-        return f"git {command} failed on the server: {last_words(said)}", "internal"
-    place = remote.place
-    if "dubious ownership" in said:
-        return f"{place} belongs to another user of the server than the one Errand runs as.", "refused"
-    if re.search(r"Host key verification failed|HOST IDENTIFICATION HAS CHANGED", said):
-        return (
-            f"{place} shows another ssh host key than before. If that is right, remove its line from Errand's known_hosts.",
-            "refused",
-        )
-    if re.search(r"certificate|SSL (?!_read|_ERROR_SYSCALL)|CAfile", said):
-        return f"The TLS certificate of {place} cannot be trusted: {last_words(said)}", "refused"
-    if re.search(UNREACHABLE, said):
-        return f"{place} cannot be reached right now: {last_words(said)}", "unavailable"
-    if re.search(NO_ENTRY, said):
-        if remote.has_credential:
-            return (
-                f"{place} refused the credential that Errand has for it. Renew it with `errand host add {place}`.",
-                "refused",
-            )
-        return (
-            f"{place} has no such public repository. If it is a private one, give a credential with "
-            f"`errand host add {place}`.",
-            "refused",
-        )
-    if re.search(NOT_FOUND, said, re.IGNORECASE):
-        hint = "" if remote.has_credential or remote.protocols == "file" else (
-            f" If it is a private one, give a credential with `errand host add {place}`."
-        )  # fmt: skip
-        return f"{remote.url} was not found.{hint}", "not_found"
-    if "transport" in said and "not allowed" in said:
-        return f"{place} redirects to an address that is not allowed.", "refused"
-    return f"git {command} with {place} failed: {last_words(said)}", "refused"
-
-
-def last_words(said: str) -> str:
-    """Git's own reason, on one line: what the remote said, else the last line that is not good advice."""
-    lines = [line.strip() for line in said.replace("\r", "\n").splitlines() if line.strip()]
-    reasons = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", "ssh:", "ERROR:"))]
-    return " ".join((reasons or lines or ["it gave no reason"])[-1].split())[:300]

@@ -1,4 +1,5 @@
-"""Git repositories made by writing their few files: 0.3 ms where `git init` takes four, and nothing in them but what we wrote."""
+"""Git repositories made by writing their few files: 0.3 ms where `git init` takes four, and nothing in them but what we
+wrote."""
 
 from __future__ import annotations
 
@@ -21,9 +22,9 @@ def write_repository(
 ) -> None:
     """Make a git folder at `folder`, which must not exist, with HEAD on the ref `head`.
 
-    `commit_id` is any id of the repository: its length tells SHA-1 from SHA-256. `borrows` are the objects folders of other
-    repositories. `refs` maps names to ids. `shallow` is the mirror's file of that name, copied where there is one. `settings`
-    is added to the configuration.
+    `commit_id` is any id of the repository: its length tells SHA-1 from SHA-256. `borrows` are the objects folders of
+    other repositories. `refs` maps names to ids. `shallow` is the mirror's file of that name, copied where there is
+    one. `settings` is added to the configuration.
     """
     for name in ("objects/pack", "objects/info", "refs/heads"):
         (folder / name).mkdir(parents=True)

@@ -1,7 +1,9 @@
-"""The publisher: takes work in from a bundle, checks it in a clean bare repository, and pushes it as a branch. Never by force.
+"""The publisher: takes work in from a bundle, checks it in a clean bare repository, and pushes it as a branch. Never by
+force.
 
-A bundle is unpacked into a quarantine that borrows from the mirror, checked by git's own strict rules and by ours, pushed from
-there, and then kept in a repository of published work, from which `ShowDiff` answers. The mirror is never written to.
+A bundle is unpacked into a quarantine that borrows from the mirror, checked by git's own strict rules and by ours,
+pushed from there, and then kept in a repository of published work, from which `ShowDiff` answers. The mirror is never
+written to.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from services.repos.address import Address
 from services.repos.bundle import read_bundle
 from services.repos.cache import COMMIT_ID, Lend, Mirror, short_name
 from services.repos.changes import SYMLINK, Change, escapes, notices, read_change
-from services.repos.git import Git, GitFailed, Remote, last_words
+from services.repos.complaints import last_words
+from services.repos.git import Git, GitFailed, Remote
 from services.repos.layout import write_ref, write_repository
 
 PUBLISHES_LIMIT = 4
@@ -32,6 +35,9 @@ PUBLISHES_LIMIT = 4
 DIFF_LIMIT_BYTES = 256 * 1024
 LINK_LIMIT_BYTES = 4096
 STRICT = ("index-pack", "--stdin", "--fix-thin", "--strict")
+
+SHOWN = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"}
+"""Control characters as their pictures."""
 
 FetchBlob = Callable[[str], Awaitable[bytes]]
 """Reads a blob by its name; KeyError when there is none."""
@@ -76,7 +82,8 @@ class Publisher:
         self._log = log.get()
 
     async def publish(self, asked: Publish, mirror: Mirror) -> PublishDone:
-        """Check and push; Refused with the reason. Asked again it finds the branch where it put it and says the same."""
+        """Check and push; Refused with the reason. Asked again it finds the branch where it put it and says the
+        same."""
         _check_names(asked)
         async with self._limit, self._quarantine(mirror, asked) as folder:
             if asked.blob:
@@ -150,8 +157,8 @@ class Publisher:
         return self._published / short_name(address)
 
     async def _take_in(self, folder: Path, asked: Publish) -> None:
-        """Unpack the bundle: every object whole, well formed, allowed (no `.git`, `..` or absolute path), and linked to what is
-        there."""
+        """Unpack the bundle: every object whole, well formed, allowed (no `.git`, `..` or absolute path), and linked to
+        what is there."""
         try:
             data = await self._fetch_blob(asked.blob)
         except KeyError:
@@ -279,7 +286,8 @@ class Publisher:
         return folder
 
     def _keep(self, folder: Path, asked: Publish, mirror: Mirror) -> None:
-        """Move the checked objects to the published ones, as git itself does with what was pushed to it: packs, then indexes."""
+        """Move the checked objects to the published ones, as git itself does with what was pushed to it: packs, then
+        indexes."""
         home = self._home_of(mirror.address)
         packs = sorted((folder / "objects/pack").iterdir(), key=lambda path: path.suffix == ".idx")
         for path in packs:
@@ -322,15 +330,10 @@ def refused_push(error: GitFailed, branch: str, place: str) -> str:
 
 def cut_diff(data: bytes) -> Diff:
     """A diff as text that JSON can carry in one message: control characters shown, cut at the end of a line."""
-    text = "".join(_shown(character) for character in data.decode(errors="replace"))
+    text = data.decode(errors="replace").translate(SHOWN)
     encoded = text.encode()
     if len(encoded) <= DIFF_LIMIT_BYTES:
         return Diff(text=text)
     kept = encoded[:DIFF_LIMIT_BYTES]
     kept = kept[: kept.rfind(b"\n") + 1] or kept
     return Diff(text=kept.decode(errors="ignore"), cut=True)
-
-
-def _shown(character: str) -> str:
-    code = ord(character)
-    return chr(0x2400 + code) if code < 32 and character not in "\t\n\r" else character

@@ -10,8 +10,8 @@ from pathlib import Path
 def remove_tree(root: Path) -> None:
     """Remove `root`, a folder, and all in it; OSError when something resists.
 
-    No link is followed, folders that forbid their own removal are opened first, and a depth that would exhaust the stack, the
-    descriptors or a path's length costs nothing: each folder met is moved beside `root` and emptied there.
+    No link is followed, folders that forbid their own removal are opened first, and a depth that would exhaust the
+    stack, the descriptors or a path's length costs nothing: each folder met is moved beside `root` and emptied there.
     """
     numbers = count()
     waiting = [root]

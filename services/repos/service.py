@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import anyio
 import msgspec
 from msgspec import Struct
-from nats.micro.service import Service as MicroService
 
 from protocol import repo
 from protocol.base import Message
@@ -35,8 +34,8 @@ SWEEP_SECONDS = 300.0
 REQUESTS_LIMIT = 512
 """Queries answered side by side; most wait for a fetch that another one started."""
 OPEN_FOLDER = "repositories"
-"""In the data folder, the bare repositories that people may use: branches stay here when nothing is pushed, and the demo puts
-its clone here."""
+"""In the data folder, the bare repositories that people may use: branches stay here when nothing is pushed, and the
+demo puts its clone here."""
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -92,7 +91,7 @@ class Repos:
             freshness_seconds=config.freshness_seconds,
             fetch_seconds=config.fetch_seconds,
         )
-        self._served: MicroService | None = None
+        self._stop_serving: Callable[[], Awaitable[None]] | None = None
         self._in_hand = 0
         self._idle = anyio.Event()
         self._log = log.get()
@@ -109,14 +108,15 @@ class Repos:
             self._tasks.start_soon(self._workspaces.keep_clean)
             self._tasks.start_soon(self._keep_swept)
             handlers = {question: self._in_hand_while(handler) for question, handler in self._handlers().items()}
-            self._served = await self._bus.serve(handlers, version=VERSION, at_once=REQUESTS_LIMIT)
+            served = await self._bus.serve(handlers, version=VERSION, at_once=REQUESTS_LIMIT)
+            self._stop_serving = served.stop
             self._log.info("serving", git=version, push=self._config.push)
             started()
 
     async def drain(self) -> None:
         """Publishes and workspaces in hand are finished; fetches end, and who waits for one is told to come back."""
-        if self._served is not None:
-            await self._served.stop()
+        if self._stop_serving is not None:
+            await self._stop_serving()
         self._cache.stop()
         while self._in_hand:
             self._idle = anyio.Event()

@@ -1,4 +1,5 @@
-"""Workspaces: a clone an attempt, borrowing the mirror's objects. Made by us, written by an agent, and so removed with care."""
+"""Workspaces: a clone an attempt, borrowing the mirror's objects. Made by us, written by an agent, and so removed with
+care."""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ IsHeld = Callable[[str, int], Awaitable[bool]]
 
 
 class Workspaces:
-    """All workspaces of this host. A folder that is there is complete; one that is given back leaves by a rename and is removed
-    later, by `keep_clean`."""
+    """All workspaces of this host. A folder that is there is complete; one that is given back leaves by a rename and is
+    removed later, by `keep_clean`."""
 
     def __init__(self, folder: Path, unfinished: Path, trash: Path, git: Git) -> None:
         self._folder = folder
@@ -46,7 +47,8 @@ class Workspaces:
             needed.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     async def prepare(self, mirror: Mirror, task: str, attempt: int, commit: str, branch: str) -> Path:
-        """The attempt's workspace on `branch` at `commit`, which the mirror has. Asked again it is the same, as it is by then.
+        """The attempt's workspace on `branch` at `commit`, which the mirror has. Asked again it is the same, as it is
+        by then.
 
         A newer attempt fences the older ones of its task: their workspaces go.
         """

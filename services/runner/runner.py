@@ -141,7 +141,8 @@ class Runner:
         """The answer to one claim; the same request is sent again until it is answered, so that no grant gets lost."""
         asked = ClaimAttempt(request=request, runner=self._name, queue=self._config.queue, wait_seconds=CLAIM_SECONDS)
         try:
-            answer = await self._bus.ask_any(Service.SCHEDULER, asked, timeout_seconds=CLAIM_SECONDS + CLAIM_GRACE_SECONDS)
+            limit = CLAIM_SECONDS + CLAIM_GRACE_SECONDS
+            answer = await self._bus.ask_any(Service.SCHEDULER, asked, timeout_seconds=limit)
         except (Unavailable, Refused):
             await anyio.sleep(AGAIN_SECONDS)
             return None

@@ -1,4 +1,4 @@
-"""A real gateway process on a real nats-server, with the other services played by small doubles on their own credentials."""
+"""A real gateway process on a real nats-server; the other services are small doubles with their credentials."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from protocol.repo import AskSealingKey, CheckRepository, Diff, RepositoryKnown,
 from protocol.routes import Service, journal_subject, user_command_subject
 from protocol.user import AddDevice, AddUser, CreateSignInCode, Role
 from services import envelope
-from services.bus import Bus, Refused
+from services.bus import Bus, Refused, Stored
 from services.bus import connect as connect_bus
 from services.scheduler.actors import TaskActor, UserActor
 from services.scheduler.decide import Limits, claim
@@ -124,6 +124,7 @@ class Scheduler:
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
         self._actors: dict[tuple[str, str], TaskActor | UserActor] = {}
+        self._deciding = anyio.Lock()
 
     @staticmethod
     @asynccontextmanager
@@ -144,8 +145,9 @@ class Scheduler:
             for stored in batch:
                 _, user, task, _ = stored.subject.split(".")
                 actor = await self.actor(user, task)
-                if entry := actor.answer(stored, datetime.now(UTC), Limits()):
-                    await self._commit(actor, entry.subject, entry.message)
+                async with self._deciding:
+                    if entry := actor.answer(stored, datetime.now(UTC), Limits()):
+                        await self._commit(actor, entry.subject, entry.message)
 
     async def actor(self, user: str, task: str) -> TaskActor | UserActor:
         """The actor of a task, or of the user where `task` is `user`, with its log folded."""
@@ -164,8 +166,9 @@ class Scheduler:
         """A runner takes the task."""
         actor = await self.actor(user, task)
         assert isinstance(actor, TaskActor)
-        entry = actor.entry(claim(actor.task, "runner", f"request-{task}", datetime.now(UTC)))
-        await self._commit(actor, entry.subject, entry.message)
+        async with self._deciding:
+            entry = actor.entry(claim(actor.task, "runner", f"request-{task}", datetime.now(UTC)))
+            await self._commit(actor, entry.subject, entry.message)
 
     async def _list(self, question: ListTasks) -> TaskList:
         mine = [actor for (user, task), actor in self._actors.items() if user == question.user and task != "user"]
@@ -192,11 +195,10 @@ class Scheduler:
 
     async def _user_command(self, user: str, actor: Any, command: Any) -> None:
         # Decided here and now: it needs no mailbox.
-        from services.bus import Stored
-
         stored = Stored(user_command_subject(user, command), actor.sequence + 1, encode(command), datetime.now(UTC))
-        if entry := actor.answer(stored, datetime.now(UTC), Limits()):
-            await self._commit(actor, entry.subject, entry.message)
+        async with self._deciding:
+            if entry := actor.answer(stored, datetime.now(UTC), Limits()):
+                await self._commit(actor, entry.subject, entry.message)
 
 
 class Runner:

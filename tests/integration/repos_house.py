@@ -105,7 +105,7 @@ class GitServer:
 
             do_POST = do_GET
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_message(self, *_: object) -> None:
                 pass
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -127,10 +127,10 @@ class GitServer:
         authorization = request.headers.get("Authorization", "")
         self.seen_authorizations.append(authorization)
         body = self._body(request)
-        if self.redirect_to:
-            return self._plain(request, 302, {"Location": self.redirect_to + request.path})
         if self.token and _password(authorization) != self.token:
             return self._plain(request, 401, {"WWW-Authenticate": 'Basic realm="git"'})
+        if self.redirect_to:
+            return self._plain(request, 302, {"Location": self.redirect_to + request.path})
         self.held.set()
         self.hold.wait()
         path, _, query = request.path.partition("?")
@@ -203,12 +203,11 @@ def command_lines() -> list[str]:
     return found
 
 
-class World:
-    """The repos service in this process, and who asks it."""
+class Asker:
+    """Who asks a repos service."""
 
-    def __init__(self, data: Path, service: Repos, runner: Bus, gateway: Bus, scheduler: Bus) -> None:
+    def __init__(self, data: Path, runner: Bus, gateway: Bus, scheduler: Bus) -> None:
         self.data = data
-        self.service = service
         self.runner = runner
         self.gateway = gateway
         self._scheduler = scheduler
@@ -236,6 +235,14 @@ class World:
         await self._scheduler.publish(user_decision_subject("owner", decision), decision)
 
 
+class World(Asker):
+    """The repos service in this process, and who asks it."""
+
+    def __init__(self, service: Repos, data: Path, runner: Bus, gateway: Bus, scheduler: Bus) -> None:
+        super().__init__(data, runner, gateway, scheduler)
+        self.service = service
+
+
 @asynccontextmanager
 async def world(house: NatsHouse, data: Path, **settings: object) -> AsyncIterator[World]:
     """A fresh data folder's service on the house's server, whose streams are emptied first."""
@@ -253,6 +260,6 @@ async def world(house: NatsHouse, data: Path, **settings: object) -> AsyncIterat
         async with anyio.create_task_group() as group:
             group.start_soon(service.run, started.set)
             await started.wait()
-            yield World(data, service, runner, gateway, scheduler)
+            yield World(service, data, runner, gateway, scheduler)
             await service.drain()
             group.cancel_scope.cancel()

@@ -71,7 +71,9 @@ async def test_an_empty_repository_is_refused(house: NatsHouse, tmp_path: Path) 
             await at.resolve(tmp_path / "empty.git")
 
 
-async def test_a_fresh_mirror_is_read_from_memory_and_a_new_branch_is_still_found(house: NatsHouse, tmp_path: Path) -> None:
+async def test_a_fresh_mirror_is_read_from_memory_and_a_new_branch_is_still_found(
+    house: NatsHouse, tmp_path: Path
+) -> None:
     origin = make_origin(tmp_path / "origin.git")
     with git_server(tmp_path) as server:
         async with world(house, tmp_path / "data", freshness_seconds=3600) as at:

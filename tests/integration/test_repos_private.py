@@ -11,18 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
+import anyio.abc
 import pytest
+from anyio.streams.text import TextReceiveStream
 
-from protocol.query import AskHealth, Health
-from protocol.repo import BaseResolved, CheckRepository, Publish, PublishDone, RepositoryKnown, ResolveBase
+from protocol.repo import CheckRepository, Publish, PublishDone, RepositoryKnown
 from protocol.routes import Service, Stream
 from protocol.user import HostRemoved
 from services import nats_server
 from services.bus import Refused, connect
-from services.repos import credentials
 from tests.integration.nats_house import NatsHouse, nats_house
 from tests.integration.repos_house import (
-    World,
+    Asker,
     add_commit,
     bundle,
     command_lines,
@@ -64,7 +64,7 @@ async def test_the_owners_token_opens_a_private_repository_both_ways(house: Nats
 async def test_the_token_is_in_no_command_line_and_no_log_line(house: NatsHouse, tmp_path: Path) -> None:
     """The service as its own process, looked at while git talks to the host."""
     origin = make_origin(tmp_path / "origin.git")
-    data, logs = tmp_path / "data", tmp_path / "logs"
+    data = tmp_path / "data"
     data.mkdir()
     environment = {
         **os.environ,
@@ -73,54 +73,46 @@ async def test_the_token_is_in_no_command_line_and_no_log_line(house: NatsHouse,
         "ERRAND_NATS_PASSWORD_FILE": str(nats_server.password_file(house.data, Service.REPOS)),
         "ERRAND_LOG_LEVEL": "debug",
     }
-    with git_server(tmp_path, TOKEN) as server, logs.open("wb") as log:
+    logged: list[str] = []
+    started = anyio.Event()
+    with git_server(tmp_path, TOKEN) as server:
+        server.hold.clear()
         async with (
             connect(house.bus_config(Service.SCHEDULER), Service.SCHEDULER) as scheduler,
             connect(house.bus_config(Service.RUNNER), Service.RUNNER) as runner,
             connect(house.bus_config(Service.GATEWAY), Service.GATEWAY) as gateway,
+            anyio.create_task_group() as group,
         ):
             await scheduler.make_streams()
             await scheduler.purge(Stream.TASKS, "evt.>")
-            process = await anyio.open_process([sys.executable, "-m", "services.repos"], env=environment, stderr=log)
-            try:
-                await until_healthy(gateway, process)
-                at = World(data, None, runner, gateway, scheduler)
-                await at.add_host(server.host, TOKEN)
-                server.hold.clear()
-                async with anyio.create_task_group() as group:
-                    group.start_soon(resolve_private, runner, server.url(origin))
+            async with await anyio.open_process([sys.executable, "-m", "services.repos"], env=environment) as process:
+                group.start_soon(keep_log, process, logged, started)
+                await started.wait()
+                asker = Asker(data, runner, gateway, scheduler)
+                await asker.add_host(server.host, TOKEN)
+                async with anyio.create_task_group() as asking:
+                    asking.start_soon(asker.resolve, server.url(origin))
                     await asyncio.to_thread(server.held.wait)
                     seen = command_lines()
                     server.hold.set()
                 process.send_signal(signal.SIGTERM)
                 assert await process.wait() == 0
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                await process.aclose()
+    log = "".join(logged)
     # The look was worth something: git was there to be seen.
     assert any("ls-remote" in line and server.host in line for line in seen)
     assert not [line for line in seen if TOKEN in line]
-    assert "mirror_fetched" in logs.read_text()
+    assert "mirror_fetched" in log
+    assert TOKEN not in log
     assert not files_with(TOKEN, tmp_path)
 
 
-async def resolve_private(runner, url: str) -> None:
-    asked = ResolveBase(task="t1", repository=url)
-    await runner.ask(Service.REPOS, asked, BaseResolved, timeout_seconds=30)
-
-
-async def until_healthy(gateway, process) -> None:
-    with anyio.fail_after(20):
-        while process.returncode is None:
-            try:
-                assert (await gateway.ask(Service.REPOS, AskHealth(), Health)).healthy
-                return
-            except credentials.Refused:
-                raise
-            except Exception:
-                await asyncio.sleep(0)
-    raise AssertionError("the service ended")
+async def keep_log(process: anyio.abc.Process, lines: list[str], started: anyio.Event) -> None:
+    """Read what the service logs to its end; set `started` when it says so."""
+    assert process.stderr is not None
+    async for line in TextReceiveStream(process.stderr):
+        lines.append(line)
+        if "started" in line:
+            started.set()
 
 
 @pytest.mark.parametrize(
@@ -148,15 +140,16 @@ async def test_a_missing_or_wrong_token_is_explained(house: NatsHouse, tmp_path:
 async def test_a_token_is_sent_to_no_other_host(house: NatsHouse, tmp_path: Path) -> None:
     origin = make_origin(tmp_path / "origin.git")
     with git_server(tmp_path, TOKEN) as mine, git_server(tmp_path, "other") as theirs:
-        theirs.redirect_to = ""
         async with world(house, tmp_path / "data") as at:
             await at.add_host(mine.host, TOKEN)
             with pytest.raises(Refused):
                 await at.resolve(theirs.url(origin))
+            asked_directly = len(theirs.seen_authorizations)
             mine.redirect_to = f"http://{theirs.host}"
             with pytest.raises(Refused):
                 await at.resolve(mine.url(origin))
-    assert theirs.seen_authorizations
+    assert any(mine.seen_authorizations)
+    assert len(theirs.seen_authorizations) > asked_directly > 0
     assert not any(theirs.seen_authorizations)
 
 

@@ -94,7 +94,13 @@ async def test_the_same_work_is_published_once_however_often_it_is_asked_for(hou
         assert await at.publish(commit) == first
         await at.at.runner.delete_blob("bundle")
         asked = Publish(
-            task="t1", repository=str(at.origin), base_commit=at.base, commit=commit, blob="", branch=BRANCH, is_owner=True
+            task="t1",
+            repository=str(at.origin),
+            base_commit=at.base,
+            commit=commit,
+            blob="",
+            branch=BRANCH,
+            is_owner=True,
         )
         assert await at.at.runner.ask(Service.REPOS, asked, PublishDone) == first
 
@@ -139,7 +145,18 @@ async def test_what_the_remote_says_against_a_push_reaches_the_user(house: NatsH
 
 
 @pytest.mark.parametrize(
-    "branch", ["main", "errand/", "errand/../main", "errand/A", "errand/a.lock", "errand/a..b", "-f", "errand/a:main", "errand/a b"]
+    "branch",
+    [
+        "main",
+        "errand/",
+        "errand/../main",
+        "errand/A",
+        "errand/a.lock",
+        "errand/a..b",
+        "-f",
+        "errand/a:main",
+        "errand/a b",
+    ],
 )
 async def test_only_branches_of_our_own_are_pushed(house: NatsHouse, tmp_path: Path, branch: str) -> None:
     async with job(house, tmp_path) as at:

@@ -1,4 +1,5 @@
-"""kill -9 of every service, at rest and under an attempt: nothing is lost, nothing happens twice, all goes on within 10 s."""
+"""kill -9 of every service, at rest and under an attempt: nothing is lost, nothing happens twice, all goes on within
+10 s."""
 
 from __future__ import annotations
 

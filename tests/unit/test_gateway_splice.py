@@ -80,7 +80,7 @@ def test_more_than_can_be_held_is_read_in_the_next_round() -> None:
 
 
 class Delivery(RuleBasedStateMachine):
-    """A stream that is written to, a feed that loses, doubles and reorders, reads that may be behind, and one splice."""
+    """A stream that is written to, a feed that loses, doubles and reorders, reads that may be behind; one splice."""
 
     @initialize(cursor=st.integers(0, 6))
     def start(self, cursor: int) -> None:

@@ -63,11 +63,15 @@ def command() -> int:
     _title("Starting")
     from services.cli.house import running
 
-    with running(folder / DATA, os.environ) as ready:
-        _say(f"Every service takes work after {ready.seconds:.1f} s, at {ready.server}.")
-        _show_task(folder / DATA, source, os.environ.get("PROMPT") or PROMPT)
-        stopping = time.monotonic()
-        _title("Stopping")
+    try:
+        with running(folder / DATA, os.environ) as ready:
+            _say(f"Every service takes work after {ready.seconds:.1f} s, at {ready.server}.")
+            _show_task(folder / DATA, source, os.environ.get("PROMPT") or PROMPT)
+            stopping = time.monotonic()
+            _title("Stopping")
+    except KeyboardInterrupt:
+        _say("\nInterrupted. Everything that was started has stopped.")
+        raise
     ended = time.monotonic()
     _say(f"Everything that was started has stopped ({ended - stopping:.1f} s; {ended - began:.1f} s in all).")
     _say(f"What it wrote is in {FOLDER}, and may be removed.")

@@ -12,7 +12,7 @@ from services.cli.account import Account, data_folder, save, server_url
 from services.cli.failure import Failure
 from services.cli.options import json_option
 
-WRONG_LINK = "This is not a sign-in link. It looks like https://server:8700/#code=…; `errand up` shows one."
+WRONG_LINK = "This is not a sign-in link. It looks like https://server:8420/#code=…; `errand up` shows one."
 
 
 @click.command("login")

@@ -1,0 +1,317 @@
+"""REST: sign-in, tasks, users, hosts, SQL, health; who may see what, and how it is refused."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import httpx2
+import msgspec
+import pytest
+
+from protocol.evolve import User, evolve_user
+from protocol.ids import task_id
+from protocol.live import Closing, ReceiptSeen
+from protocol.user import decode_user_decision
+from tests.integration.gateway_house import (
+    NOTICE,
+    OWNER_TOKEN,
+    GatewayHouse,
+    Runner,
+    Scheduler,
+    gateway_house,
+    history,
+    phone,
+    repos,
+    rest,
+)
+
+pytestmark = pytest.mark.anyio
+TASK = {"prompt": "Do it", "repository": "https://git.example/a.git"}
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayHouse]:
+    with gateway_house(tmp_path_factory.mktemp("gateway"), ERRAND_SIGN_IN_ATTEMPTS="50") as house:
+        yield house
+
+
+@pytest.fixture
+async def scheduler(gateway: GatewayHouse) -> AsyncIterator[Scheduler]:
+    async with Scheduler.running(gateway.nats) as found:
+        yield found
+
+
+@pytest.fixture
+async def owner(gateway: GatewayHouse) -> AsyncIterator[httpx2.AsyncClient]:
+    async with rest(gateway, OWNER_TOKEN) as client:
+        yield client
+
+
+@pytest.fixture
+async def user(gateway: GatewayHouse, scheduler: Scheduler) -> AsyncIterator[httpx2.AsyncClient]:
+    await scheduler.make_user("u_rest", "user-token")
+    async with rest(gateway, "user-token") as client:
+        await until(client, "/api/me", lambda answer: answer.status_code == 200)
+        yield client
+
+
+async def until(client: httpx2.AsyncClient, path: str, good: Any) -> httpx2.Response:
+    """Ask again until the answer is as it will be once the gateway has folded what was just written."""
+    with anyio.fail_after(10):
+        while not good(answer := await client.get(path)):
+            await anyio.lowlevel.checkpoint()
+    return answer
+
+
+async def submitted(client: httpx2.AsyncClient, key: str) -> str:
+    answer = await client.post("/api/tasks", json=TASK, headers={"Idempotency-Key": key})
+    assert answer.status_code == 202, answer.text
+    return answer.json()["task"]
+
+
+async def test_a_submitted_task_is_listed_shown_and_steered(scheduler: Scheduler, owner: httpx2.AsyncClient) -> None:
+    task = await submitted(owner, "whole")
+    shown = (await until(owner, f"/api/tasks/{task}", lambda answer: answer.json()["sequence"])).json()
+    assert (shown["state"], shown["task"]["prompt"]) == ("queued", "Do it")
+    for path, body in (("messages", {"text": "Go on"}), ("cancel", {"reason": "Enough"})):
+        answer = await owner.post(f"/api/tasks/{task}/{path}", json={**body, "key": path})
+        assert answer.status_code == 202, answer.text
+        assert answer.json()["sequence"] > 0
+    await until(owner, f"/api/tasks/{task}", lambda answer: answer.json()["state"] == "cancelled")
+    listed = (await owner.get("/api/tasks", params={"state": "cancelled", "limit": 200})).json()["tasks"]
+    assert task in [each["id"] for each in listed]
+
+
+async def test_the_same_key_gives_the_same_task_and_is_stored_once(owner: httpx2.AsyncClient) -> None:
+    first = await owner.post("/api/tasks", json={**TASK, "key": "again"})
+    second = await owner.post("/api/tasks", json=TASK, headers={"Idempotency-Key": "again"})
+    assert first.json() == second.json()
+    assert first.json()["task"] == task_id("owner", "again")
+
+
+async def test_a_task_is_shown_before_any_scheduler_took_it(owner: httpx2.AsyncClient) -> None:
+    task = await submitted(owner, "no-scheduler")
+    answer = (await owner.get(f"/api/tasks/{task}")).json()
+    assert (answer["sequence"], answer["state"], answer["task"]["prompt"]) == (0, "queued", "Do it")
+    listing = await owner.get("/api/tasks")
+    assert (listing.status_code, "scheduler" in listing.json()["error"]) == (503, True)
+
+
+async def test_a_repository_is_checked_once_and_written_as_the_repos_service_says(
+    gateway: GatewayHouse, owner: httpx2.AsyncClient
+) -> None:
+    body = {**TASK, "repository": "https://git.example/checked/"}
+    async with repos(gateway.nats) as asked:
+        for key in ("check-1", "check-2"):
+            answer = await owner.post("/api/tasks", json={**body, "key": key})
+            shown = await owner.get(f"/api/tasks/{answer.json()['task']}")
+            assert shown.json()["task"]["repository"] == "https://git.example/checked"
+        assert asked == ["https://git.example/checked/"]
+        missing = await owner.post("/api/tasks", json={**TASK, "repository": "https://git.example/missing", "key": "m"})
+    assert (missing.status_code, missing.json()["field"]) == (422, "repository")
+
+
+async def test_a_token_in_a_url_is_kept_nowhere_while_the_repos_service_is_away(owner: httpx2.AsyncClient) -> None:
+    body = {**TASK, "repository": "https://ghp_secret@git.example/x", "key": "token-in-url"}
+    task = (await owner.post("/api/tasks", json=body)).json()["task"]
+    assert "ghp_secret" not in (await owner.get(f"/api/tasks/{task}")).text
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ({**TASK, "key": "k", "prompt": ""}, 422, "prompt"),
+        ({**TASK, "key": "k", "prompt": 5}, 400, "prompt"),
+        ({"repository": "https://git.example/a", "key": "k"}, 400, "prompt"),
+        ({**TASK}, 422, "key"),
+        ({**TASK, "key": "k", "repository": "--upload-pack=x"}, 422, "repository"),
+        ({**TASK, "key": "k", "budget": {"money_usd": -1}}, 422, "budget.money_usd"),
+        ({**TASK, "key": "k", "budget": {"money_usd": "much"}}, 400, "budget.money_usd"),
+        (b"{", 400, ""),
+        (b"[]", 400, ""),
+        (b"\xff", 400, ""),
+        ({**TASK, "key": "k", "prompt": "x" * 2_000_000}, 413, ""),
+    ],
+)
+async def test_bad_bodies_are_refused_with_a_sentence(
+    owner: httpx2.AsyncClient, body: dict[str, Any] | bytes, status: int, field: str
+) -> None:
+    content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    answer = await owner.post("/api/tasks", content=content, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json().get("field", "")) == (status, field), answer.text
+    assert answer.json()["error"].endswith("."), answer.text
+
+
+async def test_a_user_finds_nothing_of_anothers(owner: httpx2.AsyncClient, user: httpx2.AsyncClient) -> None:
+    task = await submitted(owner, "mine")
+    await until(owner, f"/api/tasks/{task}", lambda answer: answer.json()["sequence"])
+    unknown = await user.get("/api/tasks/tnothing")
+    for answer in (
+        await user.get(f"/api/tasks/{task}"),
+        await user.get(f"/api/tasks/{task}/diff"),
+        await user.post(f"/api/tasks/{task}/messages", json={"text": "x", "key": "k"}),
+        await user.post(f"/api/tasks/{task}/answers", json={"question": "q", "text": "x", "key": "k"}),
+        await user.post(f"/api/tasks/{task}/cancel", json={"key": "k"}),
+    ):
+        assert (answer.status_code, answer.json()) == (404, unknown.json())
+    assert (await user.get("/api/tasks")).json()["tasks"] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/users"),
+        ("GET", "/api/users"),
+        ("GET", "/api/hosts"),
+        ("POST", "/api/hosts"),
+        ("DELETE", "/api/hosts"),
+        ("POST", "/api/sql"),
+        ("GET", "/api/doctor"),
+    ],
+)
+async def test_what_is_the_owners_is_refused_to_others(
+    gateway: GatewayHouse, user: httpx2.AsyncClient, method: str, path: str
+) -> None:
+    assert (await user.request(method, path, json={})).status_code in (400, 403)
+    body = {"name": "x", "host": "x.y", "kind": "token", "secret": "s", "sql": "select 1"}
+    assert (await user.request(method, path, json=body)).status_code == 403
+    async with rest(gateway, "no-such-token") as stranger:
+        refused = await stranger.request(method, path, json=body)
+    assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+
+
+async def test_a_link_signs_one_device_in_and_no_second_one(
+    gateway: GatewayHouse, scheduler: Scheduler, owner: httpx2.AsyncClient
+) -> None:
+    added = await owner.post("/api/users", json={"name": "Ada"})
+    assert added.status_code == 201, added.text
+    assert (await owner.post("/api/users", json={"name": "Ada"})).status_code == 409
+    code = added.json()["link"].partition("#code=")[2]
+    async with rest(gateway) as stranger:
+        signed_in = await stranger.post("/api/sign-in", json={"code": code, "device_name": "Ada's phone"})
+        assert signed_in.status_code == 201, signed_in.text
+        again = await stranger.post("/api/sign-in", json={"code": code, "device_name": "Eve's phone"})
+        assert (again.status_code, "used already" in again.json()["error"]) == (401, True)
+    async with rest(gateway, signed_in.json()["token"]) as ada:
+        me = (await ada.get("/api/me")).json()
+    assert (me["name"], me["role"], me["device"]) == ("Ada", "user", signed_in.json()["device"])
+    assert [device["name"] for device in me["devices"]] == ["Ada's phone"]
+    stored = await scheduler.bus.replay("evt.*.user.>")
+    assert not any(
+        signed_in.json()["token"].encode() in message.data or code.encode() in message.data for message in stored
+    )
+
+
+async def test_two_devices_with_one_code_at_the_same_time_get_one_token(
+    gateway: GatewayHouse, scheduler: Scheduler, owner: httpx2.AsyncClient
+) -> None:
+    code = (await owner.post("/api/sign-in-codes", json={})).json()["link"].partition("#code=")[2]
+    statuses: list[int] = []
+
+    async def exchange(name: str) -> None:
+        async with rest(gateway) as stranger:
+            statuses.append((await stranger.post("/api/sign-in", json={"code": code, "device_name": name})).status_code)
+
+    async with anyio.create_task_group() as group:
+        for name in ("a", "b", "c"):
+            group.start_soon(exchange, name)
+    assert sorted(statuses) == [201, 401, 401]
+
+
+async def test_an_expired_code_and_a_guess_are_refused(gateway: GatewayHouse, scheduler: Scheduler) -> None:
+    await scheduler.make_code("owner", "owner.soon-over", datetime.now(UTC) + timedelta(milliseconds=1))
+    async with rest(gateway) as stranger:
+        for code in ("owner.soon-over", "owner.guess", ""):
+            answer = await stranger.post("/api/sign-in", json={"code": code, "device_name": "x"})
+            assert (answer.status_code, "ask for a new one" in answer.json()["error"]) == (401, True)
+
+
+async def test_a_removed_device_is_out_at_once(gateway: GatewayHouse, scheduler: Scheduler) -> None:
+    await scheduler.make_user("u_leaver", "leaver-token")
+    async with rest(gateway, "leaver-token") as client:
+        me = (await until(client, "/api/me", lambda answer: answer.status_code == 200)).json()
+        async with phone(gateway, "leaver-token") as socket:
+            assert (await client.delete(f"/api/devices/{me['device']}")).status_code == 204
+            assert not (await socket.until(Closing)).come_back
+            assert await socket.closed() == 4401
+        assert (await client.get("/api/me")).status_code == 401
+
+
+async def test_a_user_cannot_remove_anothers_device(owner: httpx2.AsyncClient, user: httpx2.AsyncClient) -> None:
+    device = (await owner.get("/api/me")).json()["device"]
+    assert (await user.delete(f"/api/devices/{device}")).status_code == 404
+
+
+async def test_a_hosts_secret_is_sealed_before_it_is_stored(
+    gateway: GatewayHouse, scheduler: Scheduler, owner: httpx2.AsyncClient
+) -> None:
+    secret = secrets.token_hex(16)
+    body = {"host": "GitHub.com", "kind": "token", "secret": secret, "username": "me"}
+    async with repos(gateway.nats):
+        added = await owner.post("/api/hosts", json=body)
+    assert (added.status_code, added.json()) == (201, {"host": "github.com", "kind": "token", "username": "me"})
+    assert (await owner.get("/api/hosts")).json() == {"hosts": [added.json()]}
+    state = User(id="owner")
+    for message in await scheduler.bus.replay("evt.owner.user.>"):
+        assert secret.encode() not in message.data
+        state = evolve_user(state, decode_user_decision(message.data))
+    assert state.hosts["github.com"].sealed
+    assert secret not in gateway.log.read_text()
+    assert (await owner.request("DELETE", "/api/hosts", json={"host": "github.com"})).status_code == 204
+    assert (await owner.get("/api/hosts")).json() == {"hosts": []}
+
+
+async def test_a_host_without_a_publisher_is_refused_for_now(owner: httpx2.AsyncClient) -> None:
+    answer = await owner.post("/api/hosts", json={"host": "a.example", "kind": "token", "secret": "s3cret"})
+    assert (answer.status_code, "s3cret" in answer.text) == (503, False)
+
+
+async def test_sql_is_answered_by_the_history(gateway: GatewayHouse, owner: httpx2.AsyncClient) -> None:
+    async with history(gateway.nats):
+        answer = await owner.post("/api/sql", json={"sql": "select 1 as n", "at_least": 7})
+        assert (answer.status_code, answer.json()["rows"], answer.json()["sequence"]) == (200, [[1]], 7)
+        broken = await owner.post("/api/sql", json={"sql": "broken"})
+        assert (broken.status_code, broken.json()["field"]) == (422, "sql")
+    assert (await owner.post("/api/sql", json={"sql": "select 1"})).status_code == 503
+
+
+async def test_the_doctor_names_what_does_not_run(gateway: GatewayHouse, owner: httpx2.AsyncClient) -> None:
+    async with Runner.running(gateway.nats):
+        answer = (await owner.get("/api/doctor")).json()
+    checks = {check["name"]: check["status"] for check in answer["checks"]}
+    assert checks == {"gateway": "ok", "scheduler": "fail", "runner": "warn", "repos": "fail", "history": "fail"}
+    assert not answer["healthy"]
+
+
+async def test_notices_are_shown_to_everybody(gateway: GatewayHouse, user: httpx2.AsyncClient) -> None:
+    async with Runner.running(gateway.nats):
+        await until(user, "/api/me", lambda answer: answer.json()["notices"] == [NOTICE])
+
+
+async def test_health_needs_no_token_and_the_page_runs_no_script(gateway: GatewayHouse) -> None:
+    async with rest(gateway) as stranger:
+        assert (await stranger.get("/api/health")).json()["healthy"]
+        page = await stranger.get("/")
+        nowhere = await stranger.get("/api/nowhere")
+        wrong = await stranger.delete("/api/health")
+    assert "errand login" in page.text
+    assert (nowhere.status_code, wrong.status_code) == (404, 405)
+    for answer in (page, nowhere, wrong):
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "access-control-allow-origin" not in answer.headers
+    assert nowhere.json()["error"]
+
+
+async def test_a_command_over_rest_has_its_receipt_on_the_phone(
+    gateway: GatewayHouse, scheduler: Scheduler, owner: httpx2.AsyncClient
+) -> None:
+    async with phone(gateway, OWNER_TOKEN) as socket:
+        task = await submitted(owner, "seen-on-the-phone")
+        seen = await socket.until(ReceiptSeen)
+        assert (seen.task, seen.receipt.key) == (task, "seen-on-the-phone")

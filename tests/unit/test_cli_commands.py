@@ -1,0 +1,121 @@
+"""The command line itself: what it takes, what it refuses, and what it loads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from services.cli import COMMANDS, errand
+from services.cli.commands.doctor import check_disk, check_git, server_checks
+from services.cli.commands.nats_context import context, context_file
+
+NO_ONE = {"ERRAND_SERVER": "http://127.0.0.1:1", "ERRAND_TOKEN": "x"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_the_help_that_the_list_promises(name: str) -> None:
+    command = errand.get_command(click.Context(errand), name)
+    assert command is not None
+    assert command.name == name
+    assert (command.help or "").replace("\n", " ").startswith(COMMANDS[name].removesuffix("."))
+    assert CliRunner().invoke(errand, [name, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["lss"], 2, "Did you mean 'ls'?"),
+        (["submit"], 2, "Missing argument 'PROMPT'"),
+        (["submit", "x", "--budget-usd", "-1"], 2, "neither a number from 0 nor `unlimited`"),
+        (["submit", "x", "--budget-usd", "nan"], 2, "neither a number"),
+        (["submit", "x", "--budget-steps", "1.5"], 2, "neither a whole number"),
+        (["submit", " "], 1, "The prompt is empty"),
+        (["submit", "x" * 100_001], 1, "100000 are allowed"),
+        (["submit", "x", "--key", "k" * 201], 1, "longer than 200 bytes"),
+        (["message", "taaaaaaaaaaaaaaaa", " "], 1, "The message is empty"),
+        (["sql", ""], 1, "The query is empty"),
+        (["sql", "SELECT 1", "--csv", "--json"], 2, "Choose one"),
+        (["ls", "--state", "lost"], 2, "'lost' is not one of"),
+        (["up", "--port", "70000"], 2, "70000 is not in the range"),
+        (["ls"], 1, "No Errand server answers at http://127.0.0.1:1: start it with `errand up`"),
+        (["show", "t"], 1, "No Errand server answers"),
+        (["login", "nonsense"], 1, "not a sign-in link"),
+        (["login", "http://127.0.0.1:1/#code=x"], 1, "No Errand server answers"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, arguments: list[str], code: int, says: str) -> None:
+    environment = {**NO_ONE, "ERRAND_DATA": str(tmp_path)}
+    result = CliRunner().invoke(errand, arguments, env=environment)
+    assert says in result.output
+    assert result.exit_code == code
+    assert "Traceback" not in result.output
+    as_json = arguments if "--json" in arguments else [*arguments, "--json"]
+    result = CliRunner().invoke(errand, as_json, env=environment)
+    assert list(json.loads(result.stdout)) == ["error"]
+    assert result.exit_code == code
+
+
+def test_a_machine_that_is_not_signed_in_is_told_how(tmp_path: Path) -> None:
+    nobody = {"ERRAND_DATA": str(tmp_path), "ERRAND_SERVER": "", "ERRAND_TOKEN": ""}
+    result = CliRunner().invoke(errand, ["ls"], env=nobody)
+    assert result.output.startswith("errand: This machine is not signed in: run `errand up`")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["ls"], ["submit", "x", "--repo", "/r"], ["watch", "taaaaaaaaaaaaaaaa"]]
+)
+def test_the_client_loads_none_of_the_servers_packages(tmp_path: Path, arguments: list[str]) -> None:
+    program = (
+        "import sys\nfrom services.cli import errand\n"
+        f"try: errand({arguments!r})\nexcept SystemExit: pass\n"
+        "print(sorted({'litestar', 'duckdb', 'anthropic', 'nats', 'uvicorn', 'structlog'} & set(sys.modules)))"
+    )
+    environment = {**NO_ONE, "ERRAND_DATA": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [("git version 2.39.5", "ok"), ("git version 2.20.1", "fail"), ("", "fail"), ("nonsense", "fail")],
+)
+def test_the_doctor_knows_an_old_git(said: str, status: str) -> None:
+    assert check_git(said).status == status
+
+
+def test_the_doctor_looks_at_the_disk_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    assert str(tmp_path) in check_disk(tmp_path / "not" / "yet").text
+
+
+def test_the_doctor_shows_what_the_server_says_of_itself_as_text() -> None:
+    checks = server_checks({"checks": [{"name": "nats", "status": "fail", "text": "\x1b[2Jgone"}, {"status": "?"}]})
+    assert [(check.name, check.status, check.text) for check in checks] == [
+        ("nats", "fail", "gone"),
+        ("server", "warn", ""),
+    ]
+
+
+def test_the_nats_context_is_private_and_reads_only(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "secrets").mkdir(parents=True)
+    (data / "secrets" / "nats-reader").write_text("hush\n")
+    (data / "nats-url").write_text("nats://127.0.0.1:4222")
+    environment = {"XDG_CONFIG_HOME": str(tmp_path / "config"), "ERRAND_NATS_URL": ""}
+    result = CliRunner().invoke(errand, ["nats-context", "--data", str(data)], env=environment)
+    assert result.exit_code == 0, result.output
+    assert "hush" not in result.output
+    path = context_file(str(tmp_path / "config"))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert json.loads(path.read_text()) == context("nats://127.0.0.1:4222", "hush")
+
+
+def test_a_nats_context_needs_the_servers_data(tmp_path: Path) -> None:
+    result = CliRunner().invoke(errand, ["nats-context", "--data", str(tmp_path)])
+    assert "run this on the server" in result.output
+    assert result.exit_code == 1
