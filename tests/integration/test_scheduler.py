@@ -100,10 +100,16 @@ class Player:
         await self.send(task, SubmitTask(key=key, prompt="do it", repository="https://example.test/r", **settings))
         return task
 
-    async def claim(self, request: str, *, wait_seconds: float = 10, queue: str = "default") -> AttemptGranted |
-    NothingToClaim: asked = ClaimAttempt(request=request, runner="r1", queue=queue, wait_seconds=wait_seconds) with
-    anyio.fail_after(20): while True: try: return await self.runner.ask_any(Service.SCHEDULER, asked,
-    timeout_seconds=wait_seconds + 2) except Unavailable: await anyio.sleep(0.05)  # no scheduler is active yet
+    async def claim(
+        self, request: str, *, wait_seconds: float = 10, queue: str = "default"
+    ) -> AttemptGranted | NothingToClaim:
+        asked = ClaimAttempt(request=request, runner="r1", queue=queue, wait_seconds=wait_seconds)
+        with anyio.fail_after(20):
+            while True:
+                try:
+                    return await self.runner.ask_any(Service.SCHEDULER, asked, timeout_seconds=wait_seconds + 2)
+                except Unavailable:
+                    await anyio.sleep(0.05)  # no scheduler is active yet
 
     async def until(self, task: str, holds: object) -> Task:
         """The task's fold once `holds` is true of it."""
@@ -142,15 +148,20 @@ async def test_a_task_goes_from_submit_to_success_and_a_message_opens_the_next_t
         assert isinstance(granted, AttemptGranted)
         assert (granted.task.id, granted.task.attempt, granted.task.state) == (task, 1, TaskState.RUNNING)
         assert await play.claim("request1") == granted, "the same request gets the same attempt"
-        await play.send(task, FinishAttempt(key="f", attempt=1, journal_sequence=0, summary="done",
-        usage=Usage(cost_usd=1))) done = await play.until(task, lambda t: t.state is TaskState.SUCCEEDED) assert
-        (done.summary, done.usage.cost_usd, done.holder) == ("done", 1, None) assert {receipt.status for receipt in
-        done.receipts.values()} == {ReceiptStatus.CONSUMED} await play.send(task, SendMessage(key="m", text="and
-        now?")) again = await play.claim("request2") assert isinstance(again, AttemptGranted) assert (again.task.turn,
-        again.task.attempt, again.task.messages) == (2, 2, 1) await play.send(task, CancelTask(key="c")) await
-        play.until(task, lambda t: t.state is TaskState.CANCELLED) listed = await play.gateway.ask(Service.SCHEDULER,
-        ListTasks(user=USER), TaskList) assert [line.id for line in listed.tasks] == [task] assert (await
-        play.gateway.ask(Service.SCHEDULER, ListTasks(user="uother"), TaskList)).tasks == ()
+        usage = Usage(cost_usd=1)
+        await play.send(task, FinishAttempt(key="f", attempt=1, journal_sequence=0, summary="done", usage=usage))
+        done = await play.until(task, lambda t: t.state is TaskState.SUCCEEDED)
+        assert (done.summary, done.usage.cost_usd, done.holder) == ("done", 1, None)
+        assert {receipt.status for receipt in done.receipts.values()} == {ReceiptStatus.CONSUMED}
+        await play.send(task, SendMessage(key="m", text="and now?"))
+        again = await play.claim("request2")
+        assert isinstance(again, AttemptGranted)
+        assert (again.task.turn, again.task.attempt, again.task.messages) == (2, 2, 1)
+        await play.send(task, CancelTask(key="c"))
+        await play.until(task, lambda t: t.state is TaskState.CANCELLED)
+        listed = await play.gateway.ask(Service.SCHEDULER, ListTasks(user=USER), TaskList)
+        assert [line.id for line in listed.tasks] == [task]
+        assert (await play.gateway.ask(Service.SCHEDULER, ListTasks(user="uother"), TaskList)).tasks == ()
 
 
 async def test_a_question_is_answered_once_and_the_second_answer_is_told_so(
@@ -161,13 +172,17 @@ async def test_a_question_is_answered_once_and_the_second_answer_is_told_so(
         task = await play.submit("asking")
         granted = await play.claim("asking")
         assert isinstance(granted, AttemptGranted)
-        await play.send(task, RaiseQuestion(key="q", attempt=granted.task.attempt, question=Question(id="q1",
-        text="?"))) await play.until(task, lambda t: t.state is TaskState.WAITING) await play.send(task,
-        AnswerQuestion(key="a1", question="q1", text="yes")) await play.send(task, AnswerQuestion(key="a2",
-        question="q1", text="no")) answered = await play.until(task, lambda t: "a2" in t.receipts) assert
-        answered.state is TaskState.RUNNING assert answered.receipts["a1"].status is ReceiptStatus.CONSUMED assert
-        answered.receipts["a2"].status is ReceiptStatus.REJECTED await play.send(task, CancelTask(key="c")) await
-        play.until(task, lambda t: t.state is TaskState.CANCELLED)
+        question = Question(id="q1", text="?")
+        await play.send(task, RaiseQuestion(key="q", attempt=granted.task.attempt, question=question))
+        await play.until(task, lambda t: t.state is TaskState.WAITING)
+        await play.send(task, AnswerQuestion(key="a1", question="q1", text="yes"))
+        await play.send(task, AnswerQuestion(key="a2", question="q1", text="no"))
+        answered = await play.until(task, lambda t: "a2" in t.receipts)
+        assert answered.state is TaskState.RUNNING
+        assert answered.receipts["a1"].status is ReceiptStatus.CONSUMED
+        assert answered.receipts["a2"].status is ReceiptStatus.REJECTED
+        await play.send(task, CancelTask(key="c"))
+        await play.until(task, lambda t: t.state is TaskState.CANCELLED)
 
 
 async def test_a_failure_with_a_delay_is_tried_again_by_the_servers_own_timer(
