@@ -1,4 +1,4 @@
-"""A journalled event on its way to the phone, beside a bare NATS subscriber of the same message; an idle phone's memory."""
+"""A journalled event on its way to the phone, beside a bare NATS subscriber of the same; an idle phone's memory."""
 
 from __future__ import annotations
 

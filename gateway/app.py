@@ -43,14 +43,11 @@ async def style() -> bytes:
 @websocket("/api/live")
 async def live(socket: WebSocket, sockets: Sockets, config: Config) -> None:
     """The live socket; its frames are in `protocol/live.py`."""
-    # `socket.headers` would keep 1.5 KiB for as long as the phone is there.
-    headers = dict(socket.scope["headers"])
-    origin = headers.get(b"origin")
-    if origin is not None and not config.is_own_origin(origin.decode("latin-1"), headers.get(b"host", b"").decode()):
+    if _is_foreign(socket, config):
         await socket.close(SIGNED_OUT, "This page is not of this server.")
         return
     await socket.accept()
-    socket.scope["headers"] = headers = []
+    socket.scope["headers"] = []  # they would stay for as long as the phone
     try:
         await sockets.attend(Wire(socket))
     except Gone:
@@ -59,6 +56,14 @@ async def live(socket: WebSocket, sockets: Sockets, config: Config) -> None:
         # Litestar would close without a word in the log.
         log.get().exception("socket_failed")
         await socket.close(1011, "The server failed; its log says why.")
+
+
+def _is_foreign(socket: WebSocket, config: Config) -> bool:
+    """Whether another site's page opens this socket; a program sends no origin."""
+    headers = dict(socket.scope["headers"])
+    origin = headers.get(b"origin")
+    host = headers.get(b"host", b"").decode("latin-1")
+    return origin is not None and not config.is_own_origin(origin.decode("latin-1"), host)
 
 
 def make(

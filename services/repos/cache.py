@@ -144,6 +144,7 @@ class Mirror:
         return await self._commit_of(name, name)
 
     async def has(self, commit: str) -> bool:
+        await self._recall()
         try:
             return self.exists and await self._commit_of(commit, commit) == commit
         except Refused:
@@ -201,6 +202,7 @@ class Mirror:
             refresh.done.set()
 
     async def _bring_up_to_date(self, remote: Remote) -> None:
+        await self._recall()
         listing = await list_remote(self._git, remote)
         if not listing.refs:
             self.listing = listing
@@ -229,6 +231,11 @@ class Mirror:
         self._log.info(
             "mirror_fetched", repository=self.address.url, refs=len(self.listing.refs), seconds=monotonic() - started
         )
+
+    async def _recall(self) -> None:
+        """What an earlier process fetched."""
+        if self.exists and not self.listing.refs:
+            self.listing = Listing(f"refs/heads/{self.default_branch()}", await self._own_refs())
 
     def _begin(self, listing: Listing) -> Path:
         folder = self.folder.with_name(f"{self.folder.name}.new")

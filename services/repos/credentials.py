@@ -24,7 +24,6 @@ from protocol.ids import OWNER
 from protocol.user import HostKind, decode_user_decision
 from services import envelope
 from services.bus import Bus, Refused
-from services.nats_server import write_secret
 from services.repos.address import Address
 from services.repos.git import Remote
 
@@ -75,7 +74,7 @@ class Credentials:
         """Make the private key, once in the life of an installation, and take away what a killed process had lent."""
         self._key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not self._key_file.exists():
-            write_secret(self._key_file, envelope.make_key())
+            _write_secret(self._key_file, envelope.make_key())
         shutil.rmtree(self._lent, ignore_errors=True)
 
     def public_key(self) -> str:
@@ -158,3 +157,14 @@ def _by_http(address: Address, credential: Credential | None) -> Remote:
         secrets=(credential.secret,),
         has_credential=True,
     )
+
+
+def _write_secret(path: Path, text: str) -> None:
+    """A file that only this user can read: there as a whole, on disk, or not at all."""
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -135,6 +135,22 @@ async def test_a_shallow_repository_can_be_worked_on(house: NatsHouse, tmp_path:
         assert git(workspace, "log", "--format=%H") == commit
 
 
+async def test_a_restart_goes_on_from_the_mirrors_that_are_there(house: NatsHouse, tmp_path: Path) -> None:
+    origin = make_origin(tmp_path / "origin.git")
+    with git_server(tmp_path) as server:
+        url = server.url(origin)
+        async with world(house, tmp_path / "data") as at:
+            commit = (await at.resolve(url)).commit
+        asked_before = server.listings
+        async with world(house, tmp_path / "data") as at:
+            workspace = Path((await at.prepare(url, commit)).path)
+            assert git(workspace, "rev-parse", "origin/main") == commit
+            assert server.listings == asked_before
+            assert (await at.resolve(url)).commit == commit
+            # Nothing was new: one listing, no fetch.
+            assert server.listings == asked_before + 1
+
+
 async def test_a_newer_attempt_takes_away_the_older_workspace(house: NatsHouse, tmp_path: Path) -> None:
     origin = make_origin(tmp_path / "origin.git")
     async with world(house, tmp_path / "data") as at:
