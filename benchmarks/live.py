@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import anyio.to_process
 import nats
 from nats.aio.msg import Msg
@@ -84,7 +85,7 @@ async def _latency(house: NatsHouse, gateway: GatewayHouse, bus: Bus) -> list[Ro
         headers = message.headers or {}
         sequence = int(headers["Nats-Sequence"])
         bare[sequence] = now
-        stored_at[sequence] = datetime.fromisoformat(headers["Nats-Time-Stamp"][:26] + "+00:00").timestamp()
+        stored_at[sequence] = datetime.fromisoformat(headers["Nats-Time-Stamp"][:26].rstrip("Z") + "+00:00").timestamp()
 
     reader = house.bus_config(Service.READER)
     subscriber = await nats.connect(
@@ -106,6 +107,8 @@ async def _latency(house: NatsHouse, gateway: GatewayHouse, bus: Bus) -> list[Ro
                 frame = decode_server_frame(text)
                 if isinstance(frame, JournalSeen):
                     phone[frame.sequence] = now
+            while len(bare) < total:
+                await anyio.lowlevel.checkpoint()
     counted = sorted(phone)[WARM_UP:]
     ours = [(phone[sequence] - stored_at[sequence]) * 1000 for sequence in counted]
     theirs = [(bare[sequence] - stored_at[sequence]) * 1000 for sequence in counted]

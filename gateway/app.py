@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ async def live(socket: WebSocket, sockets: Sockets, config: Config) -> None:
     except Exception:
         # Litestar would close without a word in the log.
         log.get().exception("socket_failed")
-        await socket.close(1011, "The server failed; its log says why.")
+        with suppress(Gone):
+            await Wire(socket).close(1011, "The server failed; its log says why.")
 
 
 def _is_foreign(socket: WebSocket, config: Config) -> bool:

@@ -6,7 +6,9 @@ Every subject is made from the asker's own user id, so another user's task canno
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
+import msgspec
 from msgspec import Struct
 
 from gateway import checks
@@ -124,7 +126,7 @@ class Tasks:
 
     async def must_exist(self, asker: Asker, task: str) -> None:
         """Raises Problem where the asker has no such task."""
-        if not is_token(task) or task == "user":
+        if not _is_id(task):
             raise no_task()
         if not self._known.get(asker.user, task):
             if not await self._bus.last(f"evt.{asker.user}.{task}.>") and not await self._submitted(asker, task):
@@ -133,18 +135,25 @@ class Tasks:
 
     async def show(self, asker: Asker, task: str) -> Shown:
         """Folded from the stream: it needs no other service. Raises Problem or Unavailable."""
-        if not is_token(task) or task == "user":
+        if not _is_id(task):
             raise no_task()
-        state = Task(id=task, user=asker.user)
-        log = await self._bus.replay(f"evt.{asker.user}.{task}.task.>")
-        for stored in log:
-            state = evolve(state, decode_decision(stored.data))
+        state, sequence = await self._fold(asker, task)
         if state.turn:
-            return Shown(state, state.state, log[-1].sequence)
+            return Shown(state, state.state, sequence)
         if state.receipts:
             reasons = "; ".join(receipt.reason for receipt in state.receipts.values())
             raise Problem(404, f"This task was not taken: {reasons}")
         return Shown(await self._undecided(asker, task), TaskState.QUEUED, 0)
+
+    async def _fold(self, asker: Asker, task: str) -> tuple[Task, int]:
+        """The task and the sequence of its last decision."""
+        state, sequence = Task(id=task, user=asker.user), 0
+        for stored in await self._bus.replay(f"evt.{asker.user}.{task}.task.>"):
+            sequence = stored.sequence
+            # What cannot be read is reported by whoever acts on it; the rest is worth showing.
+            with suppress(msgspec.MsgspecError):
+                state = evolve(state, decode_decision(stored.data))
+        return state, sequence
 
     async def _undecided(self, asker: Asker, task: str) -> Task:
         submitted = await self._submitted(asker, task)
@@ -187,7 +196,10 @@ class Tasks:
 
     async def receipt(self, asker: Asker, task: str, key: str) -> Receipt | None:
         """How a command ended, None while it has not. Raises Unavailable."""
-        state = Task(id=task, user=asker.user)
-        for stored in await self._bus.replay(f"evt.{asker.user}.{task}.task.>"):
-            state = evolve(state, decode_decision(stored.data))
+        state, _ = await self._fold(asker, task)
         return state.receipts.get(key)
+
+
+def _is_id(task: str) -> bool:
+    """Whether it can be a task's: `user` stands in the same place of a subject."""
+    return is_token(task) and task != "user"

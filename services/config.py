@@ -13,8 +13,8 @@ PREFIX = "ERRAND_"
 C = TypeVar("C", bound=Struct)
 
 
-class WrongSetting(Exception):
-    """A setting's value is refused. The message names the setting."""
+class WrongSetting(SystemExit):
+    """A setting's value is refused: the process ends with a message that names the setting, and no traceback."""
 
 
 def from_environment(config: type[C], environment: Mapping[str, str]) -> C:

@@ -4,38 +4,25 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import signal
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 import msgspec
 from msgspec import Struct
 
-from protocol.ids import OWNER, token_hash
-from protocol.query import AskHealth, Health
-from protocol.routes import Service, user_command_subject
-from protocol.user import AddDevice, AddUser, CreateSignInCode, Role, UserCommand
-from services import log, nats_server
-from services.bus import Bus, BusConfig, Refused, Unavailable, connect
+from protocol.routes import Service
+from services import nats_server
 from services.supervisor import Program, Supervisor
 
-READY_SECONDS = 60.0
-LINK_HOURS = 24
-LOCAL_DEVICE = "local"
 SERVICES = (Service.SCHEDULER, Service.REPOS, Service.HISTORY, Service.RUNNER, Service.GATEWAY)
 """In the order of start; each waits for what it needs."""
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class CannotStart(Exception):
@@ -53,6 +40,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Where phones reach the gateway, when that is not `http://<bind>:<port>`."""
 
 
+class Welcome(Struct, frozen=True, kw_only=True):
+    """What `services.welcome` found once everything takes work."""
+
+    link: str
+    notices: tuple[str, ...] = ()
+
+
 class Ready(Struct, frozen=True, kw_only=True):
     """What `errand up` says once every service takes work; `--json` prints it as a line."""
 
@@ -64,9 +58,8 @@ class Ready(Struct, frozen=True, kw_only=True):
     ready: bool = True
 
 
-def run(settings: Settings, environment: Mapping[str, str], announce: object) -> None:
+def run(settings: Settings, environment: Mapping[str, str], announce: Callable[[Ready], None]) -> None:
     """Run until SIGINT or SIGTERM. `announce(ready)` is called once everything takes work. Raises CannotStart."""
-    log.configure("up", "warning")
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_one(settings.data):
         try:
@@ -75,7 +68,7 @@ def run(settings: Settings, environment: Mapping[str, str], announce: object) ->
             raise _first(group) from None
 
 
-async def _run(settings: Settings, environment: Mapping[str, str], announce: object) -> None:
+async def _run(settings: Settings, environment: Mapping[str, str], announce: Callable[[Ready], None]) -> None:
     began = time.monotonic()
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with anyio.create_task_group() as group:
@@ -87,7 +80,7 @@ async def _run(settings: Settings, environment: Mapping[str, str], announce: obj
                 with starting:
                     house.start(supervisor)
                     ready = await house.wait_until_ready(supervisor, began)
-                    announce(ready)  # type: ignore[operator]
+                    announce(ready)
 
             async def stop_on_signal() -> None:
                 async for _ in signals:
@@ -162,47 +155,28 @@ class House:
         return Program(name=name, command=command, environment=environment, log=self._data / "logs" / f"{name}.log")
 
     async def wait_until_ready(self, supervisor: Supervisor, began: float) -> Ready:
-        """Sign this machine in and return when every service takes work. Raises CannotStart with the one that does not."""
-        config = BusConfig(
-            nats_url=self._nats_url,
-            nats_password_file=str(nats_server.password_file(self._data, Service.OPERATOR)),
+        """Return when every service takes work and this machine is signed in. Raises CannotStart, saying what is not."""
+        told = {
+            "ERRAND_DATA": str(self._data),
+            "ERRAND_NATS_URL": self._nats_url,
+            "ERRAND_NATS_PASSWORD_FILE": str(nats_server.password_file(self._data, Service.OPERATOR)),
+            "ERRAND_SERVER": self.server,
+            "ERRAND_PUBLIC_URL": self._settings.public_url,
+        }
+        # In a process of its own, which ends: what it imports would weigh on this one for as long as the house stands.
+        done = await anyio.run_process(
+            [sys.executable, "-m", "services.welcome"], env={**os.environ, **told}, check=False
         )
-        waiting_for = "nats"
-        try:
-            with anyio.fail_after(READY_SECONDS):
-                async with _connected(config) as bus:
-                    await bus.make_streams()
-                    link = await self._sign_in(bus)
-                    notices: tuple[str, ...] = ()
-                    for service in SERVICES:
-                        waiting_for = service.value
-                        notices += await _until_healthy(bus, service)
-                    waiting_for = "gateway"
-                    await anyio.to_thread.run_sync(_until_signed_in, self.server, self._token)
-        except TimeoutError:
-            raise CannotStart(_why_not(self._data, waiting_for)) from None
-        seconds = round(time.monotonic() - began, 2)
-        return Ready(server=self.server, link=link, seconds=seconds, notices=notices, pids=supervisor.pids())
-
-    async def _sign_in(self, bus: Bus) -> str:
-        """Make the owner, sign this machine in for the command line, and return a one-time link for a phone."""
-        client = self._data / "client.json"
-        self._token = _token_of(client) or secrets.token_urlsafe(32)
-        code = f"{OWNER}.{secrets.token_urlsafe(24)}"
-        hashed = token_hash(self._token)
-        expires = datetime.now(UTC) + timedelta(hours=LINK_HOURS)
-        commands: tuple[UserCommand, ...] = (
-            AddUser(key="owner", name="owner", role=Role.OWNER),
-            AddDevice(
-                key=f"local-{hashed[:16]}", device=LOCAL_DEVICE, device_name=socket.gethostname(), token_hash=hashed
-            ),
-            CreateSignInCode(key=f"up-{token_hash(code)[:16]}", code_hash=token_hash(code), expires_at=expires),
+        if done.returncode != 0:
+            raise CannotStart(done.stderr.decode(errors="replace").strip()[-2000:])
+        welcome = msgspec.json.decode(done.stdout, type=Welcome)
+        return Ready(
+            server=self.server,
+            link=welcome.link,
+            notices=welcome.notices,
+            seconds=round(time.monotonic() - began, 2),
+            pids=supervisor.pids(),
         )
-        for command in commands:
-            await bus.publish(user_command_subject(OWNER, command), command)
-        text = msgspec.json.encode({"server": self.server, "token": self._token}).decode()
-        nats_server.write_secret(client, text)
-        return f"{self._settings.public_url or self.server}/#code={code}"
 
 
 @contextmanager
@@ -219,60 +193,6 @@ def _only_one(data: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
-
-
-class _connected:
-    """A connection as the operator, tried until the server takes it."""
-
-    def __init__(self, config: BusConfig) -> None:
-        self._config = config
-
-    async def __aenter__(self) -> Bus:
-        while True:
-            self._context = connect(self._config, Service.OPERATOR)
-            with suppress(Unavailable):
-                return await self._context.__aenter__()
-            await anyio.sleep(0.02)
-
-    async def __aexit__(self, *error: object) -> None:
-        await self._context.__aexit__(None, None, None)
-
-
-async def _until_healthy(bus: Bus, service: Service) -> tuple[str, ...]:
-    """Return the service's notices once it takes work."""
-    while True:
-        with suppress(Unavailable, Refused):
-            health = await _ask_health(bus, service)
-            if health.healthy and health.detail != "standby":
-                return health.notices
-        await anyio.sleep(0.02)
-
-
-async def _ask_health(bus: Bus, service: Service) -> Health:
-    return await bus.ask(service, AskHealth(), Health, timeout_seconds=2)
-
-
-def _until_signed_in(server: str, token: str) -> None:
-    """The last proof: this machine's own token opens the door."""
-    request = urllib.request.Request(f"{server}/api/me", headers={"Authorization": f"Bearer {token}"})
-    for _ in range(200):
-        with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(request, timeout=2):
-            return
-        time.sleep(0.02)
-
-
-def _why_not(data: Path, name: str) -> str:
-    lines = []
-    with suppress(OSError):
-        lines = (data / "logs" / f"{name}.log").read_text(errors="replace").splitlines()[-5:]
-    told = "\n".join(f"  {line[:300]}" for line in lines)
-    return f"{name} did not start within {READY_SECONDS:g} s. Its log, {data}/logs/{name}.log, ends with:\n{told}"
-
-
-def _token_of(client: Path) -> str:
-    with suppress(OSError, ValueError, msgspec.MsgspecError):
-        return str(msgspec.json.decode(client.read_bytes()).get("token", ""))
-    return ""
 
 
 def _first(group: BaseExceptionGroup) -> BaseException:

@@ -118,15 +118,16 @@ class History:
 
     async def _follow(self) -> None:
         async with self._bus.read(EVENTS, after=self._sequence) as reader, background() as group:
-            group.start_soon(self._say_when_caught_up, reader)
+            group.start_soon(self._note_when_caught_up, reader)
             async for messages in reader.batches():
                 began = anyio.current_time()
                 for portion in portions(messages):
                     await self._apply(portion)
                 await anyio.sleep(max(0.0, began + PACE_SECONDS - anyio.current_time()))
 
-    async def _say_when_caught_up(self, reader: Reader) -> None:
+    async def _note_when_caught_up(self, reader: Reader) -> None:
         await reader.caught_up.wait()
+        self._move_to(self._sequence)
         self._log.info("caught_up", sequence=self._sequence)
 
     async def _apply(self, messages: Sequence[Stored]) -> None:
@@ -154,7 +155,9 @@ class History:
         self._move_to(batch.sequence)
 
     def _move_to(self, sequence: int) -> None:
+        """Work has moved: what failed before is over, and who waits looks again."""
         self._sequence = sequence
+        self._failure = ""
         self._moved.set()
         self._moved = anyio.Event()
 
@@ -201,8 +204,7 @@ class History:
 
     async def _open(self) -> None:
         self._database = await self._in_thread(Database, self._path)
-        self._failure = ""
-        self._move_to(self._database.sequence)
+        self._sequence = self._database.sequence
 
     async def _close(self) -> None:
         database, self._database = self._database, None

@@ -13,11 +13,14 @@ for a copy that has it, whatever it costs."""
 
 
 class Snapshots:
-    """The latest copy, at `path`. `copy` makes it and returns the sequence that it has reached."""
+    """The latest copy, at `path`. `copy` makes it and returns the sequence that it has reached; `now` is in seconds."""
 
-    def __init__(self, path: Path, copy: Callable[[Path], Awaitable[int]]) -> None:
+    def __init__(
+        self, path: Path, copy: Callable[[Path], Awaitable[int]], now: Callable[[], float] = anyio.current_time
+    ) -> None:
         self.path = path
         self._copy = copy
+        self._now = now
         self._one_at_a_time = anyio.Lock()
         self._sequence = -1  # a copy that an earlier process left is not trusted to be whole or new
         self._fresh_until = 0.0
@@ -28,9 +31,9 @@ class Snapshots:
         The caller has waited until the writer reached `wanted`.
         """
         async with self._one_at_a_time:
-            if self._sequence >= newest or (self._sequence >= wanted and anyio.current_time() < self._fresh_until):
+            if self._sequence >= newest or (self._sequence >= wanted and self._now() < self._fresh_until):
                 return
-            began = anyio.current_time()
+            began = self._now()
             self._sequence = await self._copy(self.path)
-            ended = anyio.current_time()
+            ended = self._now()
             self._fresh_until = ended + (ended - began) / COST_SHARE

@@ -63,9 +63,9 @@ class Credentials:
         self._bus = bus
         self._key_file = data / "secrets" / "repos.key"
         self._known_hosts = data / "known_hosts"
+        self._lent_folder = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else data / "secrets"
         # The same for each start on this data folder, so that a start finds what a killed process left.
-        name = f"errand-keys-{hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:16]}"
-        self._lent = (MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else data / "secrets") / name
+        self._lent_prefix = f"errand-key-{hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:16]}-"
         self._owner = User(id=OWNER)
         self._sequence = 0
         self._lock = anyio.Lock()
@@ -75,7 +75,8 @@ class Credentials:
         self._key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not self._key_file.exists():
             _write_secret(self._key_file, envelope.make_key())
-        shutil.rmtree(self._lent, ignore_errors=True)
+        for left in self._lent_folder.glob(f"{self._lent_prefix}*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def public_key(self) -> str:
         return envelope.public_key(self._key_file.read_text())
@@ -120,13 +121,10 @@ class Credentials:
                 f"Errand has a token for {address.host}, which an ssh address cannot use. Give the repository's https "
                 f"address, or a key with `errand host add {address.host}`."
             )
-        self._lent.mkdir(mode=0o700, exist_ok=True)
-        if self._lent.stat().st_uid != os.getuid():
-            raise Refused(f"{self._lent} belongs to somebody else; remove it.", "internal")
-        with tempfile.NamedTemporaryFile("w", dir=self._lent) as file:  # mode 0600
-            file.write(credential.secret.strip() + "\n")
-            file.flush()
-            yield Path(file.name)
+        with tempfile.TemporaryDirectory(prefix=self._lent_prefix, dir=self._lent_folder) as folder:  # mode 0700
+            key = Path(folder) / "key"
+            _write_secret(key, credential.secret.strip() + "\n")
+            yield key
 
     def _ssh_command(self, key: Path | None) -> str:
         # ssh splits the values of its options once more, by its own rules.

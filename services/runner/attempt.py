@@ -268,6 +268,8 @@ class Attempt:
             PublishDone,
             timeout_seconds=PUBLISH_SECONDS,
         )
+        for notice in done.notices:
+            await self._log.append(Noticed(text=notice, level="warning"))
         return done.published
 
     def _last_step(self) -> int:

@@ -46,7 +46,14 @@ class GatewayHouse:
         self.nats = nats
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._settings = settings
+        config = nats.bus_config(Service.GATEWAY)
+        self.environment = {
+            **os.environ,
+            "ERRAND_PORT": str(self.port),
+            "ERRAND_NATS_URL": config.nats_url,
+            "ERRAND_NATS_PASSWORD_FILE": config.nats_password_file,
+            **settings,
+        }
         self._process: subprocess.Popen[bytes] | None = None
         self.log = nats.data / f"gateway-{self.port}.log"
 
@@ -57,16 +64,8 @@ class GatewayHouse:
 
     def start(self) -> None:
         """Return once it takes connections."""
-        config = self.nats.bus_config(Service.GATEWAY)
-        environment = {
-            **os.environ,
-            "ERRAND_PORT": str(self.port),
-            "ERRAND_NATS_URL": config.nats_url,
-            "ERRAND_NATS_PASSWORD_FILE": config.nats_password_file,
-            **self._settings,
-        }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "gateway"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            [sys.executable, "-m", "gateway"], env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         assert self._process.stderr is not None
         said = b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -315,3 +316,22 @@ async def test_a_command_over_rest_has_its_receipt_on_the_phone(
         task = await submitted(owner, "seen-on-the-phone")
         seen = await socket.until(ReceiptSeen)
         assert (seen.task, seen.receipt.key) == (task, "seen-on-the-phone")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "ERRAND_BIND, ERRAND_PORT: 127.0.0.1 port"),
+        ({"ERRAND_PORT": "many"}, "ERRAND_PORT:"),
+        ({"ERRAND_PUBLIC_URL": "errand.example"}, "ERRAND_PUBLIC_URL:"),
+    ],
+)
+async def test_a_wrong_setting_ends_the_start_with_its_name(
+    gateway: GatewayHouse, settings: dict[str, str], said: str
+) -> None:
+    """The first is the port that is taken already."""
+    environment = {**gateway.environment, **settings}
+    with anyio.fail_after(20):
+        ended = await anyio.run_process([sys.executable, "-m", "gateway"], env=environment, check=False)
+    last = ended.stderr.decode().strip().splitlines()[-1]
+    assert (ended.returncode, said in last) == (1, True), ended.stderr.decode()

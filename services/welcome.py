@@ -1,0 +1,152 @@
+"""Signs the owner's machine in and says when every service takes work. `errand up` runs it and waits for its answer."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import msgspec
+from msgspec import Struct
+
+from protocol.ids import OWNER, token_hash
+from protocol.query import AskHealth, Health
+from protocol.routes import Service, user_command_subject
+from protocol.user import AddDevice, AddUser, CreateSignInCode, Role, UserCommand
+from services import log
+from services.bus import Bus, BusConfig, Refused, Unavailable, connect
+from services.config import from_environment
+from services.nats_server import write_secret
+from services.up import SERVICES, Welcome
+
+READY_SECONDS = 60.0
+AGAIN_SECONDS = 0.02
+LINK_HOURS = 24
+LOCAL_DEVICE = "local"
+LOG_LINES = 5
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """What `errand up` tells."""
+
+    data: str
+    server: str
+    public_url: str = ""
+
+
+class Welcomer:
+    """Makes the owner, signs this machine in, waits for the services."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._client = Path(config.data) / "client.json"
+        self._token = _token_of(self._client) or secrets.token_urlsafe(32)
+        self.waiting_for = "nats"
+        """The service that was not ready yet when last looked."""
+
+    async def welcome(self, bus_config: BusConfig) -> Welcome:
+        async with _connected(bus_config) as bus:
+            await bus.make_streams()
+            link = await self._sign_in(bus)
+            notices: tuple[str, ...] = ()
+            for service in SERVICES:
+                self.waiting_for = service.value
+                notices += await _until_healthy(bus, service)
+        await anyio.to_thread.run_sync(self._until_signed_in, abandon_on_cancel=True)
+        return Welcome(link=link, notices=notices)
+
+    async def _sign_in(self, bus: Bus) -> str:
+        """Sign this machine in for the command line, and return a one-time link for a phone."""
+        code = f"{OWNER}.{secrets.token_urlsafe(24)}"
+        hashed, code_hash = token_hash(self._token), token_hash(code)
+        expires = datetime.now(UTC) + timedelta(hours=LINK_HOURS)
+        name = socket.gethostname()
+        commands: tuple[UserCommand, ...] = (
+            AddUser(key="owner", name="owner", role=Role.OWNER),
+            AddDevice(key=f"local-{hashed[:16]}", device=LOCAL_DEVICE, device_name=name, token_hash=hashed),
+            CreateSignInCode(key=f"up-{code_hash[:16]}", code_hash=code_hash, expires_at=expires),
+        )
+        for command in commands:
+            await bus.publish(user_command_subject(OWNER, command), command)
+        account = {"server": self._config.server, "token": self._token}
+        write_secret(self._client, msgspec.json.encode(account).decode())
+        return f"{self._config.public_url or self._config.server}/#code={code}"
+
+    def _until_signed_in(self) -> None:
+        """The last proof: this machine's own token opens the door."""
+        headers = {"Authorization": f"Bearer {self._token}"}
+        request = urllib.request.Request(f"{self._config.server}/api/me", headers=headers)
+        while True:
+            with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(request, timeout=2):
+                return
+            time.sleep(AGAIN_SECONDS)
+
+
+@asynccontextmanager
+async def _connected(config: BusConfig) -> AsyncIterator[Bus]:
+    """A connection as the operator, tried until the server takes it."""
+    while True:
+        context = connect(config, Service.OPERATOR)
+        try:
+            bus = await context.__aenter__()
+        except Unavailable:
+            await anyio.sleep(AGAIN_SECONDS)
+            continue
+        try:
+            yield bus
+        finally:
+            await context.__aexit__(None, None, None)
+        return
+
+
+async def _until_healthy(bus: Bus, service: Service) -> tuple[str, ...]:
+    """Return the service's notices once it takes work."""
+    while True:
+        with suppress(Unavailable, Refused):
+            health = await bus.ask(service, AskHealth(), Health, timeout_seconds=2)
+            if health.healthy and health.detail != "standby":
+                return health.notices
+        await anyio.sleep(AGAIN_SECONDS)
+
+
+def _why_not(data: Path, name: str) -> str:
+    path = data / "logs" / f"{name}.log"
+    lines = path.read_text(errors="replace").splitlines()[-LOG_LINES:] if path.exists() else []
+    told = "\n".join(f"  {line[:300]}" for line in lines)
+    return f"{name} did not start within {READY_SECONDS:g} s. Its log, {path}, ends with:\n{told}"
+
+
+def _token_of(client: Path) -> str:
+    with suppress(OSError, msgspec.MsgspecError, AttributeError):
+        return str(msgspec.json.decode(client.read_bytes()).get("token", ""))
+    return ""
+
+
+async def _main(config: Config, bus_config: BusConfig) -> int:
+    welcomer = Welcomer(config)
+    with anyio.move_on_after(READY_SECONDS):
+        welcome = await welcomer.welcome(bus_config)
+        print(msgspec.json.encode(welcome).decode())
+        return 0
+    print(_why_not(Path(config.data), welcomer.waiting_for), file=sys.stderr)
+    return 1
+
+
+def main() -> int:
+    log.configure("welcome", "error")
+    config = from_environment(Config, os.environ)
+    return anyio.run(_main, config, from_environment(BusConfig, os.environ))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
