@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
@@ -23,8 +24,9 @@ from services.bus import Bus
 class Gateway:
     """The phone's door."""
 
-    def __init__(self, config: Config, bus: Bus) -> None:
+    def __init__(self, config: Config, bus: Bus, bound: socket.socket) -> None:
         self._config = config
+        self._bound = bound
         self._bus = bus
         self._users = Users(bus)
         self._tasks = Tasks(bus, config.repository_cache_seconds)
@@ -34,7 +36,6 @@ class Gateway:
         self._stopped = anyio.Event()
 
     async def run(self, started: Callable[[], None]) -> None:
-        listener = server.listen(self._config)
         await self._bus.wait_for_streams()
         async with anyio.create_task_group() as group:
             known = anyio.Event()
@@ -43,7 +44,7 @@ class Gateway:
             await known.wait()
             service = await self._bus.serve({AskHealth: self._answer_health}, version=_version())
             self._server = server.make(self._app(), self._config, started)
-            await self._server.serve([listener])
+            await self._server.serve([self._bound])
             await service.stop()
             self._stopped.set()
 

@@ -96,19 +96,23 @@ def make(app: Any, config: Config, started: Callable[[], None]) -> Server:
         headers=[*HEADERS, *hsts],
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        backlog=BACKLOG,
     )
     return Server(settings, started)
 
 
-def listen(config: Config) -> socket.socket:
-    """The listening socket. Raises WrongSetting with the setting that is in the way."""
-    family = socket.AF_INET6 if ":" in config.bind else socket.AF_INET
+def bind(config: Config) -> socket.socket:
+    """The socket to listen on, bound: who comes before the server has started is refused, and tries again. Raises
+    WrongSetting with the setting that is in the way."""
+    bound = socket.socket(socket.AF_INET6 if ":" in config.bind else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Accepted sockets inherit it.
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     try:
-        listener = socket.create_server((config.bind, config.port), family=family, backlog=BACKLOG)
+        bound.bind((config.bind, config.port))
     except OSError as error:
+        bound.close()
         raise WrongSetting(
             f"ERRAND_BIND, ERRAND_PORT: {config.bind} port {config.port} cannot be listened on: {error.strerror}."
         ) from None
-    # Accepted sockets inherit it.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    return listener
+    return bound

@@ -155,7 +155,7 @@ class House:
         return Program(name=name, command=command, environment=environment, log=self._data / "logs" / f"{name}.log")
 
     async def wait_until_ready(self, supervisor: Supervisor, began: float) -> Ready:
-        """Return when every service takes work and this machine is signed in. Raises CannotStart, saying what is not."""
+        """Return when every service takes work and this machine is signed in. Raises CannotStart, with why not."""
         told = {
             "ERRAND_DATA": str(self._data),
             "ERRAND_NATS_URL": self._nats_url,

@@ -72,11 +72,7 @@ class Attempt:
         with log.bound(task=self._task.id, attempt=self._task.attempt):
             try:
                 await self._log.open()
-                untap = await self._bus.tap(f"evt.{self._task.user}.{self._task.id}.task.*", self._log.on_decision)
-                try:
-                    await self._run_with_lease()
-                finally:
-                    await untap()
+                await self._run_with_lease()
             except Fenced:
                 self._logger.info("attempt_over")
 
@@ -87,6 +83,7 @@ class Attempt:
     async def _run_with_lease(self) -> None:
         async with background() as group:
             group.start_soon(self._renew)
+            group.start_soon(self._follow)
             group.start_soon(self._end_when_over, group.cancel_scope)
             try:
                 await self._run_and_report(group)
@@ -291,6 +288,15 @@ class Attempt:
         subject = command_subject(self._task.user, self._task.id, command)
         await self._bus.publish(subject, command, key=f"{self._task.id}.{command.key}")
         await self._log.over.wait()
+
+    async def _follow(self) -> None:
+        """Fold decisions as they are made. Work does not wait for it: what comes before shows at the next append."""
+        untap = await self._bus.tap(f"evt.{self._task.user}.{self._task.id}.task.*", self._log.on_decision)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await untap()
 
     async def _renew(self) -> None:
         renewal = Renewal(attempt=self._log.attempt, runner=self._config.runner)

@@ -165,7 +165,7 @@ async def test_a_thousand_events_arrive_exactly(gateway: GatewayHouse, world: Wo
         written = await world.runner.journal("owner", task, *map(str, range(1000)))
         seen = await client.events(1000)
         assert [event.sequence for event in seen] == written
-        texts = [event.entry.event.text for event in seen if isinstance(event, JournalSeen)]
+        texts = [getattr(event.entry.event, "text", "") for event in seen if isinstance(event, JournalSeen)]
         assert texts == list(map(str, range(1000)))
 
 
@@ -341,10 +341,10 @@ async def test_a_phone_that_does_not_read_is_closed_while_another_goes_on(gatewa
         # More than its queue and all buffers on the way hold; it takes none of it.
         sleeping.socket.transport.pause_reading()
         texts = ["x" * 200_000] * 60
+        seen = [*await reading.events(2)]
         async with anyio.create_task_group() as group:
             group.start_soon(world.runner.journal, "owner", task, *texts)
-            seen = await reading.events(62)
-        assert len(seen) == 62
+            seen += await reading.events(60)
         sleeping.socket.transport.resume_reading()
         assert await sleeping.closed() in (1006, 1013)
         async with phone(gateway, OWNER_TOKEN) as back:
