@@ -34,7 +34,7 @@ from services.history.fold import fold
 from tests.integration.history_world import HistoryProcess
 from tests.integration.nats_house import NatsHouse
 
-TASKS = 300
+TASKS = 900
 STEPS = 50
 PEER_ROWS = 1_000
 PEER_BATCH = 500

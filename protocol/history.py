@@ -20,7 +20,7 @@ class RunSql(Message, frozen=True):
     sql: str
     at_least: int = 0
     """The last stream sequence the asker has seen, of an event or of a command; the answer waits until the history
-    has folded every event up to it."""
+    has reached it."""
     wait_seconds: float = 10.0
     """How long it may wait; then the refusal's code is `unavailable`. The query's own time comes on top."""
     limit: int = 1_000
@@ -32,7 +32,7 @@ class SqlAnswer(Message, frozen=True):
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     sequence: int
-    """The last event that the snapshot has. Lower than `at_least` only when there are none between the two."""
+    """The stream sequence that the snapshot has reached."""
     more: bool = False
     """True when `limit`, or the size of one message, cut the answer."""
     duration_seconds: float = 0.0

@@ -117,6 +117,8 @@ class Batch:
             case ["evt", user, "user", _]:
                 decision = decode_user_decision(stored.data)
                 self._take_user_decision(stored.sequence, user, decision)
+            case ["cmd" | "timer", *_]:
+                pass  # a wish: what came of it is an event
             case _:
                 raise msgspec.ValidationError("No event of the house travels on this subject.")
 

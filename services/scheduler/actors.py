@@ -35,6 +35,11 @@ class LogActor(Protocol):
     mailbox: deque[Stored]
     lock: asyncio.Lock
 
+    @property
+    def answered(self) -> int:
+        """The sequence of the last command that has its receipt."""
+        ...
+
     def fold(self, stored: Stored) -> None:
         """Take in a decision that was stored; one that is known already changes nothing."""
         ...
@@ -59,6 +64,10 @@ class TaskActor:
         self.mailbox: deque[Stored] = deque()
         self.lock = asyncio.Lock()
         self.forget()
+
+    @property
+    def answered(self) -> int:
+        return self.task.answered
 
     def forget(self) -> None:
         self.task = Task(id=self.id, user=self.user)
@@ -92,6 +101,10 @@ class UserActor:
         self.mailbox: deque[Stored] = deque()
         self.lock = asyncio.Lock()
         self.forget()
+
+    @property
+    def answered(self) -> int:
+        return self.user.answered
 
     def forget(self) -> None:
         self.user = User(id=self.id)

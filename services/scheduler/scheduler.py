@@ -138,6 +138,10 @@ class Scheduler:
         else:
             actor.fold(stored)
             self._index(actor)
+            if not self._active:
+                # Another scheduler answered these; without this a standby would keep every command for ever.
+                while actor.mailbox and actor.mailbox[0].sequence <= actor.answered:
+                    actor.mailbox.popleft()
 
     def _task(self, user: str, task: str) -> TaskActor:
         # Two users cannot share a task id: it is a hash over the user. A forged subject must not find another's actor.
@@ -188,7 +192,8 @@ class Scheduler:
                         await self._answer(actor, command)
                     except NotActive:
                         return
-                actor.mailbox.popleft()
+                if actor.mailbox and actor.mailbox[0] is command:
+                    actor.mailbox.popleft()
         # A command that came between the last look and the release of the lock.
         self._wake(actor)
 
@@ -196,13 +201,20 @@ class Scheduler:
         for _ in range(COMMIT_TRIES):
             try:
                 entry = actor.answer(command, datetime.now(UTC), self._limits)
+                if entry is None:
+                    return
+                if await self._commit(actor, entry):
+                    self._log.info("decided", state=entry.subject.rpartition(".")[2])
+                    return
+            except NotActive:
+                raise
             except msgspec.MsgspecError as error:
                 await self._bury(command, f"The command cannot be read: {error}")
                 return
-            if entry is None:
-                return
-            if await self._commit(actor, entry):
-                self._log.info("decided", state=str(entry.subject).rpartition(".")[2])
+            except Exception as error:
+                # A poisonous command must not stop its actor, nor all the others.
+                self._log.exception("command_failed")
+                await self._bury(command, f"The command cannot be handled: {error}")
                 return
         await self._bury(command, f"The decision could not be committed in {COMMIT_TRIES} tries.")
 

@@ -97,6 +97,11 @@ def test_a_tasks_state_goes_on_from_the_one_before() -> None:
     assert first.states["t"].state is TaskState.QUEUED, "a batch that is never written has changed nothing"
 
 
+def test_commands_and_timers_are_passed_over() -> None:
+    batch = fold([stored(1, "cmd.u.t.cancel_task", b"odd"), stored(2, "timer.t.retry", b"odd")], {})
+    assert (batch.sequence, batch.events, batch.undecodable) == (2, [], [])
+
+
 def test_a_rejected_submit_is_a_receipt_and_no_task() -> None:
     batch = fold([decision(1)], {})
     assert len(batch.receipts) == 1

@@ -1,17 +1,21 @@
 """`repair`: a test command in backticks fails; find the function with the one-token fault and turn it back.
 
-It follows the traceback, then what the failing tests call, then what those functions call. It has no idea what the code
-means: where the fault is another one than a single token it says that it failed.
+It looks first at the lines that the failing tests run and the others do not, then follows the traceback, what the failing
+tests call, and what those functions call. It has no idea what the code means: where the fault is another one than a
+single token it says that it failed.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Generator, Iterable
+from pathlib import Path
 
 from msgspec import Struct
 
+from agents.models.scripted.scenarios import spectrum
 from agents.models.scripted.scenarios.mutations import Function, Mutation, functions, mutations
 from agents.models.scripted.script import Heard, Result, Say, Script, bash, call, do, edit, finish
 
@@ -21,6 +25,9 @@ FUNCTIONS_LIMIT = 60
 NAMES_A_SEARCH = 40
 FAILING_LIMIT = 3
 """So many of the failing tests are run after each change."""
+SPECTRUM_SECONDS = 15
+SPECTRUM_TESTS = 20
+SPECTRUM_MODULES = 6
 OUTPUT_LINES = 400
 """Of a test run that fails; its end has the summary."""
 
@@ -28,6 +35,7 @@ FAILED = re.compile(r"^(?:FAIL|ERROR): (\w+) \(([\w.]+)\)", re.MULTILINE)
 FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)\n((?: {4}.*\n)?)')
 CALLED = re.compile(r"([A-Za-z_]\w*)\s*\(")
 DEFINED = re.compile(r"^(.+?):(\d+):\s*(?:async )?def +(\w+)")
+SUSPICIOUS = re.compile(r"^[\d.]+ (.+):(\d+)$", re.MULTILINE)
 NUMBERED = re.compile(r"^ *\d+\t(.*)$")
 
 
@@ -48,12 +56,6 @@ class Tests(Struct, frozen=True):
     all: str
 
 
-class Tried(Struct, frozen=True):
-    count: int
-    repaired: str = ""
-    """What was changed, once the tests pass."""
-
-
 def repair(prompt: str) -> Script:
     command = quoted[1] if (quoted := re.search(r"`([^`]+)`", prompt)) else DEFAULT_COMMAND
     ran = yield from do("I run the tests.", bash(f"pwd; {tail(command)}; echo took $SECONDS s; exit $code"))
@@ -65,17 +67,94 @@ def repair(prompt: str) -> Script:
     root, _, output = ran.text.partition("\n")
     took = seconds_taken(output)
     tests = Tests(failing=limited(narrow(command, output), 5 + took), all=limited(command, 10 + 5 * took))
-    tried = yield from search(root, output, tests)
-    if tried.repaired:
-        told = f"`{command}` passes again. I changed {tried.repaired} after {tried.count} tries."
-        yield Say("Done.", (finish(told, f"Repair {tried.repaired.split(',')[0]}"),))
+    bench = Bench(tests)
+    repaired = yield from search(root, output, command, bench)
+    if repaired:
+        told = f"`{command}` passes again. I changed {repaired} after {bench.count} tries."
+        yield Say("Done.", (finish(told, f"Repair {repaired.split(',')[0]}"),))
         return
-    told = f"`{command}` still fails. I tried {tried.count} changes of one token and undid them: the fault is another."
+    yield from bench.clear()
+    told = f"`{command}` still fails. I tried {bench.count} changes of one token and undid them: the fault is another."
     yield Say("I give up.", (finish(told, "Nothing repaired"),))
 
 
-def search(root: str, output: str, tests: Tests) -> Generator[Say, Heard, Tried]:
-    """Suspect after suspect, each with what it calls behind it in the queue."""
+class Bench:
+    """Where changes are tried, one at a time. The next one takes back what did not help."""
+
+    def __init__(self, tests: Tests) -> None:
+        self.tests = tests
+        self.count = 0
+        self._sources: dict[str, str] = {}
+        """Every change is undone, so each file is read once."""
+        self._tried: set[tuple[str, Mutation]] = set()
+        self._undo: tuple[str, Mutation] | None = None
+
+    @property
+    def is_full(self) -> bool:
+        return self.count >= MUTATIONS_LIMIT
+
+    def source(self, file: str) -> Generator[Say, Heard, str]:
+        if file not in self._sources:
+            self._sources[file] = yield from view(file)
+        return self._sources[file]
+
+    def try_all(self, file: str, function: Function, changes: Iterable[Mutation]) -> Generator[Say, Heard, str]:
+        """What was changed, once the tests pass; empty when none of `changes` helps."""
+        for change in changes:
+            if (file, change) in self._tried or self.is_full:
+                continue
+            self._tried.add((file, change))
+            self.count += 1
+            if (yield from self._try(file, function, change)):
+                return f"`{file}`, line {change.line}, in `{function.name}`: {change.what}"
+        return ""
+
+    def clear(self) -> Generator[Say, Heard, None]:
+        """Take back the last change."""
+        if self._undo:
+            yield from do("I undo the last change.", bash(f"git checkout -q HEAD -- {shlex.quote(self._undo[0])}"))
+            self._undo = None
+
+    def _try(self, file: str, function: Function, change: Mutation) -> Generator[Say, Heard, bool]:
+        make = edit("str_replace", file, old_str=change.before, new_str=change.after)
+        calls = [make, bash(self.tests.failing)]
+        if self._undo:
+            before, undo = self._undo
+            calls.insert(0, edit("str_replace", before, old_str=undo.after, new_str=undo.before))
+        self._undo = file, change
+        text = f"In `{function.name}`, line {change.line}: {change.what}."
+        heard = yield from do(text, *calls)
+        if heard.effects_lost or any(result.is_error for result in heard.results[:-1]):
+            back = bash("git checkout -q HEAD -- .")
+            heard = yield from do(f"I start this one over. {text}", back, make, bash(self.tests.failing))
+        if not passed(heard.results[-1]):
+            return False
+        return passed((yield from do("I run all tests.", bash(self.tests.all))).results[0])
+
+
+def search(root: str, output: str, command: str, bench: Bench) -> Generator[Say, Heard, str]:
+    """What was changed; empty when nothing helps."""
+    repaired = yield from search_lines((yield from suspicious_lines(command, output)), bench)
+    return repaired or (yield from search_functions(root, output, bench))
+
+
+def search_lines(lines: list[tuple[str, int]], bench: Bench) -> Generator[Say, Heard, str]:
+    """Line after line."""
+    for file, line in lines:
+        if bench.is_full:
+            break
+        source = yield from bench.source(file)
+        function = choose(functions(source), Suspect(file, "", line))
+        if function is None:
+            continue
+        changes = (change for change in mutations(source, function) if change.line == line)
+        if repaired := (yield from bench.try_all(file, function, changes)):
+            return repaired
+    return ""
+
+
+def search_functions(root: str, output: str, bench: Bench) -> Generator[Say, Heard, str]:
+    """Function after function, each with what it calls behind it in the queue."""
     queue = frames(root, output)
     names = [name for name in called_in(output) if not name.startswith("assert")]
     queue += yield from definitions(names)
@@ -83,57 +162,36 @@ def search(root: str, output: str, tests: Tests) -> Generator[Say, Heard, Tried]
     seen: set[Suspect] = set()
     done: set[tuple[str, int]] = set()
     asked: set[str] = set(names)
-    sources: dict[str, str] = {}  # every change is undone, so each file is read once
-    count = 0
-    while queue and len(done) < FUNCTIONS_LIMIT and count < MUTATIONS_LIMIT:
+    while queue and len(done) < FUNCTIONS_LIMIT and not bench.is_full:
         suspect = queue.pop(0)
         if suspect in seen:
             continue
         seen.add(suspect)
-        if suspect.file not in sources:
-            sources[suspect.file] = yield from view(suspect.file)
-        source = sources[suspect.file]
+        source = yield from bench.source(suspect.file)
         function = choose(functions(source), suspect)
         if function is None or (suspect.file, function.first) in done:
             continue
         done.add((suspect.file, function.first))
-        tried = yield from try_all(
-            suspect.file, function, mutations(source, function)[: MUTATIONS_LIMIT - count], tests
-        )
-        count += tried.count
-        if tried.repaired:
-            return Tried(count, tried.repaired)
+        if repaired := (yield from bench.try_all(suspect.file, function, mutations(source, function))):
+            return repaired
         queue += yield from definitions([name for name in function.calls if name not in asked])
         asked.update(function.calls)
-    return Tried(count)
+    return ""
 
 
-def try_all(file: str, function: Function, changes: list[Mutation], tests: Tests) -> Generator[Say, Heard, Tried]:
-    """One change at a time; the next message takes back what did not help."""
-    undo: Mutation | None = None
-    for number, change in enumerate(changes, 1):
-        calls = [edit("str_replace", file, old_str=undo.after, new_str=undo.before)] if undo else []
-        calls += [
-            edit("str_replace", file, old_str=change.before, new_str=change.after),
-            bash(tests.failing),
-        ]
-        text = f"In `{function.name}`, line {change.line}: {change.what}."
-        heard = yield from do(text, *calls)
-        if heard.effects_lost or any(result.is_error for result in heard.results[:-1]):
-            heard = yield from do(
-                f"I start this one over. {text}",
-                bash(f"git checkout -q HEAD -- '{file}'"),
-                edit("str_replace", file, old_str=change.before, new_str=change.after),
-                bash(tests.failing),
-            )
-        if passed(heard.results[-1]) and passed((yield from do("I run all tests.", bash(tests.all))).results[0]):
-            return Tried(number, f"`{file}`, line {change.line}, in `{function.name}`: {change.what}")
-        undo = change
-    if undo:
-        yield from do(
-            f"It is not in `{function.name}`. I undo the last change.", bash(f"git checkout -q HEAD -- '{file}'")
-        )
-    return Tried(len(changes))
+def suspicious_lines(command: str, output: str) -> Generator[Say, Heard, list[tuple[str, int]]]:
+    """By the spectrum, where it is unittest that the tests are run with; the most suspicious first."""
+    program, unittest, _ = command.partition("-m unittest")
+    failed = failed_tests(output)
+    if not unittest or not failed:
+        return []
+    modules = Counter(test.rsplit(".", 2)[0] for test in failed)
+    names = " ".join([*failed[:SPECTRUM_TESTS], *(name for name, _ in modules.most_common(SPECTRUM_MODULES))])
+    script = Path(spectrum.__file__).read_text()
+    run = f"timeout -k 1 {4 * SPECTRUM_SECONDS} {program}- {SPECTRUM_SECONDS} {names} <<'SPECTRUM'\n{script}\nSPECTRUM"
+    heard = yield from do("I look which lines the failing tests run and the others do not.", bash(run))
+    _, _, lines = heard.text.partition(spectrum.HEADING)
+    return [(file, int(line)) for file, line in SUSPICIOUS.findall(lines)]
 
 
 def definitions(names: list[str]) -> Generator[Say, Heard, list[Suspect]]:
@@ -214,9 +272,17 @@ def narrow(command: str, output: str) -> str:
     program, unittest, _ = command.partition("-m unittest")
     if not unittest:
         return command
+    names = failed_tests(output)
+    # Not only the first: they often fail for the same reason.
+    some = names[:: max(1, len(names) // FAILING_LIMIT)][:FAILING_LIMIT]
+    return f"{program}-m unittest {' '.join(some)}" if some else f"{command} -f"
+
+
+def failed_tests(output: str) -> list[str]:
+    """Their full names, without those that are a module that cannot be imported."""
     # From Python 3.11 on the parenthesis ends with the test's name.
-    names = [case if case.endswith(f".{test}") else f"{case}.{test}" for test, case in FAILED.findall(output)]
-    return f"{program}-m unittest {' '.join(names[:FAILING_LIMIT])}" if names else f"{command} -f"
+    names = (case if case.endswith(f".{test}") else f"{case}.{test}" for test, case in FAILED.findall(output))
+    return [name for name in dict.fromkeys(names) if "_FailedTest" not in name]
 
 
 def seconds_taken(output: str) -> int:

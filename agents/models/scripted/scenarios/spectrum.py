@@ -1,8 +1,9 @@
 """Which lines the failing tests run and the passing ones do not; a script that `repair` runs beside the tests.
 
-Each line's suspicion is Ochiai's: of the failing tests that run it over the square root of (all failing tests times all tests
-that run it). Abreu, Zoeteweij, van Gemund: On the Accuracy of Spectrum-based Fault Localization, 2007. Standard library
-only: it runs where the tests do.
+A line's suspicion is Ochiai's: of the failing tests that run it over the square root of (all failing tests times all tests
+that run it). Abreu, Zoeteweij, van Gemund: On the Accuracy of Spectrum-based Fault Localization, 2007. A line that leads
+to a suspicious one (stands above it in its function, or calls its function) is nearly as suspicious: it may have decided wrongly
+to go there. Standard library only: it runs where the tests do.
 """
 
 from __future__ import annotations
@@ -14,21 +15,29 @@ import sys
 import time
 import unittest
 
+Line = tuple[str, int, int]
 HEADING = "suspicious lines:"
 LINES_LIMIT = 400
+ABOVE = 0.97
+"""What is left of a suspicion one line up."""
+CALLER = 0.9
+"""What is left of a suspicion where the function is called."""
+CALLERS_UP = 2
 
 
 class Spectrum(unittest.TestResult):
-    """The lines of the program that each test ran, tests themselves left out."""
+    """The lines of the program that each test ran, tests themselves left out. A line is (file, function's line, line)."""
 
     def __init__(self, root: str, seconds: float) -> None:
         super().__init__()
         self.root = root + os.sep
         self.until = time.monotonic() + seconds
-        self.ran: dict[str, set[tuple[str, int]]] = {}
+        self.ran: dict[str, set[Line]] = {}
         self.failed: set[str] = set()
-        self.now: set[tuple[str, int]] = set()
+        self.now: set[Line] = set()
         self.inside: dict[str, bool] = {}
+        self.calls: set[tuple[Line, tuple[str, int]]] = set()
+        """From a line to a function."""
 
     def startTest(self, test) -> None:
         super().startTest(test)
@@ -52,31 +61,60 @@ class Spectrum(unittest.TestResult):
             self.failed.add(test.id())
 
     def enter(self, frame, event, arg):
-        file = frame.f_code.co_filename
-        inside = self.inside.get(file)
-        if inside is None:
-            inside = self.inside[file] = file.startswith(self.root) and not is_test(file[len(self.root) :])
-        return self.line if inside else None
+        code, caller = frame.f_code, frame.f_back
+        if not self.is_inside(code.co_filename):
+            return None
+        if caller is not None and self.is_inside(caller.f_code.co_filename):
+            self.calls.add((line_of(caller), (code.co_filename, code.co_firstlineno)))
+        return self.line
 
     def line(self, frame, event, arg):
-        self.now.add((frame.f_code.co_filename, frame.f_lineno))
+        self.now.add(line_of(frame))
         return self.line
+
+    def is_inside(self, file: str) -> bool:
+        if file not in self.inside:
+            self.inside[file] = file.startswith(self.root) and not is_test(file[len(self.root) :])
+        return self.inside[file]
 
     def suspicions(self) -> list[tuple[float, str, int]]:
         """Suspicion, file relative to the root, line; the most suspicious first."""
-        failing: dict[tuple[str, int], int] = {}
-        running: dict[tuple[str, int], int] = {}
+        found = self.own_suspicions()
+        for _ in range(CALLERS_UP):
+            climb(found)
+            highest: dict[tuple[str, int], float] = {}
+            for (file, function, _line), suspicion in found.items():
+                highest[file, function] = max(suspicion, highest.get((file, function), 0.0))
+            for caller, function in self.calls:
+                if caller in found:
+                    found[caller] = max(found[caller], CALLER * highest.get(function, 0.0))
+        climb(found)
+        lines = [(suspicion, file[len(self.root) :], line) for (file, _, line), suspicion in found.items()]
+        return sorted(lines, key=lambda one: (-one[0], one[1:]))
+
+    def own_suspicions(self) -> dict[Line, float]:
+        running: dict[Line, int] = {}
+        failing: dict[Line, int] = {}
         for test, lines in self.ran.items():
             for line in lines:
                 running[line] = running.get(line, 0) + 1
                 failing[line] = failing.get(line, 0) + (test in self.failed)
         total = len(self.failed & set(self.ran))
-        found = [
-            (failing[line] / (total * count) ** 0.5, line[0][len(self.root) :], line[1])
-            for line, count in running.items()
-            if failing[line]
-        ]
-        return sorted(found, key=lambda one: (-one[0], one[1:]))
+        return {line: failing[line] / (total * count) ** 0.5 for line, count in running.items() if failing[line]}
+
+
+def climb(found: dict[Line, float]) -> None:
+    """Give each line what is left of the suspicion of those below it in its function."""
+    below: Line = ("", 0, 0)
+    for line in sorted(found, reverse=True):
+        if line[:2] == below[:2]:
+            found[line] = max(found[line], found[below] * ABOVE ** (below[2] - line[2]))
+        below = line
+
+
+def line_of(frame) -> Line:
+    code = frame.f_code
+    return code.co_filename, code.co_firstlineno, frame.f_lineno
 
 
 def is_test(file: str) -> bool:
