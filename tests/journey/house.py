@@ -171,6 +171,11 @@ class Phone:
         assert isinstance(answer, Accepted), answer
         return answer
 
+    async def send_raw(self, text: str) -> None:
+        """Anything at all."""
+        assert self._socket is not None
+        await self._socket.send(text)
+
     async def watch(self, task: str) -> None:
         self.events.setdefault(task, [])
         self.tasks.setdefault(task, Task(id=task, user=""))
