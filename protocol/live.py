@@ -107,7 +107,7 @@ class SignedIn(Message, frozen=True):
 
 
 class Accepted(Message, frozen=True):
-    """The command is stored and will have exactly one receipt."""
+    """The command is stored and will have exactly one receipt, which this socket sees after this frame."""
 
     key: str
     task: str

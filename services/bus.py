@@ -175,7 +175,8 @@ class Bus:
         }
         # The id makes it one burial however often the same message is met.
         headers[MESSAGE_ID] = f"dead.{stream}.{stored.sequence}.{self._service}"
-        await self._store(f"dead.{stream.lower()}", stored.data, headers)
+        # The stream takes a little more than we do: what came in whole is parked cut, rather than not at all.
+        await self._store(f"dead.{stream.lower()}", stored.data[:MESSAGE_LIMIT_BYTES], headers)
 
     async def _store(self, subject: str, data: bytes, headers: dict[str, str]) -> int:
         if len(data) > MESSAGE_LIMIT_BYTES:
@@ -467,6 +468,8 @@ class Reader:
         self._received = after
         self._expected_delivery = 1
         self._batch: list[Stored] = []
+        self._owed: set[str] = set()
+        """Flow control requests that wait for their answer."""
         self._pending: int | None = None
         self._wake = asyncio.Event()
         self._remake = asyncio.Event()
@@ -502,8 +505,15 @@ class Reader:
             if batch:
                 self.position = batch[-1].sequence
                 yield batch
+            # Only now: the server sends no more than one window ahead of who reads, however long the stream is.
+            await self._answer_flow_control()
             if self._pending == 0 and not self._batch:
                 self.caught_up.set()
+
+    async def _answer_flow_control(self) -> None:
+        while self._owed:
+            with suppress(nats.errors.Error):
+                await self._nats.publish(self._owed.pop())
 
     async def _make(self) -> Any:
         self._generation += 1
@@ -544,10 +554,10 @@ class Reader:
     async def _receive(self, message: Msg) -> None:
         self._heard_at = self._now()
         if _status(message):
-            if message.reply:  # a flow control request
-                await self._nats.publish(message.reply)
-            elif stalled := (message.headers or {}).get("Nats-Consumer-Stalled"):
-                await self._nats.publish(stalled)
+            # A flow control request, or a heartbeat that says that one was not answered.
+            if owed := message.reply or (message.headers or {}).get("Nats-Consumer-Stalled"):
+                self._owed.add(owed)
+                self._wake.set()
             return
         sequence, delivery, nanoseconds, self._pending = _parse_delivery(message.reply)
         if delivery != self._expected_delivery:

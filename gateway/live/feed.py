@@ -25,7 +25,7 @@ AGAIN_SECONDS = 0.5
 class Listener(Protocol):
     """A phone, as the feed sees it."""
 
-    def put(self, frame: bytes) -> None: ...
+    def put_receipt(self, task: str, key: str, frame: bytes) -> None: ...
 
     def put_line(self, frame: bytes) -> None: ...
 
@@ -151,7 +151,7 @@ class Feed:
         if decision.receipt is not None:
             frame = encode(ReceiptSeen(task=task, receipt=decision.receipt))
             for listener in self.listeners:
-                listener.put(frame)
+                listener.put_receipt(task, decision.receipt.key, frame)
             if expected := self._expected.get((task, decision.receipt.key)):
                 expected.set()
         if self._lines is not None:

@@ -87,6 +87,10 @@ class Phone:
         self._held_lines: list[bytes] | None = None
         """Lines that came while the list is asked for."""
         self._receipts = 0
+        self._storing: tuple[str, str] | None = None
+        """Task and key of the command that is being stored."""
+        self._early_receipt: bytes | None = None
+        """Its receipt, where the scheduler was faster than the answer of NATS to us."""
         self._last: bytes | None = None
         """The closing frame; nothing is sent after it."""
         self._close_code = 1000
@@ -127,6 +131,13 @@ class Phone:
         if self._held_lines is not None:
             self._held_lines.append(frame)
         elif self._list_limit:
+            self.put(frame)
+
+    def put_receipt(self, task: str, key: str, frame: bytes) -> None:
+        """Send a receipt, after the `Accepted` of its command where that one came from here."""
+        if self._storing == (task, key):
+            self._early_receipt = frame
+        else:
             self.put(frame)
 
     async def room(self, frame: bytes) -> None:
@@ -259,15 +270,22 @@ class Phone:
             raise Problem(429, f"{RECEIPTS_LIMIT} commands of this connection wait for their receipt: wait for one.")
         task = task_id(self.asker.user, frame.key) if isinstance(frame, Submit) else frame.task
         passed = self._feed.expect(task, frame.key)
+        self._storing = (task, frame.key)
         try:
             accepted = await self._store(frame)
+            self.put(encode(accepted))
+            self._receipts += 1
+            self._group.start_soon(self._see_receipt, accepted, passed)
         except bus.Refused as refused:
             raise Problem(422, refused.reason) from None
         except Unavailable as error:
-            raise Problem(503, f"This was not stored, send it again with the same key: {error}") from None
-        self.put(encode(accepted))
-        self._receipts += 1
-        self._group.start_soon(self._see_receipt, accepted, passed)
+            if self._early_receipt is None:  # otherwise it was stored, and only NATS's word for it was lost
+                raise Problem(503, f"This was not stored, send it again with the same key: {error}") from None
+        finally:
+            self._storing = None
+            early, self._early_receipt = self._early_receipt, None
+            if early is not None:
+                self.put(early)
 
     async def _store(self, frame: Submit | Say | Answer | Cancel) -> Accepted:
         for _ in range(COMMAND_TRIES - 1):
