@@ -1,4 +1,4 @@
-"""A real package with one broken function: its sdist made a bare git repository, and its own tests to tell of the fault."""
+"""A real package with one broken function: its sdist made a bare git repository, its own tests to tell of the fault."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def broken_package(folder: Path, seed: int) -> Broken:
     while True:
         fault = chance.choice(possible[chance.choice(sorted(possible))])
         fault.put_into(work)
-        if tests_pass(work) is False:
+        if suite_passes(work) is False:
             repository = folder / f"{NAME}.git"
             return Broken(repository, commit(work, repository), fault)
         path = work / fault.file
@@ -162,7 +162,7 @@ def places(source: str, function: ast.FunctionDef) -> Iterator[tuple[int, int, s
             yield right.lineno, column, old, new
 
 
-def tests_pass(package: Path) -> bool | None:
+def suite_passes(package: Path) -> bool | None:
     """By the package's own tests; None when they come to no end."""
     limited = f"ulimit -v {MEMORY_LIMIT_KIB}; exec {TEST_COMMAND.replace('python3', sys.executable)}"
     try:

@@ -1,8 +1,8 @@
 """`repair`: a test command in backticks fails; find the function with the one-token fault and turn it back.
 
-It looks first at the lines that the failing tests run and the others do not, then follows the traceback, what the failing
-tests call, and what those functions call. It has no idea what the code means: where the fault is another one than a
-single token it says that it failed.
+It looks first where the error's message stands, then at the lines that the failing tests run and the others do not,
+then follows the traceback, what the failing tests call, and what those functions call. It has no idea what the code
+means: where the fault is another one than a single token it says that it failed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ FUNCTIONS_LIMIT = 60
 NAMES_A_SEARCH = 40
 FAILING_LIMIT = 3
 """So many of the failing tests are run after each change."""
+MEMORY_LIMIT_KIB = 4 * 1024 * 1024
+MESSAGES_LIMIT = 2
+PLACES_LIMIT = 4
+LINES_ABOVE = 6
 SPECTRUM_SECONDS = 15
 SPECTRUM_TESTS = 20
 SPECTRUM_MODULES = 6
@@ -36,6 +40,10 @@ FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)\n((?: {4}.*\n)?)')
 CALLED = re.compile(r"([A-Za-z_]\w*)\s*\(")
 DEFINED = re.compile(r"^(.+?):(\d+):\s*(?:async )?def +(\w+)")
 SUSPICIOUS = re.compile(r"^[\d.]+ (.+):(\d+)$", re.MULTILINE)
+MESSAGE = re.compile(r"^[\w.]*(?<!Assertion)(?:Error|Exception): (.+)$", re.MULTILINE)
+WORDS = re.compile(r"[A-Za-z]+(?: [A-Za-z]+){2,4}")
+"""The beginning of a message, before anything that was put into it."""
+FOUND = re.compile(r"^(.+?):(\d+):", re.MULTILINE)
 NUMBERED = re.compile(r"^ *\d+\t(.*)$")
 
 
@@ -134,8 +142,16 @@ class Bench:
 
 def search(root: str, output: str, command: str, bench: Bench) -> Generator[Say, Heard, str]:
     """What was changed; empty when nothing helps."""
-    repaired = yield from search_lines((yield from suspicious_lines(command, output)), bench)
-    return repaired or (yield from search_functions(root, output, bench))
+    called = [name for name in called_in(output) if not name.startswith("assert")]
+    names = [*called, *(test.rpartition(".")[2] for test in failed_tests(output))]
+    defined = yield from definitions(names)
+    lines = yield from message_lines(output)
+    lines += yield from suspicious_lines(command, output)
+    repaired = yield from search_lines(lines, bench)
+    if repaired:
+        return repaired
+    suspects = frames(root, output) + defined + (yield from from_tests(root, output))
+    return (yield from search_functions(suspects, set(called), bench))
 
 
 def search_lines(lines: list[tuple[str, int]], bench: Bench) -> Generator[Say, Heard, str]:
@@ -153,15 +169,10 @@ def search_lines(lines: list[tuple[str, int]], bench: Bench) -> Generator[Say, H
     return ""
 
 
-def search_functions(root: str, output: str, bench: Bench) -> Generator[Say, Heard, str]:
-    """Function after function, each with what it calls behind it in the queue."""
-    queue = frames(root, output)
-    names = [name for name in called_in(output) if not name.startswith("assert")]
-    queue += yield from definitions(names)
-    queue += yield from from_tests(root, output)
+def search_functions(queue: list[Suspect], asked: set[str], bench: Bench) -> Generator[Say, Heard, str]:
+    """Function after function, each with what it calls behind it in the queue; `asked` are names already looked for."""
     seen: set[Suspect] = set()
     done: set[tuple[str, int]] = set()
-    asked: set[str] = set(names)
     while queue and len(done) < FUNCTIONS_LIMIT and not bench.is_full:
         suspect = queue.pop(0)
         if suspect in seen:
@@ -177,6 +188,18 @@ def search_functions(root: str, output: str, bench: Bench) -> Generator[Say, Hea
         queue += yield from definitions([name for name in function.calls if name not in asked])
         asked.update(function.calls)
     return ""
+
+
+def message_lines(output: str) -> Generator[Say, Heard, list[tuple[str, int]]]:
+    """Where what the errors say stands in the source, and the lines above, which led there."""
+    said = [words[0] for message in MESSAGE.findall(output) if (words := WORDS.match(message))]
+    if not said:
+        return []
+    pattern = "|".join(words for words, _ in Counter(said).most_common(MESSAGES_LIMIT))
+    heard = yield from do("I look who says that.", call("grep", pattern=f"({pattern})", include="*.py"))
+    found = [(match[1].removeprefix("./"), int(match[2])) for match in FOUND.finditer(heard.text)]
+    places = [(file, line) for file, line in found if not is_test(file)][:PLACES_LIMIT]
+    return [(file, line - up) for file, line in places for up in range(min(LINES_ABOVE, line))]
 
 
 def suspicious_lines(command: str, output: str) -> Generator[Say, Heard, list[tuple[str, int]]]:
@@ -263,7 +286,8 @@ def tail(command: str) -> str:
 
 
 def limited(command: str, seconds: int) -> str:
-    """A changed program may never end."""
+    """A changed program may never end, or take all memory."""
+    command = f"ulimit -v {MEMORY_LIMIT_KIB}; {command}"
     return f"{tail(f'timeout -k 1 {seconds} bash -c {shlex.quote(command)}')}; exit $code"
 
 

@@ -1,9 +1,9 @@
 """Which lines the failing tests run and the passing ones do not; a script that `repair` runs beside the tests.
 
-A line's suspicion is Ochiai's: of the failing tests that run it over the square root of (all failing tests times all tests
-that run it). Abreu, Zoeteweij, van Gemund: On the Accuracy of Spectrum-based Fault Localization, 2007. A line that leads
-to a suspicious one (stands above it in its function, or calls its function) is nearly as suspicious: it may have decided wrongly
-to go there. Standard library only: it runs where the tests do.
+A line's suspicion is Ochiai's: of the failing tests that run it over the square root of (all failing tests times all
+tests that run it). Abreu, Zoeteweij, van Gemund: On the Accuracy of Spectrum-based Fault Localization, 2007. A line
+that leads to a suspicious one (stands above it in its function, or calls its function) is nearly as suspicious: it may have
+decided wrongly to go there. Standard library only: it runs where the tests do.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import os
 import sys
 import time
 import unittest
+from pathlib import Path
 
 Line = tuple[str, int, int]
+"""File, its function's first line, line."""
 HEADING = "suspicious lines:"
 LINES_LIMIT = 400
 ABOVE = 0.97
@@ -26,7 +28,7 @@ CALLERS_UP = 2
 
 
 class Spectrum(unittest.TestResult):
-    """The lines of the program that each test ran, tests themselves left out. A line is (file, function's line, line)."""
+    """The lines of the program that each test ran, tests themselves left out."""
 
     def __init__(self, root: str, seconds: float) -> None:
         super().__init__()
@@ -118,13 +120,13 @@ def line_of(frame) -> Line:
 
 
 def is_test(file: str) -> bool:
-    return any(part.startswith("test") or part.endswith("_test.py") for part in file.split(os.sep))
+    return any(part.startswith("test") or part.endswith("_test.py") for part in Path(file).parts)
 
 
 def main(seconds: float, names: list[str]) -> None:
     """The failing tests' names, then their modules for the passing tests beside them."""
     sys.path.insert(0, "")
-    spectrum = Spectrum(os.getcwd(), seconds)
+    spectrum = Spectrum(str(Path.cwd()), seconds)
     with contextlib.redirect_stdout(io.StringIO()):
         for name in names:
             unittest.defaultTestLoader.loadTestsFromName(name).run(spectrum)

@@ -1,0 +1,225 @@
+"""The whole way: a real package's broken function, repaired on a pushed branch; and what a user says on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import psutil
+import pytest
+
+from protocol.evolve import Task
+from protocol.journal import ModelCall, StepStarted
+from protocol.live import Answer, Cancel, OutputSeen, Say
+from protocol.task import OUTCOMES, Budget, TaskState
+from tests.journey import stream
+from tests.journey.house import House, Phone, assert_ended_once, assert_no_gap, errand_up, phone
+from tests.journey.package import NAME, TEST_COMMAND, Broken, broken_package, git, suite_passes
+from tests.journey.test_kills import make_repository
+
+pytestmark = pytest.mark.anyio
+SEED = int(os.environ.get("ERRAND_SEED", "9"))
+"""Chooses the function that is broken, and how."""
+REPAIR_SECONDS = 100.0
+CANCEL_SECONDS = 2.0
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with errand_up(tmp_path_factory.mktemp("house")) as house:
+        yield house
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Broken:
+    broken = broken_package(tmp_path_factory.mktemp("package"), SEED)
+    print(f"ERRAND_SEED={SEED}: {broken.fault}")
+    return broken
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return make_repository(tmp_path / "greeter")
+
+
+@pytest.mark.timeout(180)
+async def test_a_broken_package_comes_back_repaired_on_a_branch(house: House, broken: Broken, tmp_path: Path) -> None:
+    refs = git(broken.repository, "for-each-ref")
+    async with phone(house) as owner:
+        prompt = f"A function of {NAME} is broken: `{TEST_COMMAND}` fails. Repair it. [scenario: repair]"
+        unlimited = Budget(steps=None, tokens=None, money_usd=None, wall_seconds=None)
+        task = await owner.submit(prompt, str(broken.repository), key=f"repair-{SEED}", budget=unlimited)
+        done = await owner.ended(task, REPAIR_SECONDS)
+        assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
+        assert "passes again" in done.summary, f"{broken.fault}: {done.summary}"
+        assert_ended_once(owner, task)
+        assert_no_gap(owner, task)
+    messages = await stream.raw_stream(house.data, task)
+    assert [frame.sequence for frame in owner.events[task]] == [message.sequence for message in messages]
+    assert {"bash", "grep", "str_replace_based_edit_tool"} <= {step.tool for step in stream.steps(messages).values()}
+    assert_pushed(broken, done, refs)
+    assert not await anyio.to_thread.run_sync(passes, broken.repository, "main", tmp_path / "base")
+    assert await anyio.to_thread.run_sync(passes, broken.repository, branch_of(done), tmp_path / "pushed")
+    await anyio.to_thread.run_sync(assert_history_is, house, task, messages)
+
+
+async def test_a_message_after_success_opens_a_turn_that_pushes_on_the_same_branch(
+    house: House, repository: Path
+) -> None:
+    async with phone(house) as owner:
+        task = await owner.submit("[scenario: tour] Look around.", str(repository), key="follow-up")
+        first = await owner.ended(task)
+        await owner.command(Say(key="more", task=task, text="It should speak of tides."))
+        await owner.until(lambda: owner.tasks[task].turn == 2 and owner.tasks[task].state in OUTCOMES)
+        second = owner.tasks[task]
+        assert (first.state, second.state) == (TaskState.SUCCEEDED, TaskState.SUCCEEDED), house.logs()
+        assert_ended_once(owner, task, turns=2)
+        assert_no_gap(owner, task)
+        assert messages_read(owner, task) == [0, 1]
+    assert first.published is not None
+    assert second.published is not None
+    assert branch_of(second) == branch_of(first)
+    added = git(repository, "rev-list", f"{first.published.commit}..{branch_of(second)}").splitlines()
+    assert added == [second.published.commit], "one commit, on top of the first turn's"
+    page = git(repository, "show", f"{branch_of(second)}:ERRAND.md")
+    assert "A tour of this repository" in page, "what the first turn wrote"
+    assert page.endswith("It should speak of tides.")
+    messages = await stream.raw_stream(house.data, task)
+    await anyio.to_thread.run_sync(assert_history_is, house, task, messages)
+
+
+async def test_a_question_waits_for_the_phones_answer(house: House, repository: Path) -> None:
+    async with phone(house) as owner:
+        task = await owner.submit("[scenario: ask]", str(repository), key="question")
+        await owner.until(lambda: owner.tasks[task].state is TaskState.WAITING)
+        question = owner.tasks[task].question
+        assert question is not None
+        assert question.choices == ("red", "blue")
+        await owner.command(Answer(key="answer", task=task, question=question.id, text="Blue, as the sea is."))
+        done = await owner.ended(task)
+        assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
+        assert_ended_once(owner, task)
+        assert_no_gap(owner, task)
+    assert "Blue, as the sea is." in git(repository, "show", f"{branch_of(done)}:ANSWER.md")
+
+
+async def test_a_cancel_ends_a_running_command_at_once_and_leaves_no_process(house: House, repository: Path) -> None:
+    async with phone(house) as owner:
+        task = await owner.submit("[scenario: slow] 60 seconds", str(repository), key="cancel")
+        await owner.until(lambda: "waiting" in output(owner, task))
+        running = sandbox_processes(task)
+        assert running, "the sandbox runs"
+        asked = time.monotonic()
+        await owner.command(Cancel(key="enough", task=task, reason="Enough."))
+        done = await owner.ended(task, CANCEL_SECONDS)
+        left = CANCEL_SECONDS - (time.monotonic() - asked)
+        _, alive = await anyio.to_thread.run_sync(psutil.wait_procs, running, left)
+        assert alive == []
+        assert sandbox_processes(task) == []
+        assert (done.state, done.reason) == (TaskState.CANCELLED, "Enough.")
+        assert done.published is None
+        assert_no_gap(owner, task)
+    assert git(repository, "for-each-ref", "--format=%(refname)") == "refs/heads/main"
+
+
+def assert_pushed(broken: Broken, done: Task, refs: str) -> None:
+    """The host's repository has the branch, one commit on the base that says whose it is, and no other new ref."""
+    published = done.published
+    assert published is not None
+    branch = f"refs/heads/{published.branch}"
+    assert published.base_commit == broken.base
+    new = set(git(broken.repository, "for-each-ref").splitlines()) - set(refs.splitlines())
+    assert new == {f"{published.commit} commit\t{branch}"}
+    assert git(broken.repository, "rev-parse", branch) == published.commit
+    assert git(broken.repository, "rev-list", f"{broken.base}..{branch}") == published.commit
+    message = git(broken.repository, "log", "-1", "--format=%B", branch)
+    assert "scripted model, not Claude" in message
+    changed = git(broken.repository, "diff", "--numstat", broken.base, branch).split("\t")
+    assert changed[:2] == ["1", "1"], "one line"
+    assert changed[2].startswith(f"{NAME}/"), "of the package, not of its tests"
+
+
+def passes(repository: Path, branch: str, folder: Path) -> bool | None:
+    """Whether the package's own tests pass on a fresh clone."""
+    subprocess.run(["git", "clone", "-q", "--branch", branch, str(repository), str(folder)], check=True)
+    return suite_passes(folder)
+
+
+def assert_history_is(house: House, task: str, messages: list[stream.Message]) -> None:
+    """§10.9: DuckDB's rows are what the raw stream says."""
+    of_task = f"where task_id = '{task}'"
+    usage = ", ".join(stream.USAGE)
+    sums = ", ".join(f"sum({name})" for name in stream.USAGE)
+
+    def rows(query: str) -> list[list[Any]]:
+        answer = json.loads(errand(house, "sql", "--json", query))
+        assert answer["sequence"] >= messages[-1].sequence
+        return answer["rows"]
+
+    errand(house, "watch", "--json", task)  # `sql` answers from a history that has what was seen here
+    events = rows(f"select source, kind, count(*) from events {of_task} group by all")
+    assert {(source, kind): count for source, kind, count in events} == stream.kinds(messages)
+    steps = stream.steps(messages)
+    assert rows(f"select step, tool, outcome from steps {of_task} order by step") == [
+        [number, step.tool, step.outcome] for number, step in sorted(steps.items())
+    ]
+    assert rows(f"select {sums} from steps {of_task}")[0] == pytest.approx(
+        stream.total([step.usage for step in steps.values()])
+    )
+    turns = rows(f"select turn, outcome, branch, commit, base_commit, {usage} from turns {of_task} order by turn")
+    assert [turn[:5] for turn in turns] == [turn[:5] for turn in stream.turns(messages)]
+    for ours, raw in zip(turns, stream.turns(messages), strict=True):
+        assert ours[5:] == pytest.approx(raw[5:])
+    attempts = f"select attempt, turn, base_commit, branch, scripted, how from attempts {of_task} order by attempt"
+    assert rows(attempts) == stream.attempts(messages)
+    assert rows(f"select sequence, key, status from receipts {of_task} order by sequence") == stream.receipts(messages)
+
+
+def errand(house: House, *arguments: str) -> str:
+    asked = subprocess.run(
+        [sys.executable, "-m", "services.cli", *arguments],
+        env={**os.environ, "ERRAND_DATA": str(house.data)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert asked.returncode == 0, f"errand {arguments[0]}: {asked.stderr}{asked.stdout[-500:]}"
+    return asked.stdout
+
+
+def branch_of(task: Task) -> str:
+    assert task.published is not None
+    return task.published.branch
+
+
+def messages_read(owner: Phone, task: str) -> list[int]:
+    """By the model, in order."""
+    steps = (frame.entry.event for frame in owner.journal(task))
+    calls = (step.action for step in steps if isinstance(step, StepStarted))
+    return [number for call in calls if isinstance(call, ModelCall) for number in call.messages_read]
+
+
+def output(owner: Phone, task: str) -> str:
+    """Of the running tools, as it was previewed."""
+    frames = (frame for frame in owner.others if isinstance(frame, OutputSeen) and frame.task == task)
+    return "".join(frame.output.text for frame in frames if frame.output.channel == "tool")
+
+
+def sandbox_processes(task: str) -> list[psutil.Process]:
+    """Every process of the task's sandbox, which names the task in its environment, with all below it."""
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get("ERRAND_TASK") == task:
+                for one in (process, *process.children(recursive=True)):
+                    found[one.pid] = one
+    return list(found.values())
