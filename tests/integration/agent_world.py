@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
@@ -117,15 +119,15 @@ class World:
     ) -> Ran:
         process = await asyncio.create_subprocess_exec(
             "bash", "-c", command, cwd=self.path(cwd), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
             output, _ = await process.communicate()
         finally:
             if process.returncode is None:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
                 with anyio.CancelScope(shield=True):
-                    await process.wait()
+                    await process.communicate()
         if on_output is not None:
             await on_output(output.decode(errors="replace"))
         return Ran(exit_code=process.returncode, output=output.decode(errors="replace"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.integration.agent_world import World
 
 pytestmark = pytest.mark.anyio
 
+COMMAND = "python3 -B -m unittest"
 CODE = '''
 """Small things about numbers and words."""
 
@@ -90,7 +92,7 @@ async def model(anyio_backend: str) -> AsyncIterator[Claude]:
 
 
 def broken_world(folder: Path, code: str) -> World:
-    world = World(folder, "`python3 -B -m unittest` fails. [scenario: repair]")
+    world = World(folder, f"`{COMMAND}` fails. [scenario: repair]")
     for name, text in (("small/__init__.py", ""), ("small/numbers.py", code), ("tests/test_numbers.py", TESTS)):
         path = world.workspace / name
         path.parent.mkdir(exist_ok=True)
@@ -103,19 +105,24 @@ def broken_world(folder: Path, code: str) -> World:
 
 @pytest.mark.parametrize("name", ["total", "longest", "is_leap"])
 async def test_a_one_token_fault_is_found_and_turned_back(tmp_path: Path, model: Claude, name: str) -> None:
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")
-    function = next(one for one in functions(CODE) if one.name == name)
-    changes = mutations(CODE, function)
-    fault = random.Random(seed).choice(changes)
-    print(fault.what)
-    world = broken_world(tmp_path, CODE.replace(fault.before, fault.after))
-    if (await world.exec("python3 -B -m unittest")).exit_code == 0:
-        pytest.skip(f"{fault.what} changes nothing that the tests see")
+    seed = int(os.environ.get("ERRAND_SEED", random.randrange(10**6)))
+    print(f"ERRAND_SEED={seed}")
+    world = await world_with_a_fault(tmp_path, name, random.Random(seed))
     result = await world.run(model, Settings(budget=Budget(steps=None)))
-    assert (await world.exec("python3 -B -m unittest")).exit_code == 0
+    assert (await world.exec(COMMAND)).exit_code == 0
     assert "passes again" in result.summary
     assert world.git("diff", "--cached", "--name-only") == "small/numbers.py"
+
+
+async def world_with_a_fault(folder: Path, name: str, chance: random.Random) -> World:
+    """Not every change is a fault: the first one that the tests notice is taken."""
+    changes = mutations(CODE, next(one for one in functions(CODE) if one.name == name))
+    for number, fault in enumerate(chance.sample(changes, len(changes))):
+        world = broken_world(folder / str(number), CODE.replace(fault.before, fault.after))
+        if (await world.exec(COMMAND)).exit_code != 0:
+            print(fault.what)
+            return world
+    raise AssertionError(f"the tests notice no change of `{name}`")
 
 
 async def test_another_kind_of_fault_is_an_honest_failure_that_leaves_nothing(tmp_path: Path, model: Claude) -> None:

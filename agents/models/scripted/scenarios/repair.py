@@ -1,8 +1,8 @@
 """`repair`: a test command in backticks fails; find the function with the one-token fault and turn it back.
 
-It looks first where the error's message stands, then at the lines that the failing tests run and the others do not,
-then follows the traceback, what the failing tests call, and what those functions call. It has no idea what the code
-means: where the fault is another one than a single token it says that it failed.
+It looks first where the errors come up, then where their messages stand, then at the lines that the failing tests run
+and the others do not, then follows the traceback, what the failing tests call, and what those functions call. It has no
+idea what the code means: where the fault is another one than a single token it says that it failed.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)\n((?: {4}.*\n)?)')
 CALLED = re.compile(r"([A-Za-z_]\w*)\s*\(")
 DEFINED = re.compile(r"^(.+?):(\d+):\s*(?:async )?def +(\w+)")
 SUSPICIOUS = re.compile(r"^[\d.]+ (.+):(\d+)$", re.MULTILINE)
+TRACEBACK = "Traceback (most recent call last):"
 MESSAGE = re.compile(r"^[\w.]*(?<!Assertion)(?:Error|Exception): (.+)$", re.MULTILINE)
 WORDS = re.compile(r"[A-Za-z]+(?: [A-Za-z]+){2,4}")
 """The beginning of a message, before anything that was put into it."""
@@ -145,7 +146,7 @@ def search(root: str, output: str, command: str, bench: Bench) -> Generator[Say,
     called = [name for name in called_in(output) if not name.startswith("assert")]
     names = [*called, *(test.rpartition(".")[2] for test in failed_tests(output))]
     defined = yield from definitions(names)
-    lines = yield from message_lines(output)
+    lines = raising_lines(root, output) + (yield from message_lines(output))
     lines += yield from suspicious_lines(command, output)
     repaired = yield from search_lines(lines, bench)
     if repaired:
@@ -190,6 +191,13 @@ def search_functions(queue: list[Suspect], asked: set[str], bench: Bench) -> Gen
     return ""
 
 
+def raising_lines(root: str, output: str) -> list[tuple[str, int]]:
+    """Where the errors come up, the most frequent first, and the lines above."""
+    tracebacks = (frames(root, one) for one in output.split(TRACEBACK))
+    found = Counter((one[0].file, one[0].line) for one in tracebacks if one)
+    return with_lines_above([place for place, _ in found.most_common(PLACES_LIMIT)])
+
+
 def message_lines(output: str) -> Generator[Say, Heard, list[tuple[str, int]]]:
     """Where what the errors say stands in the source, and the lines above, which led there."""
     said = [words[0] for message in MESSAGE.findall(output) if (words := WORDS.match(message))]
@@ -198,7 +206,10 @@ def message_lines(output: str) -> Generator[Say, Heard, list[tuple[str, int]]]:
     pattern = "|".join(words for words, _ in Counter(said).most_common(MESSAGES_LIMIT))
     heard = yield from do("I look who says that.", call("grep", pattern=f"({pattern})", include="*.py"))
     found = [(match[1].removeprefix("./"), int(match[2])) for match in FOUND.finditer(heard.text)]
-    places = [(file, line) for file, line in found if not is_test(file)][:PLACES_LIMIT]
+    return with_lines_above([(file, line) for file, line in found if not is_test(file)][:PLACES_LIMIT])
+
+
+def with_lines_above(places: list[tuple[str, int]]) -> list[tuple[str, int]]:
     return [(file, line - up) for file, line in places for up in range(min(LINES_ABOVE, line))]
 
 
