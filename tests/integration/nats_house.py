@@ -34,9 +34,7 @@ class NatsHouse:
         return f"nats://127.0.0.1:{self.port}"
 
     def bus_config(self, service: Service) -> BusConfig:
-        return BusConfig(
-            nats_url=self.url, nats_password_file=str(nats_server.password_file(self.data, service))
-        )
+        return BusConfig(nats_url=self.url, nats_password_file=str(nats_server.password_file(self.data, service)))
 
     def start(self) -> None:
         """Return once the server accepts connections."""

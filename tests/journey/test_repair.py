@@ -26,7 +26,7 @@ from tests.journey.package import NAME, TEST_COMMAND, Broken, broken_package, gi
 from tests.journey.test_kills import make_repository
 
 pytestmark = pytest.mark.anyio
-SEED = int(os.environ.get("ERRAND_SEED", "9"))
+SEED = int(os.environ.get("ERRAND_SEED", "10"))
 """Chooses the function that is broken, and how."""
 REPAIR_SECONDS = 100.0
 CANCEL_SECONDS = 2.0
