@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import assert_never
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from protocol.journal import AttemptStarted, JournalEntry, ModelReply, StepFinished, StepLost
 from protocol.task import (
     OUTCOMES,
     AnyTaskEvent,
     AttemptClaimed,
+    AttemptEnd,
     AttemptEnded,
     Budget,
     Decision,
@@ -77,6 +79,8 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
     holder: Holder | None = None
     messages: int = 0
     """How many the user sent after the prompt."""
+    messages_before: int = 0
+    """How many of them the open turn began with."""
     question: Question | None = None
     delayed_until: datetime | None = None
     reason: str = ""
@@ -128,13 +132,20 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
             return replace(task, messages=event.message)
         case TurnOpened():
             return replace(
-                task, turn=event.turn, turn_attempts=0, state=TaskState.QUEUED, queued_at=at, reason="", summary=""
+                task,
+                turn=event.turn,
+                turn_attempts=0,
+                messages_before=task.messages,
+                state=TaskState.QUEUED,
+                queued_at=at,
+                reason="",
+                summary="",
             )
         case AttemptClaimed():
             holder = Holder(attempt=event.attempt, runner=event.runner, request=event.request)
             return replace(task, attempt=event.attempt, holder=holder, state=TaskState.RUNNING, reason="")
         case AttemptEnded():
-            ended_early = event.how in ("failed", "lease_lost")
+            ended_early = event.how in (AttemptEnd.FAILED, AttemptEnd.LEASE_LOST)
             return replace(task, holder=None, turn_attempts=task.turn_attempts + ended_early)
         case TaskQueued():
             return replace(task, state=TaskState.QUEUED, queued_at=at, reason=event.reason, delayed_until=None)
@@ -158,6 +169,18 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
             )
         case _:
             assert_never(event)
+
+
+def usage_of_turn(entries: Iterable[JournalEntry], turn: int) -> Usage:
+    """What the model calls of one turn consumed, over all of its attempts, by the task's journal."""
+    current, total = 0, Usage()
+    for entry in entries:
+        match entry.event:
+            case AttemptStarted():
+                current = entry.event.turn
+            case StepFinished(result=ModelReply(usage=usage) | StepLost(usage=usage)) if current == turn:
+                total += usage
+    return total
 
 
 class Device(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -226,6 +249,3 @@ def _apply_to_user(user: User, event: AnyUserEvent, at: datetime) -> User:
             return replace(user, hosts={key: h for key, h in user.hosts.items() if key != event.host})
         case _:
             assert_never(event)
-
-
-encode_state = msgspec.json.Encoder().encode

@@ -58,7 +58,8 @@ _EXTRA_SUBSCRIBE: dict[Service, tuple[str, ...]] = {
     S.SCHEDULER: ("$KV.lease.attempt.>",),
     S.GATEWAY: ("live.>",),
     S.RUNNER: ("live.*.*.task.*",),
-    S.READER: ("live.*.*.>", "$SRV.>"),
+    # The very subject that a person writes: a wildcard that is wider than what is allowed is refused as a whole.
+    S.READER: ("evt.>", "out.>", "dead.>", "live.>"),
 }
 
 

@@ -169,6 +169,8 @@ class FailAttempt(TaskCommand, frozen=True):
     retry_after_seconds: float | None = None
     """None: the turn ends here. Otherwise another attempt is made after so long, as long as attempts are left."""
     usage: Usage = Usage()
+    messages_read: int = 0
+    """The highest message of the user that the model has seen."""
     published: Published | None = None
     """What was committed before a limit was reached."""
 
@@ -244,12 +246,26 @@ class AttemptClaimed(TaskEvent, frozen=True):
     """The claim's id: the same request gets the same attempt."""
 
 
+class AttemptEnd(StrEnum):
+    """How an attempt ended: by its runner's own word, or over its head."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    PARKED = "parked"
+    CANCELLED = "cancelled"
+    LEASE_LOST = "lease_lost"
+
+    @property
+    def cuts_off(self) -> bool:
+        """Whether the runner was not asked."""
+        return self in (AttemptEnd.CANCELLED, AttemptEnd.LEASE_LOST)
+
+
 class AttemptEnded(TaskEvent, frozen=True):
     """The attempt's runner writes nothing more. The turn goes on as the event after it says."""
 
     attempt: int
-    how: str
-    """`finished`, `failed`, `parked`, `cancelled` or `lease_lost`."""
+    how: AttemptEnd
     reason: str = ""
     usage: Usage = Usage()
 

@@ -53,6 +53,14 @@ BLOBS = "blobs"
 LEASES = "lease"
 LEASE_SECONDS = 5.0
 
+
+class Renewal(Struct, frozen=True):
+    """On `$KV.lease.attempt.<task>`: this runner still moves."""
+
+    attempt: int
+    runner: str = ""
+
+
 R = TypeVar("R", bound=Message)
 
 
@@ -364,9 +372,13 @@ class Bus:
 
         async def answer(request: Request) -> None:
             async with limit:
-                reply = await self._handle(decoder, handler, request.data)
+                reply = encode(await self._handle(decoder, handler, request.data))
+                if len(reply) > MESSAGE_LIMIT_BYTES:
+                    reply = encode(
+                        Refusal(reason=f"The answer has {len(reply)} bytes, over the limit.", code="internal")
+                    )
                 with suppress(nats.errors.Error):
-                    await request.respond(encode(reply))
+                    await request.respond(reply)
 
         async def receive(request: Request) -> None:
             # nats-py awaits one request of an endpoint after the other; ours run side by side.
@@ -407,9 +419,14 @@ class Bus:
             raise Unavailable(f"The object store did not give {name}: {error!r}") from error
 
     async def delete_blob(self, name: str) -> None:
-        with suppress(nats.js.errors.NotFoundError):
+        """Raises Unavailable; one that is not there is gone already."""
+        try:
             store = await self._jetstream.object_store(BLOBS)
             await store.delete(name)
+        except nats.js.errors.NotFoundError:
+            return
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unavailable(f"The object store did not delete {name}: {error!r}") from error
 
     # Leases: hints with a time to live
 
@@ -436,7 +453,10 @@ class Bus:
             try:
                 await self._api(f"STREAM.CREATE.{config['name']}", config)
             except Refused:
-                await self._api(f"STREAM.UPDATE.{config['name']}", config)
+                there = (await self._api(f"STREAM.INFO.{config['name']}", {}))["config"]
+                # How many servers keep it is the operator's to say.
+                kept = {"num_replicas": there["num_replicas"]}
+                await self._api(f"STREAM.UPDATE.{config['name']}", {**config, **kept})
 
     async def wait_for_streams(self) -> None:
         """Return when the scheduler, or the operator, has made the streams."""

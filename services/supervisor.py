@@ -92,6 +92,8 @@ class Supervisor:
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
+        if kept.stopping:
+            kept.process.terminate()  # `stop` came while it was being started
         await kept.process.wait()
         kept.process = None
 

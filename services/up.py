@@ -24,6 +24,33 @@ from services.supervisor import Program, Supervisor
 SERVICES = (Service.SCHEDULER, Service.REPOS, Service.HISTORY, Service.RUNNER, Service.GATEWAY)
 """In the order of start; each waits for what it needs."""
 
+INHERITED = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "USER",
+        "LANG",
+        "LC_ALL",
+        "TZ",
+        "TMPDIR",
+        "XDG_RUNTIME_DIR",
+        "VIRTUAL_ENV",
+        "PYTHONPATH",
+        "PYTHONPYCACHEPREFIX",
+        "PYTHONDONTWRITEBYTECODE",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "GIT_SSL_CAINFO",
+        "REQUESTS_CA_BUNDLE",
+    }
+)
+
 
 class CannotStart(Exception):
     """The message says what to do."""
@@ -107,6 +134,7 @@ class House:
         self._data = settings.data.resolve()
         self._key = environment.get("ANTHROPIC_API_KEY", "")
         self._nats_url = environment.get("ERRAND_NATS_URL", "")
+        self._scripted_url = ""
         self._port = settings.port or free_port()
         self.server = f"http://{_host(settings.bind)}:{self._port}"
         if not _is_free(settings.bind, self._port):
@@ -115,10 +143,11 @@ class House:
     def start(self, supervisor: Supervisor) -> None:
         nats_server.make_passwords(self._data)
         (self._data / "logs").mkdir(exist_ok=True)
+        port = 4222 if _is_free("127.0.0.1", 4222) else free_port()
+        # Also written where another server is used: its operator installs the users that it lists.
+        config = nats_server.write_config(self._data, port)
         if not self._nats_url:
-            port = 4222 if _is_free("127.0.0.1", 4222) else free_port()
             self._nats_url = f"nats://127.0.0.1:{port}"
-            config = nats_server.write_config(self._data, port)
             supervisor.start(self._program("nats", [nats_server.program(), "-c", str(config)], {}))
         (self._data / "nats-url").write_text(self._nats_url)
         if not self._key and not self._environment.get("ERRAND_MODEL_URL"):
@@ -144,14 +173,12 @@ class House:
         if service is Service.RUNNER:
             if self._key:
                 told["ANTHROPIC_API_KEY"] = self._key
-            elif hasattr(self, "_scripted_url"):
+            elif self._scripted_url:
                 told |= {"ERRAND_MODEL_URL": self._scripted_url, "ERRAND_SCRIPTED": "1", "ERRAND_MODEL": "scripted"}
         return told
 
     def _program(self, name: str, command: list[str], told: dict[str, str]) -> Program:
-        # Nobody but the runner sees the key of the model's API.
-        inherited = {key: value for key, value in self._environment.items() if key != "ANTHROPIC_API_KEY"}
-        environment = {**inherited, **told}
+        environment = {**inherited(self._environment), **told}
         return Program(name=name, command=command, environment=environment, log=self._data / "logs" / f"{name}.log")
 
     async def wait_until_ready(self, supervisor: Supervisor, began: float) -> Ready:
@@ -165,7 +192,7 @@ class House:
         }
         # In a process of its own, which ends: what it imports would weigh on this one for as long as the house stands.
         done = await anyio.run_process(
-            [sys.executable, "-m", "services.welcome"], env={**os.environ, **told}, check=False
+            [sys.executable, "-m", "services.welcome"], env={**inherited(self._environment), **told}, check=False
         )
         if done.returncode != 0:
             raise CannotStart(done.stderr.decode(errors="replace").strip()[-2000:])
@@ -198,6 +225,11 @@ def _only_one(data: Path) -> Iterator[None]:
 def _first(group: BaseExceptionGroup) -> BaseException:
     first = group.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a service gets of the user's environment: nobody knows what secrets the rest of it holds."""
+    return {name: value for name, value in environment.items() if name in INHERITED or name.startswith("ERRAND_")}
 
 
 def free_port() -> int:

@@ -17,11 +17,11 @@ from protocol.journal import AttemptStarted, CheckpointMade, ModelCall, Noticed,
 from protocol.query import AttemptGranted
 from protocol.repo import BaseResolved, Publish, PublishDone, ResolveBase
 from protocol.routes import Service, command_subject
-from protocol.task import FailAttempt, FinishAttempt, ParkAttempt, Published, TaskCommand, Usage
+from protocol.task import FailAttempt, FinishAttempt, ParkAttempt, Published, TaskCommand
 from sandbox.contract import Driver, SandboxError
 from services import log
 from services.background import background
-from services.bus import LEASE_SECONDS, Bus, Refused, Unavailable
+from services.bus import LEASE_SECONDS, Bus, Refused, Renewal, Unavailable
 from services.runner.desk import Parked, UserDesk
 from services.runner.log import TaskLog
 from services.runner.workspace import Workspace
@@ -32,15 +32,10 @@ REFRESH_EVERY = 5
 RESOLVE_SECONDS = 300.0
 PUBLISH_SECONDS = 300.0
 PARK_SECONDS = 8.0
+DECISION_SECONDS = 10.0
+"""After so long without a decision on its last word, an attempt looks into the log and says it again."""
 AGAIN_SECONDS = 2.0
 """The wait before the next attempt after a passing fault of a part of ours."""
-
-
-class Renewal(Struct, frozen=True):
-    """On `$KV.lease.attempt.<task>`: this runner still moves."""
-
-    attempt: int
-    runner: str
 
 
 class AttemptConfig(Struct, frozen=True, kw_only=True):
@@ -92,28 +87,32 @@ class Attempt:
                     await self._close()
 
     async def _run_and_report(self, group: anyio.abc.TaskGroup) -> None:
-        ending: TaskCommand
         try:
             ending = await self._until_stopped(group)
         except Fenced:
             raise
-        except Parked:
-            ending = self._park()
-        except TurnFailed as failed:
-            ending = await self._fail(failed.reason, failed.retry_after_seconds, failed.usage)
-        except SandboxGone as gone:
-            ending = self._failed(f"The sandbox ended: {gone}", AGAIN_SECONDS)
-        except SandboxError as error:
-            ending = self._failed(str(error), None)
-        except Refused as refusal:
-            retry = AGAIN_SECONDS if refusal.code in ("unavailable", "internal") else None
-            ending = self._failed(refusal.reason, retry)
-        except Unavailable as error:
-            ending = self._failed(str(error), AGAIN_SECONDS)
-        except Exception:
-            self._logger.exception("attempt_failed")
-            ending = self._failed("The runner failed; its log says why.", AGAIN_SECONDS)
+        except Exception as error:
+            ending = await self._ending_after(error)
         await self._send(ending)
+
+    async def _ending_after(self, error: Exception) -> TaskCommand:
+        """The attempt's last word when it could not finish."""
+        match error:
+            case Parked():
+                return self._park()
+            case TurnFailed():
+                return await self._fail(error.reason, error.retry_after_seconds)
+            case SandboxGone():
+                return self._failed(f"The sandbox ended: {error}", AGAIN_SECONDS)
+            case SandboxError():
+                return self._failed(str(error), None)
+            case Refused():
+                passing = error.code in ("unavailable", "internal")
+                return self._failed(error.reason, AGAIN_SECONDS if passing else None)
+            case Unavailable():
+                return self._failed(str(error), AGAIN_SECONDS)
+        self._logger.error("attempt_failed", exc_info=error)
+        return self._failed("The runner failed; its log says why.", AGAIN_SECONDS)
 
     async def _until_stopped(self, group: anyio.abc.TaskGroup) -> TaskCommand:
         """The attempt's own end, or its being parked when the runner shuts down first."""
@@ -200,7 +199,7 @@ class Attempt:
     async def _finish(self, result: TurnResult) -> FinishAttempt:
         published = await self._publish(result.commit_message)
         return FinishAttempt(
-            key=f"finish-{self._log.attempt}",
+            key=f"finish {self._log.attempt}",
             attempt=self._log.attempt,
             journal_sequence=self._log.journal_sequence,
             summary=result.summary,
@@ -209,38 +208,40 @@ class Attempt:
             published=published,
         )
 
-    async def _fail(self, reason: str, retry_after_seconds: float | None, usage: Usage) -> FailAttempt:
+    async def _fail(self, reason: str, retry_after_seconds: float | None) -> FailAttempt:
         """The work so far is committed and pushed first, unless another attempt goes on with it."""
         published = None
         if retry_after_seconds is None and self._workspace_ready.is_set() and self._workspace_failed is None:
             try:
                 published = await self._publish(f"Unfinished: {self._task.title}\n\n{reason}")
-            except (Refused, Unavailable, SandboxGone) as error:
+            except (Refused, Unavailable, SandboxGone, SandboxError) as error:
                 await self._log.append(Noticed(text=f"The unfinished work was not pushed: {error}", level="warning"))
-        return self._failed(reason, retry_after_seconds, usage, published)
+        return self._failed(reason, retry_after_seconds, published)
 
     def _failed(
         self,
         reason: str,
         retry_after_seconds: float | None,
-        usage: Usage | None = None,
         published: Published | None = None,
     ) -> FailAttempt:
+        """Keys of commands of ours have a space, which a client's key cannot have."""
         return FailAttempt(
-            key=f"fail-{self._log.attempt}",
+            key=f"fail {self._log.attempt}",
             attempt=self._log.attempt,
             journal_sequence=self._log.journal_sequence,
             reason=reason,
             retry_after_seconds=retry_after_seconds,
-            usage=usage or Usage(),
+            usage=self._log.usage,
+            messages_read=self._messages_read(),
             published=published,
         )
 
     def _park(self) -> ParkAttempt:
         return ParkAttempt(
-            key=f"park-{self._log.attempt}",
+            key=f"park {self._log.attempt}",
             attempt=self._log.attempt,
             journal_sequence=self._log.journal_sequence,
+            usage=self._log.usage,
         )
 
     async def _publish(self, message: str) -> Published | None:
@@ -286,12 +287,24 @@ class Attempt:
     async def _send(self, command: TaskCommand) -> None:
         """Store the attempt's last word and wait for the decision on it; without one the lease ends the attempt."""
         subject = command_subject(self._task.user, self._task.id, command)
-        await self._bus.publish(subject, command, key=f"{self._task.id}.{command.key}")
-        await self._log.over.wait()
+        while command.key not in self._log.task.receipts:
+            with suppress(Unavailable):
+                await self._bus.publish(subject, command, key=f"{self._task.id}.{command.key}")
+            with anyio.move_on_after(DECISION_SECONDS):
+                await self._log.over.wait()
+            await self._log.refresh()
+        # A decision that did not end the attempt refused its last word: without renewals the lease ends it.
+        self._logger.error("last_word_rejected", reason=self._log.task.receipts[command.key].reason)
 
     async def _follow(self) -> None:
         """Fold decisions as they are made. Work does not wait for it: what comes before shows at the next append."""
-        untap = await self._bus.tap(f"evt.{self._task.user}.{self._task.id}.task.*", self._log.on_decision)
+        subject = f"evt.{self._task.user}.{self._task.id}.task.*"
+        while True:
+            try:
+                untap = await self._bus.tap(subject, self._log.on_decision)
+                break
+            except Unavailable:
+                await anyio.sleep(RENEW_SECONDS)
         try:
             await anyio.sleep_forever()
         finally:

@@ -26,7 +26,7 @@ class UserDesk:
         """Raises Parked, or Fenced when the turn ends first."""
         log = self._log
         if question.id not in log.answers:
-            command = RaiseQuestion(key=f"ask-{question.id}", attempt=log.attempt, question=question)
+            command = RaiseQuestion(key=f"ask {question.id}", attempt=log.attempt, question=question)
             if log.task.question is None or log.task.question.id != question.id:
                 subject = command_subject(log.task.user, log.task.id, command)
                 await self._bus.publish(subject, command, key=f"{log.task.id}.{command.key}")

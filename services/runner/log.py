@@ -10,7 +10,7 @@ import anyio
 
 from agents.contract import Fenced, UserMessage
 from protocol.base import encode
-from protocol.evolve import Task, evolve
+from protocol.evolve import Task, evolve, usage_of_turn
 from protocol.journal import AnyJournalEvent, JournalEntry, Output, decode_entry
 from protocol.routes import journal_subject
 from protocol.task import (
@@ -19,6 +19,7 @@ from protocol.task import (
     QuestionAnswered,
     TaskSubmitted,
     TurnOpened,
+    Usage,
     decode_decision,
 )
 from services.bus import Bus, Conflict, Stored, Unavailable
@@ -54,6 +55,11 @@ class TaskLog:
         self._lock = anyio.Lock()
         self._changed = anyio.Event()
         self._offsets: dict[int, int] = {}
+
+    @property
+    def usage(self) -> Usage:
+        """What this turn's model calls consumed so far, lost attempts included."""
+        return usage_of_turn(self.entries, self.task.turn)
 
     async def open(self) -> None:
         """Fold what was logged before; for a task's first attempt nothing needs to be read. Raises Fenced."""

@@ -76,6 +76,8 @@ class Runner:
         self._attempts: set[Attempt] = set()
         self._idle = anyio.Event()
         self._draining = False
+        self._claim_over = anyio.Event()
+        self._claim_over.set()
         self._trouble = ""
         self._log = log.get()
 
@@ -95,6 +97,8 @@ class Runner:
     async def drain(self) -> None:
         """Claim nothing more; give back what runs, saved as it is."""
         self._draining = True
+        # The answer to a claim that waits may be a grant: it is given back like the others.
+        await self._claim_over.wait()
         for attempt in list(self._attempts):
             attempt.stop()
         while self._attempts:
@@ -129,12 +133,18 @@ class Runner:
         request = uuid.uuid4().hex
         while not self._draining:
             await self._slots.acquire()
+            if self._draining:
+                break
+            self._claim_over = anyio.Event()
             granted = await self._claim(request)
             if granted is None:
                 self._slots.release()
-                continue
-            request = uuid.uuid4().hex
-            group.start_soon(self._run, granted)
+            else:
+                request = uuid.uuid4().hex
+                attempt = self._attempt(granted)
+                self._attempts.add(attempt)
+                group.start_soon(self._run, attempt, granted.task.id)
+            self._claim_over.set()
         await anyio.sleep_forever()
 
     async def _claim(self, request: str) -> AttemptGranted | None:
@@ -148,21 +158,20 @@ class Runner:
             return None
         return answer if isinstance(answer, AttemptGranted) else None
 
-    async def _run(self, granted: AttemptGranted) -> None:
+    def _attempt(self, granted: AttemptGranted) -> Attempt:
         config = AttemptConfig(
             runner=self._name,
             default_model=self._config.model,
             hold_question_seconds=self._config.hold_question_seconds,
             settings=Settings(max_tokens=self._config.max_tokens),
         )
-        attempt = Attempt(self._bus, self._model, self._driver, config, granted)
-        self._attempts.add(attempt)
-        if self._draining:
-            attempt.stop()
+        return Attempt(self._bus, self._model, self._driver, config, granted)
+
+    async def _run(self, attempt: Attempt, task: str) -> None:
         try:
             await attempt.run()
         except Exception:
-            self._log.exception("attempt_broke", task=granted.task.id)
+            self._log.exception("attempt_broke", task=task)
         finally:
             self._attempts.discard(attempt)
             self._slots.release()

@@ -4,6 +4,7 @@ step."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ from sandbox.contract import (
     SandboxError,
     SandboxSpec,
 )
-from services.bus import Bus
+from services.bus import Bus, Unavailable
 from services.runner.log import TaskLog
 
 PREPARE_SECONDS = 300.0
@@ -143,7 +144,8 @@ class Workspace:
             await self._log.append(made)
         self.last = made
         if before is not None and before.blob and before.blob != blob:
-            await self._bus.delete_blob(before.blob)
+            with suppress(Unavailable):
+                await self._bus.delete_blob(before.blob)
         return made if made.commit != self.base_commit else None
 
 

@@ -14,7 +14,7 @@ from services.scheduler.scheduler import Config, Scheduler
 def main() -> None:
     config = from_environment(Config, os.environ)
     bus_config = from_environment(BusConfig, os.environ)
-    actor.run(Service.SCHEDULER, bus_config, lambda bus: Scheduler(bus, config))
+    actor.run(Service.SCHEDULER, bus_config, lambda bus: Scheduler(bus, config), level=config.log_level)
 
 
 if __name__ == "__main__":

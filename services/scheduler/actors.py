@@ -8,14 +8,16 @@ from collections import deque
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from protocol.evolve import Task, User, evolve, evolve_user
+from protocol.ids import KEY_LIMIT_BYTES
 from protocol.routes import decision_subject, user_decision_subject
 from protocol.task import Decision, decode_decision, decode_task_command
 from protocol.user import UserDecision, decode_user_command, decode_user_decision
 from services.bus import Stored
-from services.scheduler.decide import Limits, answer, answer_user
+from services.scheduler.decide import Limits, answer, answer_user, reject, reject_user
 
 
 class Entry(NamedTuple):
@@ -53,6 +55,10 @@ class LogActor(Protocol):
         read."""
         ...
 
+    def reject(self, command: Stored, now: datetime, reason: str) -> Entry | None:
+        """The receipt of a command that cannot be handled; None when it has one, or not even a key."""
+        ...
+
 
 class TaskActor:
     """A task."""
@@ -87,6 +93,12 @@ class TaskActor:
     def answer(self, command: Stored, now: datetime, limits: Limits) -> Entry | None:
         decision = answer(self.task, decode_task_command(command.data), command.sequence, now, limits)
         return self.entry(decision) if decision else None
+
+    def reject(self, command: Stored, now: datetime, reason: str) -> Entry | None:
+        key = key_of(command)
+        if not key or command.sequence <= self.task.answered or key in self.task.receipts:
+            return None
+        return self.entry(reject(self.task, key, command.sequence, now, reason))
 
     def entry(self, decision: Decision) -> Entry:
         return Entry(decision_subject(self.user, self.id, decision.state), decision)
@@ -124,3 +136,25 @@ class UserActor:
     def answer(self, command: Stored, now: datetime, limits: Limits) -> Entry | None:
         decision = answer_user(self.user, decode_user_command(command.data), command.sequence, now)
         return Entry(user_decision_subject(self.id, decision), decision) if decision else None
+
+    def reject(self, command: Stored, now: datetime, reason: str) -> Entry | None:
+        key = key_of(command)
+        if not key or command.sequence <= self.user.answered or key in self.user.receipts:
+            return None
+        decision = reject_user(key, command.sequence, now, reason)
+        return Entry(user_decision_subject(self.id, decision), decision)
+
+
+class _Keyed(Struct):
+    key: str = ""
+
+
+_decode_key = msgspec.json.Decoder(_Keyed).decode
+
+
+def key_of(command: Stored) -> str:
+    """The idempotency key of a command that cannot be read otherwise; empty when it has none."""
+    try:
+        return _decode_key(command.data).key[:KEY_LIMIT_BYTES]
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import anyio
+from msgspec.structs import replace
 
 from protocol.evolve import Task
 from protocol.query import AttemptGranted, ClaimAttempt, NothingToClaim
@@ -19,6 +20,7 @@ class Claims:
     class Waiting:
         def __init__(self, asked: ClaimAttempt) -> None:
             self.asked = asked
+            self.askers = 0
             self.reply: AttemptGranted | NothingToClaim | None = None
             self._answered = anyio.Event()
             self._free = anyio.Event()
@@ -51,8 +53,9 @@ class Claims:
         return [waiting for waiting in self._waiting.values() if waiting.reply is None]
 
     async def wait(self, asked: ClaimAttempt) -> AttemptGranted | NothingToClaim:
-        """Wait for a grant, for as long as the runner asked to."""
-        waiting = self._waiting[asked.request] = Claims.Waiting(asked)
+        """Wait for a grant, for as long as the runner asked to. Whoever asks by the same request id shares the wait."""
+        waiting = self._waiting.setdefault(asked.request, Claims.Waiting(asked))
+        waiting.askers += 1
         self.stir()
         try:
             with anyio.move_on_after(min(asked.wait_seconds, WAIT_LIMIT_SECONDS)):
@@ -60,7 +63,8 @@ class Claims:
             await waiting.free()
             return waiting.reply or NothingToClaim()
         finally:
-            if self._waiting.get(asked.request) is waiting:
+            waiting.askers -= 1
+            if not waiting.askers:
                 del self._waiting[asked.request]
 
     def stir(self) -> None:
@@ -73,4 +77,5 @@ class Claims:
 
     @staticmethod
     def granted(task: Task, sequence: int) -> AttemptGranted:
-        return AttemptGranted(task=task, sequence=sequence)
+        # Without the receipts: they grow with the task's life, and the runner has no use for them.
+        return AttemptGranted(task=replace(task, receipts={}), sequence=sequence)

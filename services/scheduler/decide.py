@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from protocol.evolve import Task, User, evolve
 from protocol.ids import OWNER
@@ -16,6 +17,7 @@ from protocol.task import (
     AnyTaskCommand,
     AnyTaskEvent,
     AttemptClaimed,
+    AttemptEnd,
     AttemptEnded,
     CancelTask,
     Decision,
@@ -95,16 +97,15 @@ def answer(task: Task, command: AnyTaskCommand, sequence: int, now: datetime, li
     return with_state(task, decision)
 
 
+def reject(task: Task, key: str, sequence: int, now: datetime, reason: str) -> Decision:
+    """The receipt of a command that could not be handled at all."""
+    receipt = Receipt(key=key, status=ReceiptStatus.REJECTED, reason=reason)
+    return Decision(at=now, state=task.state, receipt=receipt, command_sequence=sequence)
+
+
 def with_state(task: Task, decision: Decision) -> Decision:
     """`decision` naming the state it leads to."""
-    return Decision(
-        at=decision.at,
-        state=evolve(task, decision).state,
-        events=decision.events,
-        receipt=decision.receipt,
-        command_sequence=decision.command_sequence,
-        journal_sequence=decision.journal_sequence,
-    )
+    return replace(decision, state=evolve(task, decision).state)
 
 
 def decide(task: Task, command: AnyTaskCommand, now: datetime, limits: Limits) -> tuple[AnyTaskEvent, ...]:
@@ -195,12 +196,12 @@ def _cancel(task: Task, command: CancelTask) -> tuple[AnyTaskEvent, ...]:
     ended = TurnEnded(turn=task.turn, outcome=TaskState.CANCELLED, reason=command.reason or "Cancelled by the user.")
     if task.holder is None:
         return (ended,)
-    return AttemptEnded(attempt=task.holder.attempt, how="cancelled"), ended
+    return AttemptEnded(attempt=task.holder.attempt, how=AttemptEnd.CANCELLED), ended
 
 
 def _finish(task: Task, command: FinishAttempt) -> tuple[AnyTaskEvent, ...]:
     _must_hold(task, command.attempt)
-    ended = AttemptEnded(attempt=command.attempt, how="finished", usage=command.usage)
+    ended = AttemptEnded(attempt=command.attempt, how=AttemptEnd.FINISHED, usage=command.usage)
     outcome = TurnEnded(
         turn=task.turn,
         outcome=TaskState.SUCCEEDED,
@@ -208,30 +209,36 @@ def _finish(task: Task, command: FinishAttempt) -> tuple[AnyTaskEvent, ...]:
         published=command.published,
         usage=command.usage,
     )
-    if task.messages > command.messages_read:
-        # The user spoke after the model's last call: what they said is not lost, it opens the next turn.
-        return ended, outcome, TurnOpened(turn=task.turn + 1)
-    return ended, outcome
+    return ended, outcome, *_next_turn(task, command.messages_read)
+
+
+def _next_turn(task: Task, messages_read: int) -> tuple[AnyTaskEvent, ...]:
+    """The user spoke after the model's last call of the turn: that is not lost, it opens the next turn."""
+    unread = task.messages > max(messages_read, task.messages_before)
+    return (TurnOpened(turn=task.turn + 1),) if unread else ()
 
 
 def _fail(task: Task, command: FailAttempt, now: datetime, limits: Limits) -> tuple[AnyTaskEvent, ...]:
     _must_hold(task, command.attempt)
-    ended = AttemptEnded(attempt=command.attempt, how="failed", reason=command.reason, usage=command.usage)
+    ended = AttemptEnded(attempt=command.attempt, how=AttemptEnd.FAILED, reason=command.reason, usage=command.usage)
+    if command.retry_after_seconds is not None and task.question is not None:
+        return (ended,)  # the turn waits for the user all the same; the answer opens another attempt
     if command.retry_after_seconds is not None and task.turn_attempts + 1 < limits.attempts_per_turn:
         until = now + timedelta(seconds=max(0.0, command.retry_after_seconds))
         return ended, TaskDelayed(until=until, reason=command.reason)
-    return ended, TurnEnded(
+    outcome = TurnEnded(
         turn=task.turn,
         outcome=TaskState.FAILED,
         reason=command.reason,
         published=command.published,
         usage=command.usage,
     )
+    return ended, outcome, *_next_turn(task, command.messages_read)
 
 
 def _park(task: Task, command: ParkAttempt) -> tuple[AnyTaskEvent, ...]:
     _must_hold(task, command.attempt)
-    ended = AttemptEnded(attempt=command.attempt, how="parked", usage=command.usage)
+    ended = AttemptEnded(attempt=command.attempt, how=AttemptEnd.PARKED, usage=command.usage)
     if task.question is not None:
         return (ended,)
     return ended, TaskQueued(reason="The runner gave the attempt back.")
@@ -258,7 +265,8 @@ def claim(task: Task, runner: str, request: str, now: datetime) -> Decision:
 def lose_lease(task: Task, now: datetime, limits: Limits) -> Decision:
     """The runner that holds the attempt was not heard of for longer than its lease."""
     assert task.holder is not None
-    ended = AttemptEnded(attempt=task.holder.attempt, how="lease_lost", reason="The runner was not heard of any more.")
+    reason = "The runner was not heard of any more."
+    ended = AttemptEnded(attempt=task.holder.attempt, how=AttemptEnd.LEASE_LOST, reason=reason)
     events: tuple[AnyTaskEvent, ...] = (ended,)
     if task.state is TaskState.RUNNING:
         if task.turn_attempts + 1 < limits.attempts_per_turn:
@@ -278,6 +286,12 @@ def answer_user(user: User, command: AnyUserCommand, sequence: int, now: datetim
     except Rejected as rejection:
         events, receipt = (), Receipt(key=command.key, status=ReceiptStatus.REJECTED, reason=str(rejection))
     return UserDecision(at=now, events=events, receipt=receipt, command_sequence=sequence)
+
+
+def reject_user(key: str, sequence: int, now: datetime, reason: str) -> UserDecision:
+    """The receipt of a command to a user's log that could not be handled at all."""
+    receipt = Receipt(key=key, status=ReceiptStatus.REJECTED, reason=reason)
+    return UserDecision(at=now, receipt=receipt, command_sequence=sequence)
 
 
 def decide_user(user: User, command: AnyUserCommand, now: datetime) -> tuple[AnyUserEvent, ...]:

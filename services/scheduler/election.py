@@ -41,11 +41,15 @@ class Election:
             await anyio.sleep(TRY_SECONDS)
 
     async def hold(self) -> None:
-        """Renew; return once the lease is lost to another, or could not be renewed for as long as it lasts."""
+        """Renew; return once the lease had ended by our own clock, even if it could be renewed after that: whoever
+        asked `held` in between has given up."""
         renewed = True
         while self.held:
+            held_until = self._held_until
             await anyio.sleep(RENEW_SECONDS if renewed else TRY_SECONDS)
             renewed = await self._take(self._revision)
+            if time.monotonic() >= held_until:
+                await self.release()
 
     async def release(self) -> None:
         """Let a standby have it at once."""

@@ -5,17 +5,8 @@ from __future__ import annotations
 
 import anyio
 import msgspec
-from msgspec import Struct
 
-from services.bus import LEASE_SECONDS
-
-
-class Renewal(Struct, frozen=True):
-    """On `$KV.lease.attempt.<task>`: this runner still moves."""
-
-    attempt: int
-    runner: str = ""
-
+from services.bus import LEASE_SECONDS, Renewal
 
 _decode = msgspec.json.Decoder(Renewal).decode
 

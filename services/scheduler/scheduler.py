@@ -10,21 +10,24 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 import anyio
 import anyio.abc
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from protocol.evolve import Task
+from protocol.evolve import Task, usage_of_turn
+from protocol.journal import JournalEntry, decode_entry
 from protocol.query import AskHealth, ClaimAttempt, Health, ListTasks, TaskList, summarize
 from protocol.routes import Service, Stream, command_subject
-from protocol.task import Decision, FireTimer, TaskState
+from protocol.task import AttemptEnded, Decision, FireTimer, TaskState, TurnEnded
 from protocol.user import UserDecision
 from services import log
 from services.actor import healthy
-from services.bus import Bus, Conflict, Reader, Stored, Unavailable
+from services.bus import Bus, Conflict, Reader, Refused, Stored, Unavailable
 from services.scheduler.actors import Entry, LogActor, TaskActor, UserActor
 from services.scheduler.claims import Claims
 from services.scheduler.decide import Limits, claim, lose_lease
@@ -33,8 +36,11 @@ from services.scheduler.leases import AttemptLeases
 from services.scheduler.policy import choose
 
 VERSION = "0.1.0"
-COMMIT_TRIES = 20
+COMMIT_AGAIN_SECONDS = 0.05
 RETRY_TIMER = "retry"
+ARM_SECONDS = 1.0
+OVERDUE = timedelta(seconds=5)
+"""A timer that has not fired so long after its time is set again."""
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -63,6 +69,9 @@ class Scheduler:
         self._users: dict[str, UserActor] = {}
         self._queued: dict[str, TaskActor] = {}
         self._held: dict[str, TaskActor] = {}
+        self._delayed: dict[str, TaskActor] = {}
+        self._armed: dict[str, datetime] = {}
+        """The due times of the timers that are set, by task."""
         self._claims = Claims()
         self._leases = AttemptLeases()
         self._active = False
@@ -111,7 +120,7 @@ class Scheduler:
             group.start_soon(self._watch_leases)
             for actor in self._all_actors():
                 self._wake(actor)
-            group.start_soon(self._derive_all)
+            group.start_soon(self._keep_armed)
             await self._election.hold()
             self._active = False
             self._log.info("standby")
@@ -166,6 +175,7 @@ class Scheduler:
         for index, belongs in (
             (self._queued, actor.task.state is TaskState.QUEUED),
             (self._held, actor.task.holder is not None),
+            (self._delayed, actor.task.state is TaskState.DELAYED),
         ):
             if belongs == (actor.id in index):
                 continue
@@ -198,60 +208,75 @@ class Scheduler:
         self._wake(actor)
 
     async def _answer(self, actor: LogActor, command: Stored) -> None:
-        for _ in range(COMMIT_TRIES):
+        """Give the command its receipt. Raises NotActive; until then nothing but a receipt ends the trying."""
+        while True:
             try:
                 entry = actor.answer(command, datetime.now(UTC), self._limits)
                 if entry is None:
                     return
-                if await self._commit(actor, entry):
-                    self._log.info("decided", state=entry.subject.rpartition(".")[2])
-                    return
+                await self._commit(actor, entry)
+                self._log.info("decided", state=entry.subject.rpartition(".")[2])
+                return
+            except (Conflict, Unavailable):
+                await anyio.sleep(COMMIT_AGAIN_SECONDS)
             except NotActive:
                 raise
             except msgspec.MsgspecError as error:
-                await self._bury(command, f"The command cannot be read: {error}")
+                await self._give_up(actor, command, f"The command cannot be read: {error}")
                 return
             except Exception as error:
-                # A poisonous command must not stop its actor, nor all the others.
+                # A poisonous command must stop neither its actor nor all the others.
                 self._log.exception("command_failed")
-                await self._bury(command, f"The command cannot be handled: {error}")
+                await self._give_up(actor, command, f"The command cannot be handled: {error}")
                 return
-        await self._bury(command, f"The decision could not be committed in {COMMIT_TRIES} tries.")
 
-    async def _commit(self, actor: LogActor, entry: Entry) -> bool:
-        """Commit a decision and do what follows from it. False: the state was folded again, decide again."""
+    async def _give_up(self, actor: LogActor, command: Stored, reason: str) -> None:
+        """Reject a command that cannot be handled, and park it where people look for such."""
+        await self._bury(command, reason)
+        while (entry := actor.reject(command, datetime.now(UTC), reason)) is not None:
+            try:
+                await self._commit(actor, entry)
+                return
+            except (Conflict, Unavailable):
+                await anyio.sleep(COMMIT_AGAIN_SECONDS)
+
+    async def _commit(self, actor: LogActor, entry: Entry) -> None:
+        """Commit a decision and do what follows from it. Raises NotActive; after Conflict and Unavailable the log was
+        folded again, and the decision must be made again."""
         if not (self._active and self._election.held):
             raise NotActive
         message = entry.message
-        before = actor.task if isinstance(actor, TaskActor) else None
         try:
             if isinstance(message, Decision) and _cuts_off_runner(message):
                 message, sequence = await self._commit_over_runner(actor, entry.subject, message)
             else:
                 sequence = await self._bus.commit(entry.subject, message, log=actor.log, expected=actor.sequence)
-        except Conflict:
-            await self._fold_again(actor)
-            return False
-        except Unavailable as error:
+        except (Conflict, Unavailable) as error:
             # Whether it was stored is known only to the log.
-            self._log.warning("commit_unknown", error=str(error))
+            self._log.warning("commit_failed", error=repr(error))
             await self._fold_again(actor)
-            return False
+            raise
         if isinstance(actor, TaskActor) and isinstance(message, Decision):
             actor.applied(message, sequence)
             self._index(actor)
-            await self._derive(before, actor.task)
+            await self._arm(actor.task)
         elif isinstance(actor, UserActor) and isinstance(message, UserDecision):
             actor.applied(message, sequence)
-        return True
 
     async def _commit_over_runner(self, actor: LogActor, subject: str, decision: Decision) -> tuple[Decision, int]:
         """Commit a decision that ends an attempt without its runner's word, naming the last sequence of the runner's
         journal: so it expects the last of the whole task. Raises Conflict when the runner, or another scheduler, wrote
         in between."""
         whole = actor.log.removesuffix("task.>") + ">"
-        journal = await self._bus.last(whole.removesuffix(">") + "journal.>")
-        decision = msgspec.structs.replace(decision, journal_sequence=journal)
+        stored = await self._bus.replay(whole.removesuffix(">") + "journal.>")
+        journal = stored[-1].sequence if stored else 0
+        events = tuple(
+            replace(event, usage=usage_of_turn(_readable(stored), event.turn))
+            if isinstance(event, TurnEnded)
+            else event
+            for event in decision.events
+        )
+        decision = replace(decision, journal_sequence=journal, events=events)
         sequence = await self._bus.commit(subject, decision, log=whole, expected=max(journal, actor.sequence))
         return decision, sequence
 
@@ -262,11 +287,13 @@ class Scheduler:
             except Unavailable:
                 if not self._election.held:
                     raise NotActive from None
-                await anyio.sleep(0.1)
+                await anyio.sleep(COMMIT_AGAIN_SECONDS)
                 continue
             actor.forget()
             for each in stored:
-                actor.fold(each)
+                # What cannot be read was buried when it came by.
+                with suppress(msgspec.MsgspecError):
+                    actor.fold(each)
             self._index(actor)
             return
 
@@ -278,23 +305,34 @@ class Scheduler:
 
     # What follows from a state: derived, idempotent, derived again by whoever takes over
 
-    async def _derive(self, before: Task | None, after: Task) -> None:
-        subject = f"timer.{after.id}.{RETRY_TIMER}"
+    async def _arm(self, task: Task) -> None:
+        """Set the timer of a delayed task, once a due time; take the one of a task that is delayed no more away."""
+        due = task.delayed_until if task.state is TaskState.DELAYED else None
+        if self._armed.get(task.id) == due:
+            return
+        subject = f"timer.{task.id}.{RETRY_TIMER}"
         try:
-            if after.state is TaskState.DELAYED and after.delayed_until is not None:
-                due = after.delayed_until
-                timer = FireTimer(key=f"{RETRY_TIMER}-{due.isoformat()}", name=RETRY_TIMER, due=due)
-                target = command_subject(after.user, after.id, timer)
-                await self._bus.schedule(subject, timer, at=due, target=target)
-            elif before is not None and before.state is TaskState.DELAYED:
+            if due is None:
                 await self._bus.purge(Stream.TASKS, subject)
-        except Unavailable as error:
-            self._log.warning("timer_not_set", task=after.id, error=str(error))
+                del self._armed[task.id]
+            else:
+                timer = FireTimer(key=f"{RETRY_TIMER} {due.isoformat()}", name=RETRY_TIMER, due=due)
+                target = command_subject(task.user, task.id, timer)
+                await self._bus.schedule(subject, timer, at=due, target=target)
+                self._armed[task.id] = due
+        except (Unavailable, Refused) as error:
+            self._log.warning("timer_not_set", task=task.id, error=str(error))
 
-    async def _derive_all(self) -> None:
-        for actor in list(self._tasks.values()):
-            if actor.task.state is TaskState.DELAYED:
-                await self._derive(None, actor.task)
+    async def _keep_armed(self) -> None:
+        """Derive the timers again and again: a takeover, a lost answer and an absent server all leave some unset."""
+        self._armed.clear()
+        while True:
+            for actor in list(self._delayed.values()):
+                due = actor.task.delayed_until
+                if due is not None and datetime.now(UTC) - due > OVERDUE:
+                    self._armed.pop(actor.id, None)
+                await self._arm(actor.task)
+            await anyio.sleep(ARM_SECONDS)
 
     # Claims and leases
 
@@ -314,17 +352,22 @@ class Scheduler:
                     try:
                         await self._grant(waiting.asked, actor)
                     except NotActive:
-                        return
+                        return  # `hold` ends for the same reason, and everything of this reign with it
+                    except (Conflict, Unavailable):
+                        continue
                     if actor.task.holder and actor.task.holder.request == waiting.asked.request:
                         waiting.answer(self._claims.granted(actor.task, actor.sequence))
 
     def _match(self) -> tuple[Claims.Waiting, TaskActor] | None:
         running: dict[str, int] = {}
+        held = {actor.task.holder.request for actor in self._held.values() if actor.task.holder}
         for actor in self._held.values():
             running[actor.user] = running.get(actor.user, 0) + 1
         for waiting in self._claims.waiting():
             queued = (actor.task for actor in self._queued.values())
             limit = self._config.running_per_user
+            if waiting.asked.request in held:
+                continue  # its grant is on the way
             task = choose(queued, running, queue=waiting.asked.queue, running_per_user=limit)
             if task is not None:
                 return waiting, self._queued[task.id]
@@ -335,15 +378,15 @@ class Scheduler:
             if actor.task.state is TaskState.QUEUED:
                 with log.bound(task=actor.id):
                     decision = claim(actor.task, asked.runner, asked.request, datetime.now(UTC))
-                    if await self._commit(actor, actor.entry(decision)):
-                        self._leases.grant(actor.id, decision_attempt(actor.task), time_now())
-                        self._log.info("claimed", runner=asked.runner, attempt=actor.task.attempt)
+                    await self._commit(actor, actor.entry(decision))
+                    self._leases.grant(actor.id, held_attempt(actor.task), time_now())
+                    self._log.info("claimed", runner=asked.runner, attempt=actor.task.attempt)
         self._wake(actor)
 
     async def _watch_leases(self) -> None:
         while True:
             await anyio.sleep(self._leases.check_seconds)
-            held = {a.id: decision_attempt(a.task) for a in self._held.values()}
+            held = {a.id: held_attempt(a.task) for a in self._held.values()}
             for task in self._leases.ended(held, time_now(), connected=self._bus.connected):
                 actor = self._held.get(task)
                 if actor is not None:
@@ -352,14 +395,13 @@ class Scheduler:
     async def _take_back(self, actor: TaskActor, attempt: int) -> None:
         async with actor.lock:
             with log.bound(task=actor.id):
-                for _ in range(COMMIT_TRIES):
-                    if actor.task.holder is None or actor.task.holder.attempt != attempt:
-                        break
+                while held_attempt(actor.task) == attempt:
                     decision = lose_lease(actor.task, datetime.now(UTC), self._limits)
                     try:
-                        if await self._commit(actor, actor.entry(decision)):
-                            self._log.warning("lease_lost", attempt=attempt)
-                            break
+                        await self._commit(actor, actor.entry(decision))
+                        self._log.warning("lease_lost", attempt=attempt)
+                    except (Conflict, Unavailable):
+                        await anyio.sleep(COMMIT_AGAIN_SECONDS)
                     except NotActive:
                         break
         self._wake(actor)
@@ -382,10 +424,16 @@ class Scheduler:
 
 
 def _cuts_off_runner(decision: Decision) -> bool:
-    return any(getattr(event, "how", "") in ("cancelled", "lease_lost") for event in decision.events)
+    return any(isinstance(event, AttemptEnded) and event.how.cuts_off for event in decision.events)
 
 
-def decision_attempt(task: Task) -> int:
+def _readable(stored: Iterable[Stored]) -> Iterable[JournalEntry]:
+    for each in stored:
+        with suppress(msgspec.MsgspecError):
+            yield decode_entry(each.data)
+
+
+def held_attempt(task: Task) -> int:
     return task.holder.attempt if task.holder else 0
 
 

@@ -196,6 +196,25 @@ def test_an_empty_prompt_makes_no_task() -> None:
     assert "prompt is empty" in desk.receipt("s")[1]
 
 
+def test_a_message_that_a_failed_turn_never_saw_opens_the_next_turn_and_does_so_once() -> None:
+    desk = Desk().submit().claim()
+    desk.give(SendMessage(key="m", text="use the other branch"))
+    desk.give(FailAttempt(key="x", attempt=1, journal_sequence=0, reason="no such repository"))
+    assert (desk.task.state, desk.task.turn) == (TaskState.QUEUED, 2)
+    desk.claim()
+    desk.give(FailAttempt(key="y", attempt=2, journal_sequence=0, reason="no such repository"))
+    assert (desk.task.state, desk.task.turn) == (TaskState.FAILED, 2)
+
+
+def test_a_runner_that_fails_while_the_user_thinks_leaves_the_question_open() -> None:
+    desk = Desk().submit().claim()
+    desk.give(RaiseQuestion(key="a", attempt=1, question=QUESTION))
+    desk.give(FailAttempt(key="x", attempt=1, journal_sequence=0, reason="sandbox died", retry_after_seconds=0))
+    assert (desk.task.state, desk.task.question, desk.task.holder) == (TaskState.WAITING, QUESTION, None)
+    desk.give(AnswerQuestion(key="b", question="q", text="this"))
+    assert desk.task.state is TaskState.QUEUED
+
+
 def test_a_lost_runner_is_replaced_until_the_attempts_are_used_up() -> None:
     desk = Desk().submit()
     for left in (2, 1, 0):
