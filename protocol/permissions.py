@@ -26,6 +26,7 @@ _STREAMS = (*Stream, "KV_lease", "OBJ_blobs")
 _EXTRA_PUBLISH: dict[Service, tuple[str, ...]] = {
     S.SCHEDULER: (
         "$KV.lease.scheduler",
+        "$JS.API.DIRECT.GET.KV_lease",
         "$JS.API.STREAM.PURGE.KV_lease",
         "$JS.API.STREAM.PURGE.TASKS",
         *(subject.format(stream) for stream in _STREAMS for subject in _MAKE_STREAM),

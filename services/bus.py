@@ -225,7 +225,7 @@ class Bus:
                 after = batch[-1].sequence
         return found
 
-    async def _direct_get(self, request: dict[str, Any], stream: Stream) -> list[Stored]:
+    async def _direct_get(self, request: dict[str, Any], stream: str) -> list[Stored]:
         try:
             answer = await self._nats.request(
                 f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), timeout=TIMEOUT_SECONDS
@@ -436,6 +436,11 @@ class Bus:
         made again."""
         subject = f"$KV.{LEASES}.{name}"
         return await self._store(subject, encode(holder), {EXPECTED: str(revision)})
+
+    async def lease_holder(self, name: str) -> bytes:
+        """What the holder of a lease says of itself; empty when nobody has it."""
+        stored = await self._direct_get({"last_by_subj": f"$KV.{LEASES}.{name}"}, f"KV_{LEASES}")
+        return stored[0].data if stored else b""
 
     async def renew_hint(self, name: str, holder: Struct) -> None:
         """Renew a lease that nobody competes for."""

@@ -319,7 +319,15 @@ def decide_user(user: User, command: AnyUserCommand, now: datetime) -> tuple[Any
         case AddHost():
             if user.role is not Role.OWNER:
                 raise Rejected("Only the owner gives credentials of git hosts.")
-            return (HostAdded(host=command.host, kind=command.kind, username=command.username, sealed=command.sealed),)
+            return (
+                HostAdded(
+                    host=command.host,
+                    kind=command.kind,
+                    username=command.username,
+                    sealed=command.sealed,
+                    shared=command.shared,
+                ),
+            )
         case RemoveHost():
             if command.host not in user.hosts:
                 raise Rejected(f"There is no credential for {command.host}.")

@@ -7,8 +7,6 @@ whoever takes over sees which commands have none.
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -64,7 +62,7 @@ class Scheduler:
         self._bus = bus
         self._config = config
         self._limits = Limits(attempts_per_turn=config.attempts_per_turn)
-        self._election = Election(bus, f"{socket.gethostname()}-{os.getpid()}")
+        self._election = Election(bus)
         self._tasks: dict[str, TaskActor] = {}
         self._users: dict[str, UserActor] = {}
         self._queued: dict[str, TaskActor] = {}
