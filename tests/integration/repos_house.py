@@ -17,7 +17,7 @@ import pytest
 
 from protocol.repo import AskSealingKey, BaseResolved, PrepareWorkspace, ResolveBase, SealingKey, WorkspacePrepared
 from protocol.routes import Service, Stream, user_decision_subject
-from protocol.user import AnyUserEvent, HostAdded, UserDecision
+from protocol.user import AnyUserEvent, HostAdded, HostKind, UserDecision
 from services import envelope
 from services.bus import Bus, connect
 from services.repos.service import Config, Repos
@@ -212,8 +212,10 @@ class Asker:
         self.gateway = gateway
         self._scheduler = scheduler
 
-    async def resolve(self, repository: str | Path, base: str = "", *, is_owner: bool = True) -> BaseResolved:
-        asked = ResolveBase(task="t1", repository=str(repository), base=base, is_owner=is_owner)
+    async def resolve(
+        self, repository: str | Path, base: str = "", *, task: str = "t1", is_owner: bool = True
+    ) -> BaseResolved:
+        asked = ResolveBase(task=task, repository=str(repository), base=base, is_owner=is_owner)
         return await self.runner.ask(Service.REPOS, asked, BaseResolved, timeout_seconds=30)
 
     async def prepare(
@@ -224,11 +226,19 @@ class Asker:
         )
         return await self.runner.ask(Service.REPOS, asked, WorkspacePrepared, timeout_seconds=30)
 
-    async def add_host(self, host: str, secret: str, *, kind: str = "token", sealed_for: str = "") -> None:
+    async def add_host(
+        self, host: str, secret: str, *, kind: str = "token", sealed_for: str = "", shared: bool = False
+    ) -> None:
         """What the gateway and the scheduler do with `errand host add`."""
         key = await self.gateway.ask(Service.REPOS, AskSealingKey(), SealingKey)
         sealed = envelope.seal(key.public_key, sealed_for or host, secret)
-        await self.decide(HostAdded(host=host, kind=kind, sealed=sealed))
+        await self.decide(HostAdded(host=host, kind=HostKind(kind), sealed=sealed, shared=shared))
+
+    async def submit(self, user: str, task: str, repository: str) -> None:
+        """A task that the stream has."""
+        submitted = TaskSubmitted(prompt="x", repository=repository, base="", model="", budget=Budget(), title="x")
+        decision = Decision(at=datetime.now(UTC), events=(submitted,))
+        await self._scheduler.publish(decision_subject(user, task, decision), decision)
 
     async def decide(self, event: AnyUserEvent) -> None:
         decision = UserDecision(at=datetime.now(UTC), events=(event,))

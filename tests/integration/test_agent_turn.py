@@ -79,7 +79,7 @@ async def test_the_tour_reads_runs_and_adds_one_file(tmp_path: Path, model: Clau
     assert "README.md: # A small project" in content
     assert world.git("status", "--short") == "A  ERRAND.md"
     assert "scripted, not Claude" in result.summary
-    assert "the scripted model, not Claude" in result.commit_message
+    assert "scripted, not Claude" in result.commit_message
     assert result.usage.cost_usd > 0
     assert_each_step_ended_once(world)
     assert {channel for _, _, channel in world.previews} == {"text", "thinking", "input", "tool"}

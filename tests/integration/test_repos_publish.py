@@ -80,7 +80,7 @@ async def test_work_is_pushed_as_a_branch_and_can_be_shown(house: NatsHouse, tmp
         assert (published.branch, published.commit, published.base_commit) == (BRANCH, commit, at.base)
         assert published.pushed_to == str(at.origin)
         assert (published.files_changed, published.insertions, published.deletions) == (2, 3, 1)
-        asked = ShowDiff(repository=str(at.origin), base_commit=at.base, commit=commit, task="t1")
+        asked = ShowDiff(repository=str(at.origin), base_commit=at.base, commit=commit, task="t1", is_owner=True)
         shown = await at.at.gateway.ask(Service.REPOS, asked, Diff)
         assert not shown.cut
         assert "+y = 3" in shown.text

@@ -141,7 +141,7 @@ def assert_pushed(broken: Broken, done: Task, refs: str) -> None:
     assert git(broken.repository, "rev-parse", branch) == published.commit
     assert git(broken.repository, "rev-list", f"{broken.base}..{branch}") == published.commit
     message = git(broken.repository, "log", "-1", "--format=%B", branch)
-    assert "scripted model, not Claude" in message
+    assert "scripted, not Claude" in message
     changed = git(broken.repository, "diff", "--numstat", broken.base, branch).split("\t")
     assert changed[:2] == ["1", "1"], "one line"
     assert changed[2].startswith(f"{NAME}/"), "of the package, not of its tests"

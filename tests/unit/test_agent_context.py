@@ -321,7 +321,7 @@ def test_instructions_of_the_repository_cannot_leave_their_place() -> None:
         (Ending(summary="## Done\n\nMore"), False, "Done"),
         (Ending(summary=""), False, "Work on the task"),
         (Ending(summary="w" * 100), False, "w" * 71 + "…"),
-        (Ending(summary="Done"), True, "Done\n\nWritten-by: the scripted model, not Claude"),
+        (Ending(summary="Done"), True, "Done\n\nWritten-by: scripted, not Claude"),
     ],
 )
 def test_there_is_always_a_commit_message(ending: Ending, scripted: bool, message: str) -> None:

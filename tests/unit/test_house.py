@@ -21,6 +21,7 @@ SHARED = {
     "services.config",
     "services.envelope",
     "services.log",
+    "services.secrets_file",
 }
 SERVICES = ("scheduler", "runner", "repos", "history")
 STANDARD_ONLY = {"protocol": {"msgspec"}}

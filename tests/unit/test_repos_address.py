@@ -9,6 +9,7 @@ import pytest
 from protocol.repo import BRANCH, normal_host
 from services.bus import Refused
 from services.repos.address import Address, on_disk, parse
+from services.repos.cache import short_name
 
 GOOD = [
     ("https://github.com/o/r", "https://github.com/o/r", "github.com", "as it is"),
@@ -134,9 +135,17 @@ def test_a_user_name_that_may_be_a_token_goes_no_further() -> None:
     ],
 )
 def test_a_path_is_the_owners(text: str, path: str) -> None:
-    assert parse(text, is_owner=True) == Address(path, "path")
+    assert parse(text, is_owner=True) == Address(path, "path", for_owner=True)
     with pytest.raises(Refused):
         parse(text)
+
+
+@pytest.mark.parametrize("text", ["https://host/r", "http://host/r", "ssh://host/r", "host:/r", "host:r"])
+def test_what_the_owner_sees_of_a_repository_is_copied_apart(text: str) -> None:
+    owners, users = parse(text, is_owner=True), parse(text)
+    assert (owners.url, owners.host) == (users.url, users.host)
+    assert owners != users
+    assert short_name(owners) != short_name(users)
 
 
 def test_a_path_into_our_own_data_is_refused_also_through_a_link(tmp_path: Path) -> None:
