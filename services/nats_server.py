@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import sysconfig
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from protocol.permissions import permissions
 from protocol.routes import Service
+from services.secrets_file import write_secret
 
 
 class ServerMissing(Exception):
@@ -40,15 +40,6 @@ def make_passwords(data: Path) -> None:
         path = password_file(data, service)
         if not path.exists():
             write_secret(path, secrets.token_urlsafe(32))
-
-
-def write_secret(path: Path, text: str) -> None:
-    """Write a file that only this user can read, at once and whole."""
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    temporary.replace(path)
 
 
 def users_config(data: Path) -> str:
@@ -85,7 +76,7 @@ def write_config(data: Path, port: int) -> Path:
         # A half-dead connection must not hold a lease's renewals for the default of two minutes.
         f"ping_interval: 10s\n"
         f"jetstream {{\n"
-        f"  store_dir: {json.dumps(str(store))}\n"
+        f"  store_dir: {json.dumps(str(store), ensure_ascii=False)}\n"
         f"  max_memory_store: 64MB\n"
         f"  max_file_store: 100GB\n"
         # Acknowledged means on disk: the server's default syncs every two minutes.

@@ -19,11 +19,14 @@ from msgspec import Struct
 
 from protocol.routes import Service
 from services import nats_server
+from services.background import background
 from services.supervisor import Program, Supervisor
 
 SERVICES = (Service.SCHEDULER, Service.REPOS, Service.HISTORY, Service.RUNNER, Service.GATEWAY)
 """In the order of start; each waits for what it needs."""
 
+PYTHON = (sys.executable, "-P", "-m")
+"""`-P`: what lies in the folder one happens to stand in is not imported."""
 INHERITED = frozenset(
     {
         "PATH",
@@ -50,6 +53,10 @@ INHERITED = frozenset(
         "REQUESTS_CA_BUNDLE",
     }
 )
+
+
+HOPELESS_DEATHS = 3
+LOG_LINES = 5
 
 
 class CannotStart(Exception):
@@ -87,7 +94,13 @@ class Ready(Struct, frozen=True, kw_only=True):
 
 def run(settings: Settings, environment: Mapping[str, str], announce: Callable[[Ready], None]) -> None:
     """Run until SIGINT or SIGTERM. `announce(ready)` is called once everything takes work. Raises CannotStart."""
-    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (settings.data / "lock").touch()
+    except OSError as error:
+        raise CannotStart(
+            f"{settings.data} cannot be written ({error.strerror}): choose another with --data."
+        ) from None
     with _only_one(settings.data):
         try:
             anyio.run(_run, settings, environment, announce)
@@ -153,11 +166,11 @@ class House:
         if not self._key and not self._environment.get("ERRAND_MODEL_URL"):
             model_port = free_port()
             self._scripted_url = f"http://127.0.0.1:{model_port}"
-            command = [sys.executable, "-m", "agents.models.scripted", "--port", str(model_port)]
+            command = [*PYTHON, "agents.models.scripted", "--port", str(model_port)]
             supervisor.start(self._program("model", command, {}))
         for service in SERVICES:
             module = "gateway" if service is Service.GATEWAY else f"services.{service}"
-            command = [sys.executable, "-m", module]
+            command = [*PYTHON, module]
             supervisor.start(self._program(service, command, self._service_settings(service)))
 
     def _service_settings(self, service: Service) -> dict[str, str]:
@@ -191,9 +204,11 @@ class House:
             "ERRAND_PUBLIC_URL": self._settings.public_url,
         }
         # In a process of its own, which ends: what it imports would weigh on this one for as long as the house stands.
-        done = await anyio.run_process(
-            [sys.executable, "-m", "services.welcome"], env={**inherited(self._environment), **told}, check=False
-        )
+        async with background() as group:
+            group.start_soon(_until_hopeless, supervisor, self._data)
+            done = await anyio.run_process(
+                [*PYTHON, "services.welcome"], env={**inherited(self._environment), **told}, check=False
+            )
         if done.returncode != 0:
             raise CannotStart(done.stderr.decode(errors="replace").strip()[-2000:])
         welcome = msgspec.json.decode(done.stdout, type=Welcome)
@@ -204,6 +219,22 @@ class House:
             seconds=round(time.monotonic() - began, 2),
             pids=supervisor.pids(),
         )
+
+
+async def _until_hopeless(supervisor: Supervisor, data: Path) -> None:
+    """Raise CannotStart once a program has died again and again before the house stood, as with a wrong setting."""
+    while True:
+        for name, times in supervisor.deaths.items():
+            if times >= HOPELESS_DEATHS:
+                raise CannotStart(f"{name} does not start. Its log says:\n{last_lines(data, name)}")
+        await anyio.sleep(0.05)
+
+
+def last_lines(data: Path, name: str) -> str:
+    """The end of a program's log."""
+    path = data / "logs" / f"{name}.log"
+    lines = path.read_text(errors="replace").splitlines()[-LOG_LINES:] if path.exists() else []
+    return "\n".join(f"  {line[:300]}" for line in lines)
 
 
 @contextmanager

@@ -26,14 +26,13 @@ from protocol.user import AddDevice, AddUser, CreateSignInCode, Role, UserComman
 from services import log
 from services.bus import Bus, BusConfig, Refused, Unavailable, connect
 from services.config import from_environment
-from services.nats_server import write_secret
-from services.up import SERVICES, Welcome
+from services.secrets_file import write_secret
+from services.up import SERVICES, Welcome, last_lines
 
 READY_SECONDS = 60.0
 AGAIN_SECONDS = 0.02
 LINK_HOURS = 24
 LOCAL_DEVICE = "local"
-LOG_LINES = 5
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -120,10 +119,7 @@ async def _until_healthy(bus: Bus, service: Service) -> tuple[str, ...]:
 
 
 def _why_not(data: Path, name: str) -> str:
-    path = data / "logs" / f"{name}.log"
-    lines = path.read_text(errors="replace").splitlines()[-LOG_LINES:] if path.exists() else []
-    told = "\n".join(f"  {line[:300]}" for line in lines)
-    return f"{name} did not start within {READY_SECONDS:g} s. Its log, {path}, ends with:\n{told}"
+    return f"{name} did not start within {READY_SECONDS:g} s. Its log ends with:\n{last_lines(data, name)}"
 
 
 def _token_of(client: Path) -> str:

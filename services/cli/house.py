@@ -53,7 +53,7 @@ def _start(data: Path, environment: Mapping[str, str]) -> tuple[subprocess.Popen
 
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "services.cli", "up", "--data", str(data), "--port", "0", "--json"],
+            [sys.executable, "-P", "-m", "services.cli", "up", "--data", str(data), "--port", "0", "--json"],
             env={name: value for name, value in environment.items() if name.removeprefix("ERRAND_") not in OURS},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -194,11 +194,22 @@ def _source(folder: Path, asked: str, *, push: bool) -> Source:
     origin = asked or _checkout()
     if origin:
         _git("clone", "--bare", "--quiet", "--", origin, str(clone))
+        _name_head(clone)
         about = f"The task works on a bare clone of {origin}, {FOLDER}/{REPOSITORY}. Nothing else is pushed to."
     else:
         _make_sample(folder, clone)
         about = f"There is no repository with a commit here: the task works on a small sample, {FOLDER}/{REPOSITORY}."
     return Source(repository=str(clone), remote=str(clone), about=about)
+
+
+def _name_head(clone: Path) -> None:
+    """A checkout of a tag or a commit has no branch to start from: the clone gets one."""
+    commit = _git("-C", str(clone), "rev-parse", "--verify", "HEAD^{commit}")
+    try:
+        _git("-C", str(clone), "symbolic-ref", "--quiet", "HEAD")
+    except Failure:
+        _git("-C", str(clone), "branch", "--force", "errand-demo", commit)
+        _git("-C", str(clone), "symbolic-ref", "HEAD", "refs/heads/errand-demo")
 
 
 def _checkout() -> str:

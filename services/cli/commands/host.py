@@ -19,8 +19,8 @@ def command() -> None:
     """Give Errand credentials for a git host (the owner)."""
 
 
-def _add(place: Place, host: str, kind: str, username: str, key_file: Path | None) -> int:
-    """Add or replace the credential for HOST, such as github.com.
+def _add(place: Place, host: str, kind: str, username: str, key_file: Path | None, shared: bool) -> int:
+    """Add or replace the credential for HOST, such as github.com. It serves your own tasks, with --shared everybody's.
 
     An access token (asked for here, or read from stdin), or with --key-file an SSH private key without passphrase. The
     server seals it; nobody can read it back.
@@ -30,8 +30,12 @@ def _add(place: Place, host: str, kind: str, username: str, key_file: Path | Non
     if key_file is not None:
         kind = HostKind.SSH_KEY.value
     secret = _secret(kind, key_file)
-    place.api.post(path("hosts"), {"host": host, "kind": kind, "username": username, "secret": secret})
-    click.echo(json.dumps({"host": host, "kind": kind}) if place.as_json else f"Errand can use {host} now.")
+    place.api.post(
+        path("hosts"), {"host": host, "kind": kind, "username": username, "secret": secret, "shared": shared}
+    )
+    whose = "every user's tasks" if shared else "your tasks only; --shared is for every user's"
+    shown = {"host": host, "kind": kind, "shared": shared}
+    click.echo(json.dumps(shown) if place.as_json else f"Errand can use {host} now, for {whose}.")
     return 0
 
 
@@ -74,9 +78,11 @@ def _ls(place: Place) -> int:
         click.echo(safe_json(content.decode()))
         return 0
     hosts = read(content, dict[str, list[dict[str, Any]]]).get("hosts", [])
-    print_table(
-        ("host", "kind", "user name"), [[one.get("host"), one.get("kind"), one.get("username", "")] for one in hosts]
-    )
+    rows = [
+        [one.get("host"), one.get("kind"), one.get("username", ""), "every user" if one.get("shared") else "the owner"]
+        for one in hosts
+    ]
+    print_table(("host", "kind", "user name", "for tasks of"), rows)
     return 0
 
 
@@ -85,6 +91,7 @@ for _option in (
     click.option(
         "--key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="An SSH private key."
     ),
+    click.option("--shared", is_flag=True, help="Let every user's tasks use it, not only the owner's."),
     click.option("--username", default="", help="The HTTP user name that goes with a token."),
     click.option("--kind", type=_kinds, default=HostKind.TOKEN.value, show_default=True, help="What the secret is."),
     click.argument("host"),

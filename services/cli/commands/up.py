@@ -13,9 +13,22 @@ from services.cli.options import json_option
 
 @click.command("up")
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Where everything is kept.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8420, show_default=True, help="0 takes a free one.")
-@click.option("--bind", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--public-url", default="", metavar="URL", help="Where phones reach this server, if elsewhere.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8420,
+    envvar="ERRAND_PORT",
+    show_default=True,
+    help="0 takes a free one.",
+)
+@click.option("--bind", default="127.0.0.1", envvar="ERRAND_BIND", show_default=True, help="The address to listen on.")
+@click.option(
+    "--public-url",
+    default="",
+    envvar="ERRAND_PUBLIC_URL",
+    metavar="URL",
+    help="Where phones reach this server, if elsewhere.",
+)
 @json_option
 def command(data: Path | None, port: int, bind: str, public_url: str, as_json: bool) -> int:
     """Start everything on this machine.
