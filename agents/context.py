@@ -31,7 +31,7 @@ TRUNCATED_REPLIES_LIMIT = 3
 """So many replies in a row that hit `max_tokens` end the turn."""
 SUBJECT_LIMIT_CHARS = 72
 """Of a commit message."""
-SCRIPTED_TRAILER = "Written-by: the scripted model, not Claude"
+SCRIPTED_TRAILER = "Written-by: scripted, not Claude"
 
 SYSTEM = """\
 You are Errand, a software engineer who works alone on a git repository for a user who sent the task from a phone.

@@ -75,22 +75,30 @@ async def scripted_model() -> AsyncIterator[Meter]:
         process.wait()
 
 
+def until_at_rest(house: House) -> None:
+    """Return once nothing runs but the supervisor and the programs it keeps: no sandbox, no git."""
+    kept = set(house.ready.pids.values())
+    up = psutil.Process(house.process.pid)
+    while {child.pid for child in up.children(recursive=True)} != kept:
+        time.sleep(0.02)
+
+
 def weights(house: House) -> dict[str, float]:
     """MiB of PSS of the supervisor and each program it keeps, once nothing else of theirs runs any more."""
     kept = {pid: name for name, pid in house.ready.pids.items()}
     up = psutil.Process(house.process.pid)
-    while {child.pid for child in up.children(recursive=True)} != kept.keys():
-        time.sleep(0.05)
+    until_at_rest(house)
     sizes = {"up": up.memory_full_info().pss} | {kept[pid]: psutil.Process(pid).memory_full_info().pss for pid in kept}
     return {name: size / 1024 / 1024 for name, size in sizes.items()}
 
 
 async def send_to_model(house: House, meter: Meter, repository: Path) -> list[float]:
-    """Milliseconds from the phone's send to the first byte at the model, one task at a time."""
+    """Milliseconds from the phone's send to the first byte at the model, each task sent when all is at rest."""
     found: list[float] = []
     async with phone(house) as owner:
         await owner.until(lambda: owner.connections > 0)
         for number in range(TASKS):
+            await anyio.to_thread.run_sync(until_at_rest, house)
             before = len(meter.arrivals)
             sent = time.perf_counter()
             task = await owner.submit("[scenario: noop]", str(repository), key=f"bench-{number}")

@@ -188,6 +188,7 @@ class Tasks:
             base_commit=shown.published.base_commit,
             commit=shown.published.commit,
             task=task,
+            is_owner=asker.is_owner,
         )
         try:
             return await self._bus.ask(Service.REPOS, question, Diff)

@@ -197,6 +197,7 @@ class Host(Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: str
     username: str = ""
     sealed: str
+    shared: bool = False
 
 
 class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -243,7 +244,13 @@ def _apply_to_user(user: User, event: AnyUserEvent, at: datetime) -> User:
         case DeviceRemoved():
             return replace(user, devices={key: d for key, d in user.devices.items() if key != event.device})
         case HostAdded():
-            host = Host(host=event.host, kind=event.kind, username=event.username, sealed=event.sealed)
+            host = Host(
+                host=event.host,
+                kind=event.kind,
+                username=event.username,
+                sealed=event.sealed,
+                shared=event.shared,
+            )
             return replace(user, hosts={**user.hosts, event.host: host})
         case HostRemoved():
             return replace(user, hosts={key: h for key, h in user.hosts.items() if key != event.host})

@@ -45,7 +45,7 @@ class CheckRepository(Message, frozen=True):
     user: str
     repository: str
     is_owner: bool = False
-    """Paths on the server are the owner's only."""
+    """Paths on the server, internal hosts and credentials that are not shared are the owner's only."""
 
 
 class RepositoryKnown(Message, frozen=True):
@@ -126,6 +126,7 @@ class ShowDiff(Message, frozen=True):
     base_commit: str
     commit: str
     task: str
+    is_owner: bool = False
 
 
 class Diff(Message, frozen=True):

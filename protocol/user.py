@@ -79,6 +79,8 @@ class AddHost(UserCommand, frozen=True):
     """HPKE envelope (RFC 9180), base64."""
     username: str = ""
     """For a token: the HTTP user name."""
+    shared: bool = False
+    """Every user's tasks may use it, not the owner's alone."""
 
 
 class RemoveHost(UserCommand, frozen=True):
@@ -123,6 +125,7 @@ class HostAdded(UserEvent, frozen=True):
     kind: HostKind
     sealed: str
     username: str = ""
+    shared: bool = False
 
 
 class HostRemoved(UserEvent, frozen=True):

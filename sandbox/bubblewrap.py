@@ -77,7 +77,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     file_bytes: int = 16 * 1024**3
     """The largest file a process may write."""
     tmp_bytes: int = 2 * 1024**3
-    """/tmp and /dev/shm, which live in memory, each."""
+    """/tmp, /var/tmp and /dev/shm, which live in memory, each."""
 
 
 class Bubblewrap:
@@ -213,11 +213,14 @@ def base_arguments(python: InsidePython, limits: Limits) -> list[str]:
     return [
         *isolation(),
         *system_mounts(),
+        *("--proc", "/proc", "--dev", "/dev", "--dir", "/var"),
+        # Mounts and no links, and before any folder of the host's: that may lie below one of them.
+        *(
+            word
+            for path in ("/dev/shm", "/tmp", "/var/tmp")
+            for word in ("--perms", "1777", "--size", str(limits.tmp_bytes), "--tmpfs", path)
+        ),
         *(same_path(python.prefix) if python.prefix else ()),
-        *("--proc", "/proc", "--dev", "/dev"),
-        *("--perms", "1777", "--size", str(limits.tmp_bytes), "--tmpfs", "/dev/shm"),
-        *("--perms", "1777", "--size", str(limits.tmp_bytes), "--tmpfs", "/tmp"),
-        *("--dir", "/var", "--symlink", "/tmp", "/var/tmp"),
     ]
 
 
@@ -315,6 +318,8 @@ def check_folders(spec: SandboxSpec, uid: int) -> None:
         if not folder.is_absolute() or not folder.is_dir():
             raise SandboxError(f"{folder} is not an absolute path of a folder")
     for folder in spec.readonly_paths:
+        if folder.is_relative_to("/workspace"):
+            raise SandboxError(f"{folder} is hidden in the sandbox by its own /workspace: keep Errand's data elsewhere")
         status = folder.stat()
         if is_root() and status.st_uid != uid and not status.st_mode & stat.S_IXOTH:
             raise SandboxError(f"{folder} cannot be read by the sandbox: chmod o+rX it")

@@ -38,6 +38,8 @@ class HostBody(Struct, frozen=True):
     secret: str
     """A token, or an OpenSSH private key."""
     username: str = ""
+    shared: bool = False
+    """For every user's tasks, not the owner's alone."""
 
     def __repr__(self) -> str:
         return f"HostBody({self.host})"  # the secret is in no log line and no traceback
@@ -47,6 +49,7 @@ class HostShown(Struct, frozen=True):
     host: str
     kind: str
     username: str
+    shared: bool
 
 
 class Hosts(Struct, frozen=True):
@@ -79,7 +82,7 @@ class Doctor(Struct, frozen=True):
 
 
 def host_shown(host: Host) -> HostShown:
-    return HostShown(host.host, host.kind, host.username)
+    return HostShown(host.host, host.kind, host.username, host.shared)
 
 
 @get("/hosts")
@@ -105,9 +108,10 @@ async def add_host(owner: Owner, users: Users, bus: Bus, data: HostBody) -> Host
         kind=data.kind,
         sealed=seal(key.public_key, host, data.secret),
         username=data.username,
+        shared=data.shared,
     )
     consumed(await users.command(owner.user, command), 409)
-    return HostShown(host, data.kind, data.username)
+    return HostShown(host, data.kind, data.username, data.shared)
 
 
 @delete("/hosts")

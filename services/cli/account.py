@@ -69,7 +69,7 @@ def find(data: Path, server: str = "", environment: Mapping[str, str] = os.envir
 
 def save(data: Path, account: Account) -> None:
     """Write the account, readable by this user alone."""
-    from services.nats_server import write_secret
+    from services.secrets_file import write_secret
 
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_secret(account_file(data), msgspec.json.encode(account).decode() + "\n")

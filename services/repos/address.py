@@ -35,7 +35,7 @@ HAS_PASSWORD = (
 
 
 class Address(Struct, frozen=True):
-    """A repository's address in its normal form: equal addresses are the same repository."""
+    """A repository's address in its normal form: equal addresses are the same repository, seen with the same rights."""
 
     url: str
     """What git gets, without any credential."""
@@ -43,6 +43,8 @@ class Address(Struct, frozen=True):
     """`https`, `http`, `ssh` or `path`."""
     host: str = ""
     """What a credential is kept for, as `normal_host` writes it; empty for a path."""
+    for_owner: bool = False
+    """For a task of the owner's, who may reach and read what other users may not: it is copied apart from theirs."""
 
     @property
     def name(self) -> str:
@@ -75,14 +77,14 @@ def parse(text: str, *, is_owner: bool = False) -> Address:
     if match := SCHEME.fullmatch(text):
         return _url(match[1].lower(), match[2], is_owner)
     if match := SCP.fullmatch(text):
-        return _scp(match[1], match[2], match[3])
+        return _scp(match[1], match[2], match[3], is_owner)
     raise Refused(NOT_AN_ADDRESS + (", or an absolute path on the server." if is_owner else "."))
 
 
 def _path(text: str, is_owner: bool) -> Address:
     if not is_owner:
         raise Refused("Only the owner can use a path on the server. Give the repository's URL.")
-    return Address("/" + posixpath.normpath(text).lstrip("/"), "path")
+    return Address("/" + posixpath.normpath(text).lstrip("/"), "path", for_owner=True)
 
 
 def _url(scheme: str, rest: str, is_owner: bool) -> Address:
@@ -103,22 +105,22 @@ def _url(scheme: str, rest: str, is_owner: bool) -> Address:
     # An http user name is dropped: whose credential it is, `errand host add` says.
     prefix = f"{user or 'git'}@" if scheme == "ssh" else ""
     shown = host.removesuffix(":80") if scheme == "http" else host
-    return Address(f"{scheme}://{prefix}{shown}/{path}", scheme, host)
+    return Address(f"{scheme}://{prefix}{shown}/{path}", scheme, host, is_owner)
 
 
-def _scp(user: str | None, host_text: str, path: str) -> Address:
+def _scp(user: str | None, host_text: str, path: str, is_owner: bool) -> Address:
     """`git@host:path`: with ssh, and relative to the home folder there, which a URL cannot say."""
     _check_user(user or "")
     if "@" in path.partition("/")[0]:
         raise Refused(HAS_PASSWORD + ".")
     host = _host(host_text, "ssh")
     if path.startswith("/"):
-        return _url("ssh", f"{user or 'git'}@{host}{path}", is_owner=False)
+        return _url("ssh", f"{user or 'git'}@{host}{path}", is_owner)
     if path.startswith(("-", ":")):
         raise Refused("The repository's path cannot begin with '-' or ':'.")
     path = _checked_path(path)
     _check_text(path)
-    return Address(f"{user or 'git'}@{host}:{path}", "ssh", host)
+    return Address(f"{user or 'git'}@{host}:{path}", "ssh", host, is_owner)
 
 
 def _check_user(user: str) -> None:

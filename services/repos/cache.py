@@ -272,15 +272,15 @@ class Cache:
         self._lend = lend
         self._freshness_seconds = freshness_seconds
         self._fetch_seconds = fetch_seconds
-        self._mirrors: dict[str, Mirror] = {}
+        self._mirrors: dict[Address, Mirror] = {}
         self._limit = anyio.CapacityLimiter(REFRESHES_LIMIT)
 
     def mirror(self, address: Address) -> Mirror:
-        mirror = self._mirrors.get(address.url)
+        mirror = self._mirrors.get(address)
         if mirror is None:
             folder = self._folder / short_name(address)
             mirror = Mirror(address, folder, self._git, self._lend, fetch_seconds=self._fetch_seconds)
-            self._mirrors[address.url] = mirror
+            self._mirrors[address] = mirror
         return mirror
 
     def warm(self, address: Address) -> None:
@@ -325,7 +325,8 @@ class Cache:
 
 def short_name(address: Address) -> str:
     """A folder's name for an address: readable, and another one for each address."""
-    return f"{address.name[:40]}-{hashlib.blake2b(address.url.encode(), digest_size=10).hexdigest()}"
+    distinct = address.url if address.for_owner else f"users' {address.url}"
+    return f"{address.name[:40]}-{hashlib.blake2b(distinct.encode(), digest_size=10).hexdigest()}"
 
 
 def first_text(output: bytes) -> str:

@@ -29,7 +29,8 @@ NO_ENTRY = Meaning(
     r"could not read (Username|Password)|Authentication failed|returned error: 40[13]|Permission denied|Access denied"
     r"|could not be found or you don't have permission|Permission to \S+ denied|[Uu]nauthorized",
     "refused",
-    "{place} has no such public repository. If it is private, give a credential with `errand host add {place}`.",
+    "{place} has no such public repository. If it is private, the owner gives a credential with "
+    "`errand host add {place}`, for other users' tasks with `--shared`.",
 )
 WRONG_CREDENTIAL = "{place} refused the credential that Errand has for it. Renew it with `errand host add {place}`."
 
@@ -61,9 +62,9 @@ MEANINGS = (
         "{url} was not found.",
     ),
     Meaning(
-        r"transport '.*' not allowed|Protocol .* (not supported|disabled)",
+        r"transport '.*' not allowed|Protocol .* (not supported|disabled)|returned error: 30\d",
         "refused",
-        "{place} redirects to an address that is not allowed.",
+        "{place} redirects to an address that is not allowed: give the repository's own address.",
     ),
 )
 

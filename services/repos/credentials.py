@@ -1,4 +1,5 @@
-"""The hosts' credentials: sealed in the owner's log, opened here alone, lent to one git process at a time.
+"""The hosts' credentials: sealed in the owner's log, opened here alone, lent to one git process at a time; to that of
+another user's task only where the owner shares them.
 
 A token is read by git from that process's environment, through a credential helper that is bound to the address's own
 scheme and host: it follows no redirect. A key lies, for as long as one ssh needs it, in memory-backed storage that only
@@ -8,11 +9,10 @@ we can read.
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from services import envelope
 from services.bus import Bus, Refused
 from services.repos.address import Address
 from services.repos.git import Remote
+from services.repos.reach import Reach, http_settings, ssh_options
+from services.secrets_file import write_secret
 
 OWNER_LOG = f"evt.{OWNER}.user.>"
 MEMORY_FOLDER = Path("/dev/shm")
@@ -59,8 +61,9 @@ class Credential(Struct, frozen=True):
 class Credentials:
     """What the owner gave by `errand host add`, as of each use."""
 
-    def __init__(self, bus: Bus, data: Path) -> None:
+    def __init__(self, bus: Bus, data: Path, reach: Reach) -> None:
         self._bus = bus
+        self._reach = reach
         self._key_file = data / "secrets" / "repos.key"
         self._known_hosts = data / "known_hosts"
         self._lent_folder = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else data / "secrets"
@@ -74,7 +77,7 @@ class Credentials:
         """Make the private key, once in the life of an installation, and take away what a killed process had lent."""
         self._key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not self._key_file.exists():
-            _write_secret(self._key_file, envelope.make_key())
+            write_secret(self._key_file, envelope.make_key())
         for left in self._lent_folder.glob(f"{self._lent_prefix}*"):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -83,24 +86,27 @@ class Credentials:
 
     @asynccontextmanager
     async def lend(self, address: Address) -> AsyncIterator[Remote]:
-        """The remote at `address`, with its host's credential for as long as the block lasts."""
+        """The remote at `address`, with its host's credential for as long as the block lasts. Refused for a host that
+        the address's user may not reach."""
         if address.scheme == "path":
             yield Remote(url=address.url, protocols=address.protocols, place=address.url)
             return
-        credential = await self._find(address.host)
+        addresses = await self._reach.addresses(address)
+        credential = await self._find(address.host, is_owner=address.for_owner)
         if address.scheme == "ssh":
             with self._key_on_disk(address, credential) as key:
-                yield _by_ssh(address, self._ssh_command(key), has_credential=key is not None)
+                command = self._ssh_command(key, ssh_options(address, addresses))
+                yield _by_ssh(address, command, has_credential=key is not None)
         else:
-            yield _by_http(address, credential)
+            yield _by_http(address, credential, http_settings(address, addresses))
 
-    async def _find(self, host: str) -> Credential | None:
+    async def _find(self, host: str, *, is_owner: bool) -> Credential | None:
         async with self._lock:
             for stored in await self._bus.replay(OWNER_LOG, after=self._sequence):
                 self._owner = evolve_user(self._owner, decode_user_decision(stored.data))
                 self._sequence = stored.sequence
         sealed = self._owner.hosts.get(host)
-        if sealed is None:
+        if sealed is None or not (sealed.shared or is_owner):
             return None
         try:
             secret = envelope.unseal(self._key_file.read_text(), host, sealed.sealed)
@@ -123,12 +129,13 @@ class Credentials:
             )
         with tempfile.TemporaryDirectory(prefix=self._lent_prefix, dir=self._lent_folder) as folder:  # mode 0700
             key = Path(folder) / "key"
-            _write_secret(key, credential.secret.strip() + "\n")
+            write_secret(key, credential.secret.strip() + "\n")
             yield key
 
-    def _ssh_command(self, key: Path | None) -> str:
+    def _ssh_command(self, key: Path | None, more: Sequence[str]) -> str:
         # ssh splits the values of its options once more, by its own rules.
-        options = (f'UserKnownHostsFile="{self._known_hosts}"', f'IdentityFile="{key}"' if key else "IdentityFile=none")
+        identity = f'IdentityFile="{key}"' if key else "IdentityFile=none"
+        options = (f'UserKnownHostsFile="{self._known_hosts}"', identity, *more)
         return shlex.join([*SSH, *(word for option in options for word in ("-o", option))])
 
 
@@ -142,8 +149,8 @@ def _by_ssh(address: Address, command: str, *, has_credential: bool) -> Remote:
     )
 
 
-def _by_http(address: Address, credential: Credential | None) -> Remote:
-    remote = Remote(url=address.url, protocols=address.protocols, place=address.host)
+def _by_http(address: Address, credential: Credential | None, settings: Mapping[str, str]) -> Remote:
+    remote = Remote(url=address.url, protocols=address.protocols, place=address.host, settings=settings)
     if credential is None or credential.kind != HostKind.TOKEN:
         return remote
     return Remote(
@@ -151,18 +158,7 @@ def _by_http(address: Address, credential: Credential | None) -> Remote:
         protocols=address.protocols,
         place=address.host,
         environment={"ERRAND_GIT_USERNAME": credential.username, "ERRAND_GIT_PASSWORD": credential.secret},
-        settings={f"credential.{address.scheme}://{address.host}.helper": HELPER},
+        settings={**settings, f"credential.{address.scheme}://{address.host}.helper": HELPER},
         secrets=(credential.secret,),
         has_credential=True,
     )
-
-
-def _write_secret(path: Path, text: str) -> None:
-    """A file that only this user can read: there as a whole, on disk, or not at all."""
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

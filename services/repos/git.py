@@ -26,6 +26,8 @@ PROCESSES_LIMIT = 32
 """Git processes at one time."""
 OLDEST = (2, 31)
 """The first git that takes settings from GIT_CONFIG_COUNT."""
+OLDEST_THAT_PINS = (2, 37)
+"""The first git that knows `http.curloptResolve`; an older one would not heed it."""
 
 # What git may see of our own environment: how to find programs, proxies and certificates.
 INHERITED = re.compile(r"PATH|TMPDIR|(https?|all|no)_proxy|(HTTPS?|ALL|NO)_PROXY|SSL_CERT_(FILE|DIR)|GIT_SSL_CAINFO")
@@ -100,6 +102,7 @@ class Git:
     def __init__(self, home: Path, inherited: Mapping[str, str]) -> None:
         """`home` is an empty folder; of `inherited`, what INHERITED names is passed on."""
         self._home = home
+        self._version: tuple[int, int] = (0, 0)
         self._limit = anyio.CapacityLimiter(PROCESSES_LIMIT)
         self._environment = {name: value for name, value in inherited.items() if INHERITED.fullmatch(name)} | {
             "HOME": str(home),
@@ -121,7 +124,9 @@ class Git:
             found = re.search(r"(\d+)\.(\d+)\S*", (await self.run("version")).text)
         except FileNotFoundError:
             raise Refused("There is no git on this machine: install it, such as by `apt install git`.") from None
-        if found is None or (int(found[1]), int(found[2])) < OLDEST:
+        if found is not None:
+            self._version = int(found[1]), int(found[2])
+        if found is None or self._version < OLDEST:
             raise Refused(f"git {'.'.join(map(str, OLDEST))} or newer is needed.")
         return found[0]
 
@@ -142,6 +147,10 @@ class Git:
         A `repository` is used as it is named, none is searched for. Without a `remote` no protocol is allowed. `data`
         goes to stdin. `inherit` are descriptors that git and all it starts keep open.
         """
+        if remote is not None and "http.curloptResolve" in remote.settings and self._version < OLDEST_THAT_PINS:
+            raise Refused(
+                "The server's git is too old for the tasks of others than the owner: 2.37 or newer is needed."
+            )
         chosen = SETTINGS | dict(settings or {}) | dict(remote.settings if remote else {})
         environment = self._environment | _as_environment(chosen)
         if repository is not None:

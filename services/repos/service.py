@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from msgspec import Struct
 from protocol import repo
 from protocol.base import Message
 from protocol.evolve import Task, evolve
+from protocol.ids import OWNER, is_token
 from protocol.query import AskHealth, Health
 from protocol.repo import BRANCH
 from protocol.routes import Service
@@ -26,11 +28,14 @@ from services.repos.cache import COMMIT_ID, Cache, empty, list_remote
 from services.repos.credentials import Credentials
 from services.repos.git import Git
 from services.repos.publish import Limits, Publisher
+from services.repos.reach import Reach
 from services.repos.workspaces import Workspaces
 
 VERSION = "0.1.0"
 CHECK_REMOTE_SECONDS = 8.0
 SWEEP_SECONDS = 300.0
+TASKS_LIMIT = 10_000
+"""Tasks of which it is remembered whether they are the owner's."""
 REQUESTS_LIMIT = 512
 """Queries answered side by side; most wait for a fetch that another one started."""
 OPEN_FOLDER = "repositories"
@@ -55,6 +60,10 @@ class Config(Struct, frozen=True, kw_only=True):
     """The most files one task may change."""
     free_bytes: int = 512 * 1024 * 1024
     """With less than this free on the data folder's disk, no new work is taken."""
+    internal_hosts: str = ""
+    """Git hosts, separated by commas, that every user's tasks may use though their addresses are not public:
+    `git.lan,10.0.0.7:8443`. A host without a port means the default ones. They are also reached through the proxy of
+    the environment, which others than the owner do not get for other hosts."""
     log_level: str = "info"
 
 
@@ -70,7 +79,8 @@ class Repos:
         home = self._data / "home" / "empty"
         home.mkdir(parents=True, exist_ok=True)
         self._git = Git(home, inherited)
-        self._credentials = Credentials(bus, self._data)
+        self._credentials = Credentials(bus, self._data, Reach(config.internal_hosts))
+        self._owners: OrderedDict[str, bool] = OrderedDict()
         self._workspaces = Workspaces(self._data / "workspaces", self._unfinished, self._data / "trash", self._git)
         self._publisher = Publisher(
             self._data / "published",
@@ -186,13 +196,13 @@ class Repos:
 
     async def _resolve(self, asked: repo.ResolveBase) -> repo.BaseResolved:
         address = self._address(asked.repository, is_owner=asked.is_owner)
+        self._remember(asked.task, asked.is_owner)
         self._check_room()
         base = await self._cache.resolve(address, asked.base)
         return repo.BaseResolved(commit=base.commit, instructions=base.instructions)
 
     async def _prepare(self, asked: repo.PrepareWorkspace) -> repo.WorkspacePrepared:
-        # Whose path it is was asked when its base was resolved.
-        address = self._address(asked.repository, is_owner=True)
+        address = self._address(asked.repository, is_owner=await self._is_owners(asked.task))
         if not BRANCH.fullmatch(asked.branch) or not COMMIT_ID.fullmatch(asked.commit):
             raise Refused("A workspace needs a branch named errand/<task>-<slug> and a full commit id.")
         self._check_room()
@@ -214,7 +224,7 @@ class Repos:
         return await self._publisher.publish(asked, mirror)
 
     async def _show_diff(self, asked: repo.ShowDiff) -> repo.Diff:
-        address = self._address(asked.repository, is_owner=True)
+        address = self._address(asked.repository, is_owner=asked.is_owner)
         return await self._publisher.diff(address, asked.base_commit, asked.commit)
 
     async def _sealing_key(self, _: repo.AskSealingKey) -> repo.SealingKey:
@@ -222,6 +232,20 @@ class Repos:
 
     async def _ask_health(self, _: AskHealth) -> Health:
         return self.health()
+
+    async def _is_owners(self, task: str) -> bool:
+        """Whether a task is the owner's: as its base was asked for, or, of an earlier life's, as the stream has it."""
+        if task not in self._owners:
+            decisions = await self._bus.replay(f"evt.*.{task}.task.*", limit=1) if is_token(task) else []
+            if not decisions:
+                raise Refused("There is no such task.", "not_found")
+            self._remember(task, decisions[0].subject.split(".")[1] == OWNER)
+        return self._owners[task]
+
+    def _remember(self, task: str, is_owners: bool) -> None:
+        self._owners[task] = is_owners
+        while len(self._owners) > TASKS_LIMIT:
+            self._owners.popitem(last=False)
 
     def _address(self, text: str, *, is_owner: bool) -> Address:
         return on_disk(parse(text, is_owner=is_owner), self._data, self._data / OPEN_FOLDER)

@@ -32,6 +32,7 @@ REFRESH_EVERY = 5
 RESOLVE_SECONDS = 300.0
 PUBLISH_SECONDS = 300.0
 PARK_SECONDS = 8.0
+OPEN_AFTER_SECONDS = 0.02
 DECISION_SECONDS = 10.0
 """After so long without a decision on its last word, an attempt looks into the log and says it again."""
 AGAIN_SECONDS = 2.0
@@ -78,7 +79,6 @@ class Attempt:
     async def _run_with_lease(self) -> None:
         async with background() as group:
             group.start_soon(self._renew)
-            group.start_soon(self._follow)
             group.start_soon(self._end_when_over, group.cancel_scope)
             try:
                 await self._run_and_report(group)
@@ -134,6 +134,7 @@ class Attempt:
     async def _work(self, group: anyio.abc.TaskGroup) -> TaskCommand:
         started = await self._ground()
         await self._log.append(started)
+        group.start_soon(self._follow)
         self._workspace = Workspace(
             self._bus, self._driver, self._log, base_commit=started.base_commit, branch=started.branch
         )
@@ -183,6 +184,8 @@ class Attempt:
         return made[-1] if made else None
 
     async def _open_workspace(self, workspace: Workspace) -> None:
+        # The first model request goes out first: on a small server the clone would take its processor.
+        await anyio.sleep(OPEN_AFTER_SECONDS)
         try:
             await workspace.open(self._last_checkpoint())
         except Exception as error:  # whatever it is, whoever waits for the sandbox gets it
@@ -315,13 +318,13 @@ class Attempt:
         renewal = Renewal(attempt=self._log.attempt, runner=self._config.runner)
         count = 0
         while True:
+            await anyio.sleep(RENEW_SECONDS)
             # Where the server has just forgotten its leases, the scheduler hears the renewal all the same.
             with suppress(Unavailable):
                 await self._bus.renew_hint(f"attempt.{self._task.id}", renewal)
             count += 1
             if count % REFRESH_EVERY == 0:
                 await self._log.refresh()
-            await anyio.sleep(RENEW_SECONDS)
 
     async def _end_when_over(self, scope: anyio.CancelScope) -> None:
         await self._log.over.wait()

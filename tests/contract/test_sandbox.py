@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import anyio
 import anyio.lowlevel
@@ -436,6 +437,24 @@ async def test_the_mirror_is_readable_where_it_is_and_cannot_be_changed(
     assert [path.name for path in mirror.iterdir()] == ["object"]
     assert (await sandbox.exec(f"ls {tmp_path}")).output == "mirror\n"
     await sandbox.stop()
+
+
+@pytest.mark.parametrize("place", ["/var/tmp", "/tmp", "/dev/shm", "/home", "/opt", "/srv"])
+async def test_the_mirror_may_lie_anywhere(isolating_driver: Driver, tmp_path: Path, place: str) -> None:
+    """Also below what the sandbox has its own of: the host's /var/tmp is not seen, the mirror in it is."""
+    if not os.access(place, os.W_OK):
+        pytest.skip(f"this user cannot write to {place}")
+    with TemporaryDirectory(dir=place, prefix="errand-test-") as folder:
+        Path(folder).chmod(0o755)
+        mirror = Path(folder) / "data" / "mirror"
+        mirror.mkdir(parents=True)
+        (mirror / "object").write_text("object")
+        sandbox = await isolating_driver.start(spec_of(tmp_path / "workspace", mirror))
+        assert (await sandbox.exec(f"cat {mirror}/object")).output == "object"
+        assert (await sandbox.exec(f"touch {mirror}/x")).exit_code != 0
+        assert (await sandbox.exec("cd /var/tmp && echo x >mine && cat mine")).output == "x\n"
+        await sandbox.stop()
+        assert not Path("/var/tmp/mine").exists()
 
 
 async def test_a_fork_bomb_is_bounded_and_its_deadline_ends_it(isolated: Sandbox) -> None:

@@ -16,7 +16,8 @@ import anyio
 import pytest
 
 from protocol.repo import AskSealingKey, BaseResolved, PrepareWorkspace, ResolveBase, SealingKey, WorkspacePrepared
-from protocol.routes import Service, Stream, user_decision_subject
+from protocol.routes import Service, Stream, decision_subject, user_decision_subject
+from protocol.task import Decision, TaskState, TaskSubmitted
 from protocol.user import AnyUserEvent, HostAdded, HostKind, UserDecision
 from services import envelope
 from services.bus import Bus, connect
@@ -234,11 +235,11 @@ class Asker:
         sealed = envelope.seal(key.public_key, sealed_for or host, secret)
         await self.decide(HostAdded(host=host, kind=HostKind(kind), sealed=sealed, shared=shared))
 
-    async def submit(self, user: str, task: str, repository: str) -> None:
+    async def submit(self, user: str, task: str, repository: str | Path) -> None:
         """A task that the stream has."""
-        submitted = TaskSubmitted(prompt="x", repository=repository, base="", model="", budget=Budget(), title="x")
-        decision = Decision(at=datetime.now(UTC), events=(submitted,))
-        await self._scheduler.publish(decision_subject(user, task, decision), decision)
+        submitted = TaskSubmitted(prompt="x", repository=str(repository), title="x")
+        decision = Decision(state=TaskState.QUEUED, at=datetime.now(UTC), events=(submitted,))
+        await self._scheduler.publish(decision_subject(user, task, TaskState.QUEUED), decision)
 
     async def decide(self, event: AnyUserEvent) -> None:
         decision = UserDecision(at=datetime.now(UTC), events=(event,))

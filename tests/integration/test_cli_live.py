@@ -481,3 +481,25 @@ def test_a_newer_servers_frame_is_named_and_not_a_traceback(gateway: Gateway, da
     result = run(data, "watch", TASK)
     assert "update the older of the two" in result.output
     assert result.exit_code == 1
+
+
+# Credentials
+
+
+@pytest.mark.parametrize(
+    ("flags", "shared", "says"),
+    [((), False, "for your tasks only; --shared"), (("--shared",), True, "for every user's tasks")],
+)
+def test_whose_tasks_a_credential_serves_is_said(
+    gateway: Gateway, data: Path, flags: tuple[str, ...], shared: bool, says: str
+) -> None:
+    host = {"host": "git.lan", "kind": "token", "username": "me", "shared": shared}
+    gateway.answers = {("POST", "/api/hosts"): (201, host), ("GET", "/api/hosts"): (200, {"hosts": [host]})}
+    result = run(data, "host", "add", "git.lan", "--username", "me", *flags, typed="s3cret\n")
+    assert says in result.output
+    assert "s3cret" not in result.output
+    method, path, body = gateway.asked[-1]
+    assert (method, path, body) == ("POST", "/api/hosts", {**host, "secret": "s3cret"})
+    as_json = run(data, "host", "add", "git.lan", *flags, "--json", typed="s3cret\n")
+    assert json.loads(as_json.stdout) == {"host": "git.lan", "kind": "token", "shared": shared}
+    assert ("every user" in run(data, "host", "ls").output) == shared

@@ -253,17 +253,23 @@ async def test_a_hosts_secret_is_sealed_before_it_is_stored(
 ) -> None:
     secret = secrets.token_hex(16)
     body = {"host": "GitHub.com", "kind": "token", "secret": secret, "username": "me"}
+    shared = {"host": "git.lan", "kind": "token", "secret": secret, "shared": True}
     async with repos(gateway.nats):
         added = await owner.post("/api/hosts", json=body)
-    assert (added.status_code, added.json()) == (201, {"host": "github.com", "kind": "token", "username": "me"})
-    assert (await owner.get("/api/hosts")).json() == {"hosts": [added.json()]}
+        more = await owner.post("/api/hosts", json=shared)
+    shown = {"host": "github.com", "kind": "token", "username": "me", "shared": False}
+    assert (added.status_code, added.json()) == (201, shown)
+    assert (more.status_code, more.json()["shared"]) == (201, True)
+    assert (await owner.get("/api/hosts")).json() == {"hosts": [added.json(), more.json()]}
     state = User(id="owner")
     for message in await scheduler.bus.replay("evt.owner.user.>"):
         assert secret.encode() not in message.data
         state = evolve_user(state, decode_user_decision(message.data))
     assert state.hosts["github.com"].sealed
+    assert {name: host.shared for name, host in state.hosts.items()} == {"github.com": False, "git.lan": True}
     assert secret not in gateway.log.read_text()
-    assert (await owner.request("DELETE", "/api/hosts", json={"host": "github.com"})).status_code == 204
+    for host in ("github.com", "git.lan"):
+        assert (await owner.request("DELETE", "/api/hosts", json={"host": host})).status_code == 204
     assert (await owner.get("/api/hosts")).json() == {"hosts": []}
 
 

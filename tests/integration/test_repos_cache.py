@@ -143,6 +143,7 @@ async def test_a_restart_goes_on_from_the_mirrors_that_are_there(house: NatsHous
             commit = (await at.resolve(url)).commit
         asked_before = server.listings
         async with world(house, tmp_path / "data") as at:
+            await at.submit("owner", "t1", url)
             workspace = Path((await at.prepare(url, commit)).path)
             assert git(workspace, "rev-parse", "origin/main") == commit
             assert server.listings == asked_before
@@ -156,9 +157,22 @@ async def test_a_newer_attempt_takes_away_the_older_workspace(house: NatsHouse, 
     async with world(house, tmp_path / "data") as at:
         commit = (await at.resolve(origin)).commit
         first = Path((await at.prepare(origin, commit, attempt=1)).path)
+        await at.resolve(origin, task="t2")
         other = Path((await at.prepare(origin, commit, task="t2", attempt=1)).path)
         second = Path((await at.prepare(origin, commit, attempt=2)).path)
         assert (first.exists(), other.exists(), second.exists()) == (False, True, True)
+
+
+async def test_whose_an_earlier_lifes_task_is_the_stream_says(house: NatsHouse, tmp_path: Path) -> None:
+    origin = make_origin(tmp_path / "origin.git")
+    async with world(house, tmp_path / "data") as at:
+        commit = (await at.resolve(origin, task="another")).commit
+        await at.submit("owner", "t1", origin)
+        await at.submit("eve", "t2", origin)
+        assert (await at.prepare(origin, commit, task="t1")).path
+        for task, words in (("t2", "Only the owner"), ("t3", "no such task"), (">", "no such task")):
+            with pytest.raises(Refused, match=words):
+                await at.prepare(origin, commit, task=task)
 
 
 async def test_workspaces_that_no_attempt_holds_are_swept_at_the_start(house: NatsHouse, tmp_path: Path) -> None:
@@ -223,7 +237,7 @@ async def test_repositories_that_cannot_be_used_are_refused(house: NatsHouse, tm
     data = tmp_path / "data"
     (tmp_path / "folder").mkdir()
     with git_server(tmp_path) as server:
-        async with world(house, data) as at:
+        async with world(house, data, internal_hosts=f"{server.host},127.0.0.1:1") as at:
             commit = (await at.resolve(origin)).commit
             workspace = (await at.prepare(origin, commit)).path
             for repository, is_owner, code, words in (
@@ -233,7 +247,8 @@ async def test_repositories_that_cannot_be_used_are_refused(house: NatsHouse, tm
                 (workspace, True, "refused", "own data folder"),
                 (server.url(tmp_path / "nowhere"), False, "not_found", "was not found"),
                 ("http://127.0.0.1:1/x/y", False, "unavailable", "cannot be reached"),
-                ("http://name.invalid/x/y", False, "unavailable", "cannot be reached"),
+                ("http://name.invalid/x/y", True, "unavailable", "cannot be reached"),
+                ("http://name.invalid/x/y", False, "refused", "has no public address"),
             ):
                 with pytest.raises(Refused, match=words) as refused:
                     await check(at, repository, is_owner=is_owner)

@@ -48,17 +48,53 @@ async def test_the_owners_token_opens_a_private_repository_both_ways(house: Nats
         async with world(house, tmp_path / "data") as at:
             await at.add_host(server.host, TOKEN)
             url = server.url(origin)
-            base = (await at.resolve(url, is_owner=False)).commit
+            base = (await at.resolve(url)).commit
             workspace = Path((await at.prepare(url, base)).path)
             commit = add_commit(workspace, {"a": "1"})
             await at.runner.put_blob("bundle", bundle(workspace, commit, base))
             asked = Publish(
-                task="t1", repository=url, base_commit=base, commit=commit, blob="bundle", branch="errand/t1-work"
+                task="t1",
+                repository=url,
+                base_commit=base,
+                commit=commit,
+                blob="bundle",
+                branch="errand/t1-work",
+                is_owner=True,
             )
             done = await at.runner.ask(Service.REPOS, asked, PublishDone, timeout_seconds=30)
             assert done.published.pushed_to == url
             assert git(origin, "rev-parse", "errand/t1-work") == commit
     assert not files_with(TOKEN, tmp_path)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_another_users_task_gets_a_private_repository_only_where_the_owner_shares_it(
+    house: NatsHouse, tmp_path: Path, shared: bool
+) -> None:
+    """Also while the owner's own copy is fresh."""
+    origin = make_origin(tmp_path / "origin.git")
+    with git_server(tmp_path, TOKEN) as server:
+        async with world(house, tmp_path / "data", internal_hosts=server.host) as at:
+            await at.add_host(server.host, TOKEN, shared=shared)
+            url = server.url(origin)
+            base = (await at.resolve(url)).commit
+            if shared:
+                assert (await at.resolve(url, task="t2", is_owner=False)).commit == base
+                assert (await at.prepare(url, base, task="t2")).path
+                return
+            await at.submit("eve", "t3", url)
+            publish = Publish(
+                task="t2", repository=url, base_commit=base, commit=base, blob="", branch="errand/t2-work"
+            )
+            no_entry = pytest.raises(Refused, match=r"no such public repository.*--shared")
+            with no_entry:
+                await at.resolve(url, task="t2", is_owner=False)
+            with no_entry:
+                await at.prepare(url, base, task="t3")
+            with no_entry:
+                await at.runner.ask(Service.REPOS, publish, PublishDone)
+            with no_entry:
+                await at.gateway.ask(Service.REPOS, CheckRepository(user="eve", repository=url), RepositoryKnown)
 
 
 async def test_the_token_is_in_no_command_line_and_no_log_line(house: NatsHouse, tmp_path: Path) -> None:
@@ -125,9 +161,9 @@ async def keep_log(process: anyio.abc.Process, lines: list[str], started: anyio.
 async def test_a_missing_or_wrong_token_is_explained(house: NatsHouse, tmp_path: Path, given: str, words: str) -> None:
     origin = make_origin(tmp_path / "origin.git")
     with git_server(tmp_path, TOKEN) as server:
-        async with world(house, tmp_path / "data") as at:
+        async with world(house, tmp_path / "data", internal_hosts=server.host) as at:
             if given:
-                await at.add_host(server.host, given)
+                await at.add_host(server.host, given, shared=True)
             asked = CheckRepository(user="u", repository=server.url(origin))
             with pytest.raises(Refused, match=words) as refused:
                 await at.gateway.ask(Service.REPOS, asked, RepositoryKnown)

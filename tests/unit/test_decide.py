@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from protocol.evolve import Task, User, evolve, evolve_user
 from protocol.ids import OWNER
@@ -416,6 +417,14 @@ def test_only_the_owner_gives_credentials() -> None:
     assert refused is not None
     assert refused.receipt is not None
     assert "Only the owner" in refused.receipt.reason
+
+
+def test_a_credential_is_the_owners_alone_unless_it_is_shared() -> None:
+    mine = AddHost(key="h", host="git.example", kind=HostKind.TOKEN, sealed="…")
+    user, _ = user_after(OWNER_ADDED, mine, AddHost(key="i", host="b", kind=HostKind.TOKEN, sealed="…", shared=True))
+    assert {host.host: host.shared for host in user.hosts.values()} == {"git.example": False, "b": True}
+    user, _ = user_after(OWNER_ADDED, replace(mine, shared=True), replace(mine, key="j"))
+    assert not user.hosts["git.example"].shared, "given again without the word, it is no longer"
 
 
 def test_devices_come_and_go_and_a_missing_one_is_said_to_be_missing() -> None:

@@ -81,7 +81,7 @@ def finish(summary: str, subject: str) -> Call:
     return call(
         "finish",
         summary=f"{summary}\n\n_{SIGNATURE_LINE}_",
-        commit_message=f"{subject}\n\nWritten-by: the scripted model, not Claude",
+        commit_message=f"{subject}\n\nWritten-by: {SIGNATURE_LINE}",
     )
 
 
