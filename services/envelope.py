@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import secrets
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,10 +26,8 @@ class NotOpened(Exception):
 
 
 def make_key() -> str:
-    """A new private key, base64."""
-    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
-    return base64.b64encode(X25519PrivateKey.generate().private_bytes_raw()).decode()
+    """A new private key, base64. For X25519 any 32 random bytes are one (RFC 7748, section 5)."""
+    return base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def public_key(private: str) -> str:
