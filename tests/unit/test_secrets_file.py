@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from services.secrets_file import write_secret
@@ -11,10 +12,18 @@ def test_a_secret_is_this_users_alone_and_replaced_as_a_whole(tmp_path: Path) ->
     path = tmp_path / "secret"
     path.write_text("an old and longer one")
     path.chmod(0o644)
-    (tmp_path / "secret.new").write_text("what a killed process left")
     with path.open() as before:
         write_secret(path, "new")
         assert before.read() == "an old and longer one"
     assert path.read_text() == "new"
     assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writers_side_by_side_do_not_clash_and_one_of_them_wins(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    texts = [str(number) * 100 for number in range(32)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda text: write_secret(path, text), texts))
+    assert path.read_text() in texts
     assert list(tmp_path.iterdir()) == [path]
