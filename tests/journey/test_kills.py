@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
+import psutil
 import pytest
 
 from protocol.journal import StepStarted, ToolCall
-from protocol.task import TaskState
+from protocol.live import DecisionSeen
+from protocol.task import AttemptEnd, AttemptEnded, TaskState
 from tests.journey.house import House, Phone, assert_ended_once, assert_no_gap, errand_up, phone
 
 pytestmark = pytest.mark.anyio
@@ -124,6 +126,23 @@ async def kill_the_runner(house: House, repository: Path, count: int) -> None:
         assert time.monotonic() - killed < AGAIN_SECONDS
         done = await owner.ended(task)
         assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
+        assert_ended_once(owner, task)
+        assert_no_gap(owner, task)
+
+
+async def test_a_runner_that_is_told_to_stop_gives_its_attempt_back(house: House, repository: Path) -> None:
+    async with phone(house) as owner:
+        # Longer than a claim that is under way: the runner lets that end first, or it would take its own task back.
+        task = await owner.submit("[scenario: slow] seconds=6", str(repository), key="drained")
+        await owner.until(lambda: open_tool_call(owner, task) is not None)
+        psutil.Process(house.pid("runner")).terminate()
+        done = await owner.ended(task)
+        assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
+        decisions = [frame.decision for frame in owner.events[task] if isinstance(frame, DecisionSeen)]
+        ends = [event.how for decision in decisions for event in decision.events if isinstance(event, AttemptEnded)]
+        assert ends[0] is AttemptEnd.PARKED
+        assert ends[-1] is AttemptEnd.FINISHED
+        assert AttemptEnd.LEASE_LOST not in ends
         assert_ended_once(owner, task)
         assert_no_gap(owner, task)
 
