@@ -1,12 +1,14 @@
 # One line each; everything else is in Python. `make demo` and `make test` set up what they need.
 PYTHON ?= python3
 BIN := .venv/bin
+# Once, here: compiling at the first start would cost each service time and memory.
+COMPILE := $(BIN)/python -m compileall -q protocol gateway services agents sandbox
 # Compiled files live in .venv too: the tree has nothing that is not in git.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .venv/.ready: requirements.lock pyproject.toml
-	@$(PYTHON) -m venv .venv && $(PIP) --require-hashes -r requirements.lock && $(PIP) --no-deps --no-build-isolation -e . && touch $@
+	@$(PYTHON) -m venv .venv && $(PIP) --require-hashes -r requirements.lock && $(PIP) --no-deps --no-build-isolation -e . && $(COMPILE) && touch $@
 .venv/.dev: .venv/.ready requirements-dev.lock
 	@$(PIP) --require-hashes -r requirements-dev.lock && touch $@
 
