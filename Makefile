@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Once, here: compiling at the first start would cost each service time and memory.
-COMPILE := $(BIN)/python -m compileall -q protocol gateway services agents sandbox
+COMPILE := $(BIN)/python -m compileall -q protocol gateway services agents sandbox && $(BIN)/python -c "import anthropic, \
+	gateway.app, services.cli, services.history.service, services.repos.service, services.runner.runner, services.welcome"
 # Compiled files live in .venv too: the tree has nothing that is not in git.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .venv/.ready: requirements.lock pyproject.toml

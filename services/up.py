@@ -40,7 +40,6 @@ INHERITED = frozenset(
         "VIRTUAL_ENV",
         "PYTHONPATH",
         "PYTHONPYCACHEPREFIX",
-        "PYTHONDONTWRITEBYTECODE",
         "HTTP_PROXY",
         "HTTPS_PROXY",
         "NO_PROXY",
