@@ -7,6 +7,7 @@ COMPILE := $(BIN)/python -m compileall -q protocol gateway services agents sandb
 # Compiled files live in .venv too: the tree has nothing that is not in git.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 unexport PYTHONDONTWRITEBYTECODE
+LOCK := $(BIN)/uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .venv/.ready: requirements.lock pyproject.toml
@@ -14,7 +15,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 .venv/.dev: .venv/.ready requirements-dev.lock
 	@$(PIP) --require-hashes -r requirements-dev.lock && touch $@
 
-.PHONY: demo run test test-faults bench check generate
+.PHONY: demo run test test-faults bench check generate lock
 demo: .venv/.ready ## a real task from submit to a pushed branch, then everything stops
 	@$(BIN)/errand demo
 run: .venv/.ready ## start the server on this machine
@@ -31,3 +32,5 @@ check: .venv/.dev ## format, lint, types, generated files
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/basedpyright && $(BIN)/python -m protocol.generate --check
 generate: .venv/.dev ## the protocol page and the JSON Schema, from ROUTES
 	@$(BIN)/python -m protocol.generate
+lock: .venv/.dev ## pin what pyproject.toml asks for, with hashes and without any index's address
+	@$(LOCK) --group build -o requirements.lock && $(LOCK) --group build --group dev -o requirements-dev.lock
