@@ -8,19 +8,22 @@ COMPILE := $(BIN)/python -m compileall -q protocol gateway services agents sandb
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 unexport PYTHONDONTWRITEBYTECODE
 LOCK := $(BIN)/uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
+GENERATE = $(BIN)/python -m protocol.generate $(1) && $(BIN)/python -m gateway.contract $(1)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .venv/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -m venv .venv && $(PIP) --require-hashes -r requirements.lock && $(PIP) --no-deps --no-build-isolation -e . && $(COMPILE) && touch $@
 .venv/.dev: .venv/.ready requirements-dev.lock
 	@$(PIP) --require-hashes -r requirements-dev.lock && touch $@
+.venv/.web: .venv/.dev tests/web/package-lock.json
+	@$(BIN)/python -m tests.web.node && touch $@
 
 .PHONY: demo run test test-faults bench check generate lock
 demo: .venv/.ready ## a real task from submit to a pushed branch, then everything stops
 	@$(BIN)/errand demo
 run: .venv/.ready ## start the server on this machine
 	@$(BIN)/errand up
-test: .venv/.dev ## every test but the long fault runs
+test: .venv/.dev .venv/.web ## every test but the long fault runs
 	@$(BIN)/python -m pytest -m "not faults"
 test-faults: .venv/.dev ## kill every service, many times
 	@$(BIN)/python -m pytest -m faults --timeout=1800
@@ -29,8 +32,8 @@ bench: .venv/.dev ## ours and the peers', side by side
 bench-%: .venv/.dev
 	@$(BIN)/python -m benchmarks.$*
 check: .venv/.dev ## format, lint, types, generated files
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/basedpyright && $(BIN)/python -m protocol.generate --check
-generate: .venv/.dev ## the protocol page and the JSON Schema, from ROUTES
-	@$(BIN)/python -m protocol.generate
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/basedpyright && $(call GENERATE,--check)
+generate: .venv/.dev ## from the messages' classes: the protocol page, JSON Schema, AsyncAPI, OpenAPI, TypeScript
+	@$(call GENERATE)
 lock: .venv/.dev ## pin what pyproject.toml asks for, with hashes and without any index's address
 	@$(LOCK) --group build -o requirements.lock && $(LOCK) --group build --group dev -o requirements-dev.lock

@@ -11,6 +11,7 @@ import msgspec
 from litestar import Litestar, Request, Response, WebSocket, get, websocket
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.openapi import OpenAPIConfig
 
 from gateway.config import Config
 from gateway.errors import Problem, of_refusal
@@ -78,8 +79,9 @@ def make(
     tasks_: Tasks,
     notices: Notices,
     sockets: Sockets,
+    openapi: OpenAPIConfig | None = None,
 ) -> Litestar:
-    """The application over its parts."""
+    """The application over its parts. `openapi` is for `gateway.contract`: nothing of it is served."""
     parts = {
         "actor": actor,
         "bus": bus,
@@ -103,7 +105,7 @@ def make(
             Exception: say_failure,
         },
         request_max_body_size=config.body_limit_bytes,
-        openapi_config=None,
+        openapi_config=openapi,
         logging_config=None,
     )
 

@@ -60,7 +60,7 @@ def _task_command(command: type, senders: tuple[Service, ...]) -> Route:
         stream=Stream.TASKS,
         senders=senders,
         receivers=(S.SCHEDULER,),
-        doc=_first_line(command),
+        doc=_doc(command),
     )
 
 
@@ -71,7 +71,7 @@ def _user_command(command: type, senders: tuple[Service, ...]) -> Route:
         stream=Stream.TASKS,
         senders=senders,
         receivers=(S.SCHEDULER,),
-        doc=_first_line(command),
+        doc=_doc(command),
     )
 
 
@@ -82,12 +82,12 @@ def _query(service: Service, asked: type, replies: tuple[type, ...], senders: tu
         replies=replies,
         senders=senders,
         receivers=(service,),
-        doc=_first_line(asked),
+        doc=_doc(asked),
     )
 
 
-def _first_line(message: type) -> str:
-    return (message.__doc__ or "").strip().split("\n")[0]
+def _doc(message: type) -> str:
+    return " ".join((message.__doc__ or "").split())
 
 
 ROUTES: tuple[Route, ...] = (

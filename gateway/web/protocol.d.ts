@@ -1,0 +1,776 @@
+// The frames of /api/live, and the bodies and answers of REST. Made from `protocol/` and `gateway/rest/` by
+// `make generate`; do not edit. A field with `?` may be left out; it then has its default.
+
+/** A time, ISO 8601 with its zone. */
+export type Time = string;
+
+export type AnyClientFrame =
+  | SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Cancel;
+
+export type AnyServerFrame =
+  | SignedIn | Accepted | Refused | DecisionSeen | JournalSeen | OutputSeen | CaughtUp | TaskLine | Tasks | ReceiptSeen | Closing;
+
+export type AnyTaskEvent =
+  | TaskSubmitted | MessageSent | TurnOpened | AttemptClaimed | AttemptEnded | TaskQueued | TaskDelayed | QuestionRaised | QuestionAnswered | TurnEnded;
+
+export type AnyJournalEvent =
+  | AttemptStarted | StepStarted | StepFinished | CheckpointMade | Noticed;
+
+/** The first frame. */
+export interface SignIn {
+  type: "sign_in";
+  /** The device's own, from `POST /api/sign-in`. */
+  token: string;
+}
+
+/** Replay the task's events after `cursor`, then follow it. Watching again changes `output`, and moves nothing back. */
+export interface WatchTask {
+  type: "watch_task";
+  task: string;
+  /** @default 0 */
+  cursor?: number;
+  /** Whether to send previews of running steps too. @default true */
+  output?: boolean;
+}
+
+export interface UnwatchTask {
+  type: "unwatch_task";
+  task: string;
+}
+
+/** Send the task list now, and a line whenever a task of the user's changes. After a break between server and NATS the whole list comes again. */
+export interface WatchTasks {
+  type: "watch_tasks";
+  /** Lines of the list, at most `LIST_LIMIT`. @default 50 */
+  limit?: number;
+}
+
+/** Open a task. `key` is the client's idempotency key: sent again, it is the same task. */
+export interface Submit {
+  type: "submit";
+  key: string;
+  prompt: string;
+  repository: string;
+  /** @default "" */
+  base?: string;
+  /** @default "" */
+  model?: string;
+  /** @default {} */
+  budget?: Budget;
+  /** @default "" */
+  title?: string;
+}
+
+/** What one turn may spend. Zero means zero, absent means the configured default, null means unlimited. */
+export interface Budget {
+  money_usd?: number | null;
+  /** Input and output tokens together, cached ones included. */
+  tokens?: number | null;
+  /** Model calls and tool calls together. */
+  steps?: number | null;
+  wall_seconds?: number | null;
+}
+
+/** A message to a task: steers the open turn, or opens the next. */
+export interface Say {
+  type: "say";
+  key: string;
+  task: string;
+  text: string;
+}
+
+export interface Answer {
+  type: "answer";
+  key: string;
+  task: string;
+  question: string;
+  text: string;
+}
+
+export interface Cancel {
+  type: "cancel";
+  key: string;
+  task: string;
+  /** @default "" */
+  reason?: string;
+}
+
+export interface SignedIn {
+  type: "signed_in";
+  user: string;
+  name: string;
+  role: string;
+  /** The id of this device. @default "" */
+  device?: string;
+  /** Sentences to show on every screen: scripted model, unsandboxed. @default [] */
+  notices?: string[];
+}
+
+/** The command is stored and will have exactly one receipt, which this socket sees after this frame. */
+export interface Accepted {
+  type: "accepted";
+  key: string;
+  task: string;
+  sequence: number;
+}
+
+/** What was sent was not taken, and the socket stays. `key` or `task` say which, where the frame had one. */
+export interface Refused {
+  type: "refused";
+  /** A sentence that says what to do. */
+  reason: string;
+  /** @default "" */
+  key?: string;
+  /** @default "" */
+  task?: string;
+  /** The field that is wrong, where it is one. @default "" */
+  field?: string;
+}
+
+/** One decision of the task's log. */
+export interface DecisionSeen {
+  type: "decision_seen";
+  task: string;
+  sequence: number;
+  /** The sequence of the task's decision before this one; 0 for the first. Of the task's last event of either kind where the decision ended an attempt without its runner's word (a cancel, a lost lease). */
+  previous: number;
+  decision: Decision;
+}
+
+/** One message on `evt.<user>.<task>.task.<state>`: all that followed from one command, or from a lost lease. */
+export interface Decision {
+  type: "decision";
+  at: Time;
+  /** What the events led to; the subject's last token. */
+  state: TaskState;
+  /** @default [] */
+  events?: AnyTaskEvent[];
+  /** @default null */
+  receipt?: Receipt | null;
+  /** The stream sequence of the command that this answers; 0 when none was the cause. @default 0 */
+  command_sequence?: number;
+  /** Where this ended an attempt: the sequence of the last message of its journal, 0 when it wrote none. @default 0 */
+  journal_sequence?: number;
+}
+
+/** The task exists and its first turn is open and queued. */
+export interface TaskSubmitted {
+  type: "task_submitted";
+  prompt: string;
+  repository: string;
+  title: string;
+  /** @default "" */
+  base?: string;
+  /** @default "" */
+  model?: string;
+  /** @default {} */
+  budget?: Budget;
+  /** @default "default" */
+  queue?: string;
+}
+
+/** The user said something; `message` counts from 1 in the task, the prompt being message 0. */
+export interface MessageSent {
+  type: "message_sent";
+  message: number;
+  text: string;
+}
+
+/** A message came after an outcome: the next turn is open and queued. */
+export interface TurnOpened {
+  type: "turn_opened";
+  turn: number;
+}
+
+/** A runner has the turn. The attempt's number fences whoever had it before. */
+export interface AttemptClaimed {
+  type: "attempt_claimed";
+  attempt: number;
+  turn: number;
+  runner: string;
+  /** The claim's id: the same request gets the same attempt. */
+  request: string;
+}
+
+/** The attempt's runner writes nothing more. The turn goes on as the event after it says. */
+export interface AttemptEnded {
+  type: "attempt_ended";
+  attempt: number;
+  how: AttemptEnd;
+  /** @default "" */
+  reason?: string;
+  /** @default {} */
+  usage?: Usage;
+}
+
+/** What model calls consumed. */
+export interface Usage {
+  /** @default 0 */
+  input_tokens?: number;
+  /** @default 0 */
+  cache_read_tokens?: number;
+  /** @default 0 */
+  cache_write_tokens?: number;
+  /** @default 0 */
+  output_tokens?: number;
+  /** @default 0.0 */
+  cost_usd?: number;
+}
+
+/** The open turn waits for a slot again. */
+export interface TaskQueued {
+  type: "task_queued";
+  reason: string;
+}
+
+/** The open turn is tried again at `until`. */
+export interface TaskDelayed {
+  type: "task_delayed";
+  until: Time;
+  reason: string;
+}
+
+export interface QuestionRaised {
+  type: "question_raised";
+  question: Question;
+}
+
+/** What the agent needs from the user. */
+export interface Question {
+  id: string;
+  text: string;
+  /** Suggested answers; free text is always allowed. @default [] */
+  choices?: string[];
+}
+
+export interface QuestionAnswered {
+  type: "question_answered";
+  question: string;
+  text: string;
+}
+
+/** Each turn has exactly one. */
+export interface TurnEnded {
+  type: "turn_ended";
+  turn: number;
+  outcome: TaskState;
+  /** @default "" */
+  summary?: string;
+  /** Why it failed or who cancelled; empty for a success. @default "" */
+  reason?: string;
+  /** @default null */
+  published?: Published | null;
+  /** @default {} */
+  usage?: Usage;
+}
+
+/** Where a turn's work went. */
+export interface Published {
+  branch: string;
+  commit: string;
+  base_commit: string;
+  /** The remote, without credentials. */
+  pushed_to: string;
+  /** @default 0 */
+  files_changed?: number;
+  /** @default 0 */
+  insertions?: number;
+  /** @default 0 */
+  deletions?: number;
+}
+
+/** How a command ended. A command that was stored has exactly one. */
+export interface Receipt {
+  key: string;
+  status: ReceiptStatus;
+  /** @default "" */
+  reason?: string;
+}
+
+/** One entry of the task's journal. */
+export interface JournalSeen {
+  type: "journal_seen";
+  task: string;
+  sequence: number;
+  /** The sequence of the task's event before this one, of either kind. */
+  previous: number;
+  entry: JournalEntry;
+}
+
+/** One message on `evt.<user>.<task>.journal.<kind>`; the kind is the event's tag. */
+export interface JournalEntry {
+  attempt: number;
+  at: Time;
+  event: AnyJournalEvent;
+}
+
+/** The attempt's ground: what it works on and with. */
+export interface AttemptStarted {
+  type: "attempt_started";
+  turn: number;
+  /** The commit of the repository that the task's work stands on, the same in every attempt. */
+  base_commit: string;
+  branch: string;
+  /** The name as requested from the API. */
+  model: string;
+  /** The driver's name; `unsandboxed` is shown as a warning. */
+  sandbox: string;
+  /** True when the answers come from the scripted model and not from Claude. @default false */
+  scripted?: boolean;
+  /** The repository's AGENTS.md or CLAUDE.md at the base commit, as put into the system prompt. @default "" */
+  instructions?: string;
+  /** The last step whose effect on the workspace is there again; what came after it is lost. @default 0 */
+  restored_step?: number;
+}
+
+export interface StepStarted {
+  type: "step_started";
+  step: number;
+  action: ModelCall | ToolCall;
+}
+
+/** One request to the model. */
+export interface ModelCall {
+  type: "model_call";
+  /** The user's messages that this request is the first to contain (0 is the prompt), in order. @default [] */
+  messages_read?: number[];
+  /** The most it can cost; counted as spent if its answer is lost. @default 0.0 */
+  reserved_usd?: number;
+}
+
+/** One tool call of the model's last message. */
+export interface ToolCall {
+  type: "tool_call";
+  /** The model's `tool_use` id. */
+  id: string;
+  name: string;
+  input: Record<string, unknown>;
+}
+
+/** Each started step has exactly one. */
+export interface StepFinished {
+  type: "step_finished";
+  step: number;
+  result: ModelReply | ToolResult | StepLost;
+  /** @default 0.0 */
+  duration_seconds?: number;
+}
+
+/** The model's message, its content verbatim. */
+export interface ModelReply {
+  type: "model_reply";
+  content: Record<string, unknown>[];
+  stop_reason: string;
+  usage: Usage;
+}
+
+/** What the tool answered to the model. */
+export interface ToolResult {
+  type: "tool_result";
+  text: string;
+  /** @default false */
+  is_error?: boolean;
+  /** @default null */
+  exit_code?: number | null;
+  /** Cut out of the middle of a long output. @default 0 */
+  dropped_bytes?: number;
+}
+
+/** The outcome is unknown or there is none: the runner died, the call broke off, or the turn ended first. */
+export interface StepLost {
+  type: "step_lost";
+  reason: string;
+  /** What was paid or must be taken as paid. @default {} */
+  usage?: Usage;
+}
+
+/** The workspace as it was after `step`. */
+export interface CheckpointMade {
+  type: "checkpoint_made";
+  step: number;
+  head: string;
+  commit: string;
+  tree: string;
+  /** The bundle's name in the object store; empty when there is nothing beyond the base commit. @default "" */
+  blob?: string;
+  /** @default 0 */
+  size_bytes?: number;
+}
+
+/** Something a person would want to know: a retry of the model, a restored workspace, a refused host. */
+export interface Noticed {
+  type: "noticed";
+  text: string;
+  /** `info` or `warning`. @default "info" */
+  level?: string;
+}
+
+/** A preview of a running step. On a slow connection pieces are joined, or left out: `output.offset` shows it. */
+export interface OutputSeen {
+  type: "output_seen";
+  task: string;
+  output: Output;
+}
+
+/** One message on `out.<user>.<task>`: a preview, superseded by its step's `step_finished`. */
+export interface Output {
+  attempt: number;
+  step: number;
+  /** Characters of this step's output before this piece. */
+  offset: number;
+  text: string;
+  /** `text` and `thinking` come from the model, `tool` from a command, `input` is a tool call being written. @default "text" */
+  channel?: string;
+}
+
+/** All that was stored by the time of the watch has been sent. */
+export interface CaughtUp {
+  type: "caught_up";
+  task: string;
+  cursor: number;
+}
+
+/** A line of the task list, new or changed. */
+export interface TaskLine {
+  type: "task_line";
+  task: TaskSummary;
+}
+
+/** A line of the task list. */
+export interface TaskSummary {
+  id: string;
+  title: string;
+  state: TaskState;
+  repository: string;
+  created_at: string;
+  updated_at: string;
+  /** @default 0 */
+  turn?: number;
+  /** @default "" */
+  reason?: string;
+  /** @default "" */
+  branch?: string;
+  /** @default 0.0 */
+  cost_usd?: number;
+  /** @default "" */
+  question?: string;
+}
+
+/** The task list, the last changed first. */
+export interface Tasks {
+  type: "tasks";
+  tasks: TaskSummary[];
+  /** Whether there are older ones than `limit` let in. @default false */
+  more?: boolean;
+}
+
+/** How a command ended. Sent to every device of the user that is signed in; to the one that sent the command also when it had ended before it was sent again. */
+export interface ReceiptSeen {
+  type: "receipt_seen";
+  task: string;
+  receipt: Receipt;
+}
+
+/** The last frame before the server closes; `come_back` says whether to reconnect from the cursors. */
+export interface Closing {
+  type: "closing";
+  reason: string;
+  /** @default true */
+  come_back?: boolean;
+}
+
+export interface AddUserBody {
+  name: string;
+}
+
+export interface AnswerBody {
+  question: string;
+  text: string;
+  /** @default "" */
+  key?: string;
+}
+
+export interface CancelBody {
+  /** @default "" */
+  key?: string;
+  /** @default "" */
+  reason?: string;
+}
+
+export interface Diff {
+  type: "diff";
+  /** Unified diff; cut at 256 KiB. */
+  text: string;
+  /** @default false */
+  cut?: boolean;
+}
+
+export interface Doctor {
+  healthy: boolean;
+  checks: Check[];
+}
+
+/** One thing that was looked at. */
+export interface Check {
+  name: string;
+  /** `ok`, `warn` or `fail`. */
+  status: string;
+  text: string;
+}
+
+/** The answer to what is not done. */
+export interface Failure {
+  /** A sentence that says what to do. */
+  error: string;
+  /** The field that is wrong, where it is one. @default "" */
+  field?: string;
+}
+
+/** Healthy only with a connection to NATS and with every reader moving. */
+export interface Health {
+  type: "health";
+  healthy: boolean;
+  service: string;
+  /** @default "" */
+  detail?: string;
+  /** Sentences to show the user on every screen: scripted model, unsandboxed. @default [] */
+  notices?: string[];
+}
+
+export interface HostBody {
+  host: string;
+  kind: HostKind;
+  /** A token, or an OpenSSH private key. */
+  secret: string;
+  /** @default "" */
+  username?: string;
+  /** For every user's tasks, not the owner's alone. @default false */
+  shared?: boolean;
+}
+
+export interface HostShown {
+  host: string;
+  kind: string;
+  username: string;
+  shared: boolean;
+}
+
+export interface Hosts {
+  hosts: HostShown[];
+}
+
+export interface LinkBody {
+  /** Whose link; empty means the asker's own. Another user's is the owner's to make. @default "" */
+  user?: string;
+}
+
+export interface Listed {
+  tasks: TaskSummary[];
+  /** Whether there are older ones: ask again with `before`, the id of the last one here. */
+  more: boolean;
+}
+
+export interface Me {
+  user: string;
+  name: string;
+  role: string;
+  /** The id of the device that asks. */
+  device: string;
+  devices: DeviceShown[];
+  /** Sentences to show on every screen. */
+  notices: string[];
+}
+
+export interface DeviceShown {
+  id: string;
+  name: string;
+  added_at: Time;
+}
+
+export interface RemoveHostBody {
+  host: string;
+}
+
+export interface SayBody {
+  text: string;
+  /** @default "" */
+  key?: string;
+}
+
+/** A task as its decisions made it. */
+export interface Shown {
+  task: Task;
+  state: TaskState;
+  /** The stream sequence of its last decision; 0 when the scheduler has not decided yet. */
+  sequence: number;
+}
+
+/** A task as its decisions made it. */
+export interface Task {
+  id: string;
+  user: string;
+  /** @default "queued" */
+  state?: TaskState;
+  /** @default "" */
+  prompt?: string;
+  /** @default "" */
+  repository?: string;
+  /** @default "" */
+  base?: string;
+  /** @default "" */
+  model?: string;
+  /** @default {} */
+  budget?: Budget;
+  /** @default "" */
+  title?: string;
+  /** @default "default" */
+  queue?: string;
+  /** @default null */
+  created_at?: Time | null;
+  /** @default null */
+  updated_at?: Time | null;
+  /** @default null */
+  queued_at?: Time | null;
+  /** The open turn, or the last one. @default 0 */
+  turn?: number;
+  /** The highest attempt so far. @default 0 */
+  attempt?: number;
+  /** Attempts of this turn that ended without its end: lease lost or failed. @default 0 */
+  turn_attempts?: number;
+  /** @default null */
+  holder?: Holder | null;
+  /** How many the user sent after the prompt. @default 0 */
+  messages?: number;
+  /** How many of them the open turn began with. @default 0 */
+  messages_before?: number;
+  /** @default null */
+  question?: Question | null;
+  /** @default null */
+  delayed_until?: Time | null;
+  /** Why it waits, is delayed, failed or was cancelled. @default "" */
+  reason?: string;
+  /** @default "" */
+  summary?: string;
+  /** @default null */
+  published?: Published | null;
+  /** Of all ended turns. @default {} */
+  usage?: Usage;
+  receipts?: Record<string, Receipt>;
+  /** The stream sequence of the last command that has a receipt here. @default 0 */
+  answered?: number;
+}
+
+/** Who holds the running attempt. */
+export interface Holder {
+  attempt: number;
+  runner: string;
+  request: string;
+}
+
+export interface SignInBody {
+  code: string;
+  device_name: string;
+}
+
+export interface SignInLink {
+  user: string;
+  /** Good for one device; the code is in the fragment, which browsers send to no server. */
+  link: string;
+  expires_at: Time;
+}
+
+/** What a device needs from now on. */
+export interface SignedInDevice {
+  user: string;
+  name: string;
+  role: string;
+  device: string;
+  /** Shown this once; the server keeps its hash. */
+  token: string;
+}
+
+/** Rows as JSON: times in ISO 8601 (UTC), decimals and integers of more than 64 bits as text, bytes in base64. */
+export interface SqlAnswer {
+  type: "sql_answer";
+  columns: string[];
+  rows: unknown[][];
+  /** The stream sequence that the snapshot has reached. */
+  sequence: number;
+  /** True when `limit`, or the size of one message, cut the answer. @default false */
+  more?: boolean;
+  /** @default 0.0 */
+  duration_seconds?: number;
+}
+
+export interface SqlBody {
+  sql: string;
+  /** The last stream sequence the asker has seen; the answer has reached it. @default 0 */
+  at_least?: number;
+  /** @default 1000 */
+  limit?: number;
+}
+
+export interface SubmitBody {
+  prompt: string;
+  repository: string;
+  /** The idempotency key; or in the header `Idempotency-Key`. @default "" */
+  key?: string;
+  /** @default "" */
+  base?: string;
+  /** @default "" */
+  model?: string;
+  /** @default {} */
+  budget?: Budget;
+  /** @default "" */
+  title?: string;
+}
+
+export interface UsersShown {
+  users: UserShown[];
+}
+
+export interface UserShown {
+  id: string;
+  name: string;
+  role: string;
+  added_at: Time | null;
+  devices: DeviceShown[];
+}
+
+/** Where a task stands. Each line says who moves it on, and what happens when that actor dies. */
+export type TaskState =
+  /** Waits for a free slot. The scheduler moves it on when a runner claims; another scheduler does when that one dies. */
+  | "queued"
+  /** A runner holds the attempt. It moves the task on by its commands; when its lease of 5 s ends, the scheduler queues it again. */
+  | "running"
+  /** Asked the user. An answer moves it on; a runner may still hold the attempt, and when it dies the question stays. */
+  | "waiting"
+  /** Waits until a time. A JetStream schedule moves it on, which the server keeps over any process's death. */
+  | "delayed"
+  /** Held back by the user, who moves it on. */
+  | "paused"
+  /** The last turn did what was asked. A message from the user opens the next turn. */
+  | "succeeded"
+  /** The last turn ended with a reason to act on. A message from the user opens the next turn. */
+  | "failed"
+  /** The user stopped the last turn. A message from the user opens the next turn. */
+  | "cancelled";
+
+/** How an attempt ended: by its runner's own word, or over its head. */
+export type AttemptEnd =
+  | "finished"
+  | "failed"
+  | "parked"
+  | "cancelled"
+  | "lease_lost";
+
+export type ReceiptStatus =
+  | "consumed"
+  | "rejected"
+  | "indeterminate";
+
+export type HostKind =
+  /** A password or access token, sent as HTTP basic authentication. */
+  | "token"
+  /** An OpenSSH private key without passphrase: a deploy key. */
+  | "ssh_key";
