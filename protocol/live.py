@@ -90,7 +90,11 @@ class Cancel(Message, frozen=True):
     reason: str = ""
 
 
-AnyClientFrame = SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Cancel
+class Ping(Message, frozen=True):
+    """Is the connection alive? A page in a browser cannot see the pings of the WebSocket itself."""
+
+
+AnyClientFrame = SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Cancel | Ping
 
 
 # To the phone.
@@ -123,6 +127,8 @@ class Refused(Message, frozen=True):
     task: str = ""
     field: str = ""
     """The field that is wrong, where it is one."""
+    code: str = "refused"
+    """`refused`, `not_found` or `unavailable`; only `unavailable` is worth another try, with the same key."""
 
 
 class DecisionSeen(Message, frozen=True):
@@ -189,6 +195,10 @@ class Closing(Message, frozen=True):
     come_back: bool = True
 
 
+class Pong(Message, frozen=True):
+    """The answer to `Ping`."""
+
+
 AnyServerFrame = (
     SignedIn
     | Accepted
@@ -201,6 +211,7 @@ AnyServerFrame = (
     | Tasks
     | ReceiptSeen
     | Closing
+    | Pong
 )
 
 decode_client_frame = msgspec.json.Decoder(AnyClientFrame).decode

@@ -29,6 +29,8 @@ from protocol.live import (
     AnyClientFrame,
     Cancel,
     Closing,
+    Ping,
+    Pong,
     ReceiptSeen,
     Refused,
     Say,
@@ -46,6 +48,9 @@ from services.bus import Bus, Unavailable
 GOING_AWAY = 1012
 TRY_AGAIN_LATER = 1013
 SIGNED_OUT = 4401
+CODES = {404: "not_found", 429: "unavailable", 503: "unavailable"}
+"""A problem's HTTP status as the code of a `Refused`."""
+PONG = encode(Pong())
 
 CLOSE_SECONDS = 2.0
 """How long the last frame may take."""
@@ -195,7 +200,8 @@ class Phone:
             await self._handle(frame)
         except Problem as problem:
             task = getattr(frame, "task", "")
-            self._refuse(problem.error, key=getattr(frame, "key", ""), task=task, field=problem.field)
+            code = CODES.get(problem.status, "refused")
+            self._refuse(problem.error, key=getattr(frame, "key", ""), task=task, field=problem.field, code=code)
 
     async def _handle(self, frame: AnyClientFrame) -> None:
         match frame:
@@ -213,11 +219,13 @@ class Phone:
                 self.list_soon()
             case Submit() | Say() | Answer() | Cancel():
                 await self._command(frame)
+            case Ping():
+                self.put(PONG)
             case _:
                 assert_never(frame)
 
-    def _refuse(self, reason: str, *, key: str = "", task: str = "", field: str = "") -> None:
-        self.put(encode(Refused(reason=reason, key=key, task=task, field=field)))
+    def _refuse(self, reason: str, *, key: str = "", task: str = "", field: str = "", code: str = "refused") -> None:
+        self.put(encode(Refused(reason=reason, key=key, task=task, field=field, code=code)))
 
     # Watching
 

@@ -5,10 +5,10 @@
 export type Time = string;
 
 export type AnyClientFrame =
-  | SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Cancel;
+  | SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Cancel | Ping;
 
 export type AnyServerFrame =
-  | SignedIn | Accepted | Refused | DecisionSeen | JournalSeen | OutputSeen | CaughtUp | TaskLine | Tasks | ReceiptSeen | Closing;
+  | SignedIn | Accepted | Refused | DecisionSeen | JournalSeen | OutputSeen | CaughtUp | TaskLine | Tasks | ReceiptSeen | Closing | Pong;
 
 export type AnyTaskEvent =
   | TaskSubmitted | MessageSent | TurnOpened | AttemptClaimed | AttemptEnded | TaskQueued | TaskDelayed | QuestionRaised | QuestionAnswered | TurnEnded;
@@ -95,6 +95,11 @@ export interface Cancel {
   reason?: string;
 }
 
+/** Is the connection alive? A page in a browser cannot see the pings of the WebSocket itself. */
+export interface Ping {
+  type: "ping";
+}
+
 export interface SignedIn {
   type: "signed_in";
   user: string;
@@ -125,6 +130,8 @@ export interface Refused {
   task?: string;
   /** The field that is wrong, where it is one. @default "" */
   field?: string;
+  /** `refused`, `not_found` or `unavailable`; only `unavailable` is worth another try, with the same key. @default "refused" */
+  code?: string;
 }
 
 /** One decision of the task's log. */
@@ -477,6 +484,11 @@ export interface Closing {
   reason: string;
   /** @default true */
   come_back?: boolean;
+}
+
+/** The answer to `Ping`. */
+export interface Pong {
+  type: "pong";
 }
 
 export interface AddUserBody {

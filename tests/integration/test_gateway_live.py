@@ -22,6 +22,8 @@ from protocol.live import (
     Closing,
     JournalSeen,
     OutputSeen,
+    Ping,
+    Pong,
     ReceiptSeen,
     Refused,
     Say,
@@ -257,7 +259,7 @@ async def test_a_user_sees_nothing_of_anothers_task(gateway: GatewayHouse, world
             await other.send(frame)
             refused = await other.receive()
             assert isinstance(refused, Refused)
-            assert (refused.task, refused.reason) == (task, "There is no such task.")
+            assert (refused.task, refused.code, refused.reason) == (task, "not_found", "There is no such task.")
         await world.scheduler.claim("owner", task)
         await world.runner.journal("owner", task, "secret")
         # The next frame that the other sees is of its own doing: nothing came between.
@@ -293,6 +295,12 @@ async def test_a_bad_frame_is_refused_and_the_socket_stays(
         assert part in refused.reason
         await client.send(WatchTasks())
         await client.until(Tasks)
+
+
+async def test_a_page_can_ask_whether_its_connection_is_alive(gateway: GatewayHouse) -> None:
+    async with phone(gateway, OWNER_TOKEN) as client:
+        await client.send(Ping())
+        assert await client.receive() == Pong()
 
 
 async def test_a_frame_far_over_the_limit_ends_the_socket_alone(gateway: GatewayHouse) -> None:
