@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import anyio
@@ -18,6 +19,8 @@ DRAIN_SECONDS = 10.0
 """How long a service may take to finish what it has in hand; then it is cancelled."""
 CONNECT_SECONDS = 30.0
 """How long a service waits for NATS at its start."""
+HEALTH_SECONDS = 2.0
+"""Between two looks at whether work moves."""
 
 
 class Actor(Protocol):
@@ -55,7 +58,12 @@ async def _run(service: Service, config: BusConfig, make: Callable[[Bus], Actor]
                 await _wait_for_nats(service, config)
                 async with connect(config, service) as bus:
                     actor.append(make(bus))
-                    await actor[0].run(lambda: logger.info("started"))
+                    await actor[0].run(started)
+
+            def started() -> None:
+                logger.info("started")
+                if config.health_file:
+                    group.start_soon(_show_health, actor[0], Path(config.health_file))
 
             async def stop_on_signal() -> None:
                 async for _ in signals:
@@ -82,6 +90,16 @@ async def _wait_for_nats(service: Service, config: BusConfig) -> None:
             if anyio.current_time() > deadline:
                 raise
             await anyio.sleep(0.05)
+
+
+async def _show_health(actor: Actor, file: Path) -> None:
+    """A file costs its watcher nothing; a query would start a Python each time."""
+    while True:
+        if actor.health().healthy:
+            file.touch()
+        else:
+            file.unlink(missing_ok=True)
+        await anyio.sleep(HEALTH_SECONDS)
 
 
 def healthy(service: Service, bus: Bus, *, notices: tuple[str, ...] = (), detail: str = "") -> Health:

@@ -88,6 +88,8 @@ class BusConfig(Struct, frozen=True, kw_only=True):
     """Server addresses, separated by commas."""
     nats_password_file: str = ""
     """File with this service's password; empty for a server that asks for none."""
+    health_file: str = ""
+    """Touched every 2 s while work moves, for who keeps this process alive: older than that, or gone, it does not."""
 
     def password(self) -> str:
         return Path(self.nats_password_file).read_text().strip() if self.nats_password_file else ""

@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 
 from protocol.permissions import permissions
@@ -32,25 +33,28 @@ def password_file(data: Path, service: Service) -> Path:
     return data / "secrets" / f"nats-{service}"
 
 
+def make_password(path: Path) -> None:
+    """A random password, made once, readable by this user alone."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not path.exists():
+        write_secret(path, secrets.token_urlsafe(32))
+
+
 def make_passwords(data: Path) -> None:
-    """One random password a service, made once, readable by this user alone."""
-    folder = data / "secrets"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """One a service."""
     for service in Service:
-        path = password_file(data, service)
-        if not path.exists():
-            write_secret(path, secrets.token_urlsafe(32))
+        make_password(password_file(data, service))
 
 
-def users_config(data: Path) -> str:
+def users_config(passwords: Mapping[Service, str]) -> str:
     """The `authorization` block: an allow-list for each service, nobody anonymous."""
     users = []
-    for service in Service:
+    for service, password in passwords.items():
         allowed = permissions(service)
         users.append(
             {
                 "user": service.value,
-                "password": password_file(data, service).read_text().strip(),
+                "password": password,
                 "permissions": {
                     "publish": {"allow": list(allowed.publish)},
                     "subscribe": {"allow": list(allowed.subscribe)},
@@ -62,15 +66,17 @@ def users_config(data: Path) -> str:
     return f"authorization {{\n  users: {json.dumps(users, indent=2)}\n}}\n"
 
 
-def write_config(data: Path, port: int) -> Path:
-    """The server's whole configuration: loopback only, every acknowledged message synced to disk."""
-    store = data / "nats"
-    path = data / "secrets" / "nats.conf"
-    write_secret(
-        path,
+def configuration(
+    passwords: Mapping[Service, str], store: Path, *, host: str = "127.0.0.1", port: int = 4222, monitor_port: int = 0
+) -> str:
+    """The server's whole configuration: every acknowledged message synced to disk. With a `monitor_port` it answers
+    `/healthz` there, on loopback."""
+    monitor = f"http: 127.0.0.1:{monitor_port}\n" if monitor_port else ""
+    return (
         f"server_name: errand\n"
-        f"host: 127.0.0.1\n"
+        f"host: {host}\n"
         f"port: {port}\n"
+        f"{monitor}"
         f"max_payload: 1MB\n"
         f"write_deadline: 5s\n"
         # A half-dead connection must not hold a lease's renewals for the default of two minutes.
@@ -81,6 +87,13 @@ def write_config(data: Path, port: int) -> Path:
         f"  max_file_store: 100GB\n"
         # Acknowledged means on disk: the server's default syncs every two minutes.
         f"  sync_interval: always\n"
-        f"}}\n" + users_config(data),
+        f"}}\n" + users_config(passwords)
     )
+
+
+def write_config(data: Path, port: int) -> Path:
+    """The configuration of this machine's server, on loopback."""
+    path = data / "secrets" / "nats.conf"
+    passwords = {service: password_file(data, service).read_text().strip() for service in Service}
+    write_secret(path, configuration(passwords, data / "nats", port=port))
     return path

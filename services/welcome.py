@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -119,7 +119,10 @@ async def _until_healthy(bus: Bus, service: Service) -> tuple[str, ...]:
 
 
 def _why_not(data: Path, name: str) -> str:
-    return f"{name} did not start within {READY_SECONDS:g} s. Its log ends with:\n{last_lines(data, name)}"
+    lines = last_lines(data, name)
+    return f"{name} did not start within {READY_SECONDS:g} s. " + (
+        f"Its log ends with:\n{lines}" if lines else "Look into its log."
+    )
 
 
 def _token_of(client: Path) -> str:
@@ -128,20 +131,32 @@ def _token_of(client: Path) -> str:
     return ""
 
 
-async def _main(config: Config, bus_config: BusConfig) -> int:
+class NotReady(Exception):
+    """Some service takes no work yet; the message says which."""
+
+
+async def welcome(config: Config, bus_config: BusConfig) -> Welcome:
+    """Raises NotReady after `READY_SECONDS`."""
     welcomer = Welcomer(config)
     with anyio.move_on_after(READY_SECONDS):
-        welcome = await welcomer.welcome(bus_config)
-        print(msgspec.json.encode(welcome).decode())
-        return 0
-    print(_why_not(Path(config.data), welcomer.waiting_for), file=sys.stderr)
-    return 1
+        return await welcomer.welcome(bus_config)
+    raise NotReady(_why_not(Path(config.data), welcomer.waiting_for))
+
+
+def from_settings(environment: Mapping[str, str]) -> Welcome:
+    """The whole of it, with the settings of this process."""
+    log.configure("welcome", "error")
+    config, bus_config = from_environment(Config, environment), from_environment(BusConfig, environment)
+    return anyio.run(welcome, config, bus_config)
 
 
 def main() -> int:
-    log.configure("welcome", "error")
-    config = from_environment(Config, os.environ)
-    return anyio.run(_main, config, from_environment(BusConfig, os.environ))
+    try:
+        print(msgspec.json.encode(from_settings(os.environ)).decode())
+    except NotReady as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

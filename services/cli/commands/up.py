@@ -8,6 +8,7 @@ import click
 
 from services.cli.account import data_folder
 from services.cli.failure import Failure
+from services.cli.link import print_link
 from services.cli.options import json_option
 
 
@@ -60,9 +61,6 @@ def announce(ready) -> None:
     for notice in ready.notices:
         click.echo(click.style(f"! {notice}", fg="yellow", bold=True))
     click.echo(f"Errand takes work at {ready.server} ({ready.seconds:.1f} s). This link signs a phone in, once:\n")
-    click.echo(f"  {ready.link}\n")
-    if sys.stdout.isatty():
-        import segno
-
-        segno.make(ready.link, error="l").terminal(compact=True)
+    print_link(ready.link)
+    click.echo()
     click.echo('Send a task from another terminal: errand submit "…" --repo URL. Ctrl-C stops everything.')

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
+from services.cli.link import print_link
 from services.cli.options import Place, client_command
 
 
@@ -23,7 +23,7 @@ def _add(place: Place, name: str) -> int:
         click.echo(safe_json(content.decode()))
         return 0
     click.echo(f"{name} is added. This link signs a device in, once:", err=True)
-    _print_link(str(read(content, dict[str, Any]).get("link", "")))
+    print_link(str(read(content, dict[str, Any]).get("link", "")))
     return 0
 
 
@@ -55,18 +55,8 @@ def _link(place: Place) -> int:
     if place.as_json:
         click.echo(safe_json(content.decode()))
     else:
-        _print_link(str(read(content, dict[str, Any]).get("link", "")))
+        print_link(str(read(content, dict[str, Any]).get("link", "")))
     return 0
-
-
-def _print_link(link: str) -> None:
-    from services.cli.text import one_line
-
-    click.echo(one_line(link))
-    if sys.stdout.isatty():
-        import segno
-
-        segno.make(link, error="l").terminal(compact=True)
 
 
 command.add_command(client_command("add")(click.argument("name")(_add)))

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import os
+
+import click
+
+from services.cli.failure import Failure
+from services.cli.link import print_link
+from services.cli.options import json_option
+
+
+@click.command("welcome")
+@json_option
+def command(as_json: bool) -> int:
+    """Wait until every service takes work, and show a link that signs a phone in.
+
+    For an installation that `errand up` did not start, on its server: it needs the operator's password
+    (ERRAND_NATS_PASSWORD_FILE), and signs this machine's command line in as well.
+    """
+    from protocol.base import encode
+    from services.welcome import NotReady, from_settings
+
+    try:
+        welcome = from_settings(os.environ)
+    except NotReady as error:
+        raise Failure(str(error)) from None
+    if as_json:
+        click.echo(encode(welcome).decode())
+        return 0
+    for notice in welcome.notices:
+        click.echo(click.style(f"! {notice}", fg="yellow", bold=True))
+    click.echo("Every service takes work. This link signs a phone in, once:\n")
+    print_link(welcome.link)
+    return 0

@@ -1,0 +1,1 @@
+"""What the containers of `compose.yaml` do before their service, or instead of one."""

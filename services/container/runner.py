@@ -1,0 +1,52 @@
+"""`python -m services.container.runner`: begins as root, becomes the runner.
+
+Root's part is to read the API key, whoever owns its file, and to find the group that may use the engine's socket: that
+group has another number on each host. The runner itself is the image's ordinary user with no capability left.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+USER = "errand"
+KEY_FILE = Path("/run/secrets/anthropic_api_key")
+SOCKET = Path("/var/run/docker.sock")
+SCRIPTED = {"ERRAND_MODEL_URL": "http://model:8080", "ERRAND_SCRIPTED": "1", "ERRAND_MODEL": "scripted"}
+"""The service `model` of compose.yaml."""
+
+
+def settings(environment: Mapping[str, str], key: str) -> dict[str, str]:
+    """The runner's environment. Without a key, and with no other model named, the scripted model answers."""
+    if key:
+        return {**environment, "ANTHROPIC_API_KEY": key}
+    return {**environment} if environment.get("ERRAND_MODEL_URL") else {**environment, **SCRIPTED}
+
+
+def become(user: str, groups: list[int]) -> None:
+    """This process is `user` from now on, for good."""
+    entry = pwd.getpwnam(user)
+    os.setgroups(groups)
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+
+
+def socket_groups() -> list[int]:
+    """None where no engine's socket is mounted; `errand doctor` says what is missing then."""
+    with suppress(FileNotFoundError):
+        return [SOCKET.stat().st_gid]
+    return []
+
+
+def main() -> None:
+    environment = settings(os.environ, KEY_FILE.read_text().strip())
+    become(USER, socket_groups())
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "services.runner"], environment)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""What the containers of compose.yaml do before their service."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from protocol.routes import Service
+from services.container import init, runner
+
+COMPOSE = Path(__file__).parents[2] / "compose.yaml"
+KEEPERS = ("nats", "gateway", "scheduler", "runner", "repos", "history", "operator")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in KEEPERS:
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_each_service_finds_its_own_password_alone_and_only_the_server_knows_them_all(folder: Path) -> None:
+    init.make(folder)
+    made = files(folder)
+    assert set(made) == {
+        *(f"{name}/nats-{name}" for name in KEEPERS if name != "nats"),
+        "operator/nats-reader",
+        "nats/nats.conf",
+    }
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in folder.rglob("*") if path.is_file())
+    passwords = {name: text for name, text in made.items() if name != "nats/nats.conf"}
+    assert all(password in made["nats/nats.conf"] for password in passwords.values())
+    assert len(set(passwords.values())) == len(Service)
+
+
+def test_made_again_the_passwords_stay(folder: Path) -> None:
+    init.make(folder)
+    before = files(folder)
+    init.make(folder)
+    assert files(folder) == before
+
+
+def test_a_key_in_the_settings_of_every_service_is_refused_with_where_it_belongs() -> None:
+    init.refuse_key({"ANTHROPIC_API_KEY": ""})
+    with pytest.raises(SystemExit, match="ANTHROPIC_API_KEY_FILE"):
+        init.refuse_key({"ANTHROPIC_API_KEY": "sk-secret"})
+
+
+def test_the_scripted_model_answers_only_where_there_is_neither_a_key_nor_another_model() -> None:
+    assert runner.settings({}, "")["ERRAND_SCRIPTED"] == "1"
+    assert runner.settings({"A": "b"}, "sk-1") == {"A": "b", "ANTHROPIC_API_KEY": "sk-1"}
+    assert runner.settings({"ERRAND_MODEL_URL": "http://m"}, "") == {"ERRAND_MODEL_URL": "http://m"}
+
+
+def test_the_engines_socket_is_the_runners_alone() -> None:
+    services = re.split(r"\n  (?=\w+:\n)", COMPOSE.read_text().split("\nservices:")[1].split("\nnetworks:")[0])
+    assert [part.split(":")[0] for part in services if "docker.sock" in part] == ["runner"]
+    assert [part.split(":")[0] for part in services if "anthropic_api_key" in part] == ["runner"]
