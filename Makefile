@@ -8,7 +8,8 @@ COMPILE := $(BIN)/python -m compileall -q protocol gateway services agents sandb
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 unexport PYTHONDONTWRITEBYTECODE
 LOCK := $(BIN)/uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
-GENERATE = $(BIN)/python -m protocol.generate $(1) && $(BIN)/python -m gateway.contract $(1)
+GENERATE = $(BIN)/python -m protocol.generate $(1) && $(BIN)/python -m gateway.contract $(1) && \
+	$(BIN)/python -m services.settings_page $(1)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .venv/.ready: requirements.lock pyproject.toml
@@ -33,7 +34,7 @@ bench-%: .venv/.dev
 	@$(BIN)/python -m benchmarks.$*
 check: .venv/.dev ## format, lint, types, generated files
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/basedpyright && $(call GENERATE,--check)
-generate: .venv/.dev ## from the messages' classes: the protocol page, JSON Schema, AsyncAPI, OpenAPI, TypeScript
+generate: .venv/.dev ## from the messages' classes: the protocol page, JSON Schema, AsyncAPI, OpenAPI, TypeScript, the settings
 	@$(call GENERATE)
 lock: .venv/.dev ## pin what pyproject.toml asks for, with hashes and without any index's address
 	@$(LOCK) --group build -o requirements.lock && $(LOCK) --group build --group dev -o requirements-dev.lock

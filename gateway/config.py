@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from msgspec import Meta
 
 from services.bus import BusConfig
-
-Count = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
+from services.config import Count, LogLevel, Seconds
 
 
 class Config(BusConfig, frozen=True, kw_only=True):
@@ -19,9 +17,10 @@ class Config(BusConfig, frozen=True, kw_only=True):
     bind: str = "127.0.0.1"
     """Address to listen on. Beyond loopback, put a server that speaks TLS before it."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 8420
+    """0 takes a free one."""
     public_url: Annotated[str, Meta(pattern=r"^(https?://[^/?#\s]+/?)?$")] = ""
     """Where people reach this server, such as `https://errand.example.org`; empty: `http://<bind>:<port>`."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: LogLevel = "info"
     body_limit_bytes: Count = 1024 * 1024
     """The largest REST request."""
     sign_in_attempts: Count = 10
@@ -29,6 +28,7 @@ class Config(BusConfig, frozen=True, kw_only=True):
     sockets_limit: Count = 5_000
     """Live sockets of all users together."""
     user_sockets_limit: Count = 50
+    """Live sockets of one user."""
     socket_queue_bytes: Count = 1024 * 1024
     """What may wait for one socket. When more would, it is closed and comes back from its cursor."""
     send_seconds: Seconds = 20.0

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 PREFIX = "ERRAND_"
+
+Count = Annotated[int, Meta(ge=1)]
+CountOrZero = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(gt=0)]
+SecondsOrZero = Annotated[float, Meta(ge=0)]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 C = TypeVar("C", bound=Struct)
 
@@ -21,7 +27,7 @@ def from_environment(config: type[C], environment: Mapping[str, str]) -> C:
     """`config` with its field `port` from `ERRAND_PORT` and so on; a field that is not set keeps its default."""
     values: dict[str, str] = {}
     for field in msgspec.structs.fields(config):
-        name = PREFIX + field.name.upper()
+        name = variable(field.name)
         if environment.get(name):
             values[field.name] = environment[name]
         elif field.required:
@@ -32,7 +38,12 @@ def from_environment(config: type[C], environment: Mapping[str, str]) -> C:
         raise WrongSetting(_named(str(error))) from None
 
 
+def variable(field: str) -> str:
+    """The name of a field's environment variable."""
+    return PREFIX + field.upper()
+
+
 def _named(message: str) -> str:
     """msgspec says `... - at `$.port``; people look for the variable that they set."""
     text, _, path = message.rpartition(" - at `$.")
-    return f"{PREFIX}{path.rstrip('`').upper()}: {text}" if path else message
+    return f"{variable(path.rstrip('`'))}: {text}" if path else message

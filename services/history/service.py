@@ -19,6 +19,7 @@ from services import log
 from services.actor import healthy
 from services.background import background
 from services.bus import Bus, Reader, Refused, Stored, Unavailable
+from services.config import Count, LogLevel, Seconds
 from services.history.database import Database
 from services.history.fold import Batch, decided_tasks, fold
 from services.history.snapshots import Snapshots
@@ -47,10 +48,11 @@ class Config(Struct, frozen=True, kw_only=True):
 
     data: str = "data"
     """Errand's data folder; the history is in `history/` under it."""
-    sql_seconds: float = 10.0
+    sql_seconds: Seconds = 10.0
     """How long one SQL query may take."""
-    sql_memory_mib: int = 512
+    sql_memory_mib: Count = 512
     """How much memory one SQL query may use."""
+    log_level: LogLevel = "info"
 
 
 class History:

@@ -23,6 +23,7 @@ from protocol.task import decode_decision
 from services import log
 from services.actor import healthy
 from services.bus import Bus, Handler, Refused, Unavailable
+from services.config import Count, CountOrZero, LogLevel, Seconds, SecondsOrZero
 from services.repos.address import Address, on_disk, parse
 from services.repos.cache import COMMIT_ID, Cache, empty, list_remote
 from services.repos.credentials import Credentials
@@ -48,23 +49,23 @@ class Config(Struct, frozen=True, kw_only=True):
 
     data: str
     """The installation's data folder."""
-    freshness_seconds: float = 15.0
+    freshness_seconds: SecondsOrZero = 15.0
     """How long a mirror counts as up to date after it was fetched."""
-    fetch_seconds: float = 3600.0
+    fetch_seconds: Seconds = 3600.0
     """The longest a fetch may take; a first copy goes on while those who wait are told to come back."""
     push: bool = True
     """`0`: branches go to a bare clone in `<data>/repositories` instead of the remote."""
-    publish_limit_bytes: int = 256 * 1024 * 1024
+    publish_limit_bytes: Count = 256 * 1024 * 1024
     """The largest bundle that is pushed."""
-    publish_limit_files: int = 10_000
+    publish_limit_files: Count = 10_000
     """The most files one task may change."""
-    free_bytes: int = 512 * 1024 * 1024
+    free_bytes: CountOrZero = 512 * 1024 * 1024
     """With less than this free on the data folder's disk, no new work is taken."""
     internal_hosts: str = ""
     """Git hosts, separated by commas, that every user's tasks may use though their addresses are not public:
     `git.lan,10.0.0.7:8443`. A host without a port means the default ones. They are also reached through the proxy of
     the environment, which others than the owner do not get for other hosts."""
-    log_level: str = "info"
+    log_level: LogLevel = "info"
 
 
 class Repos:

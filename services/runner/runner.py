@@ -20,6 +20,7 @@ from sandbox.contract import Driver, SandboxUnavailable
 from services import log
 from services.actor import healthy
 from services.bus import Bus, Refused, Unavailable
+from services.config import Count, LogLevel, SecondsOrZero
 from services.runner.attempt import Attempt, AttemptConfig
 
 VERSION = "0.1.0"
@@ -35,7 +36,7 @@ UNSANDBOXED = "UNSANDBOXED: commands of the agent run on the server itself, with
 class Config(Struct, frozen=True, kw_only=True):
     """The runner's settings."""
 
-    slots: int = 2
+    slots: Count = 2
     """Attempts that run side by side."""
     queue: str = "default"
     """The queue this runner takes work from."""
@@ -47,12 +48,12 @@ class Config(Struct, frozen=True, kw_only=True):
     """Where the Messages API is."""
     scripted: bool = False
     """True when the scripted model is behind `model_url`; `errand up` sets it where there is no API key."""
-    max_tokens: int = 32_000
+    max_tokens: Count = 32_000
     """The longest reply of the model."""
-    hold_question_seconds: float = 600.0
+    hold_question_seconds: SecondsOrZero = 600.0
     """How long a sandbox is kept while the user has not answered; then it is given back, and made again from the
     checkpoint."""
-    log_level: str = "info"
+    log_level: LogLevel = "info"
 
 
 class LoadedModel(Model, Protocol):

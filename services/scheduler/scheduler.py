@@ -26,6 +26,7 @@ from protocol.user import UserDecision
 from services import log
 from services.actor import healthy
 from services.bus import Bus, Conflict, Reader, Refused, Stored, Unavailable
+from services.config import Count, LogLevel
 from services.scheduler.actors import Entry, LogActor, TaskActor, UserActor
 from services.scheduler.claims import Claims
 from services.scheduler.decide import Limits, claim, lose_lease
@@ -44,11 +45,11 @@ OVERDUE = timedelta(seconds=5)
 class Config(Struct, frozen=True, kw_only=True):
     """The scheduler's settings."""
 
-    running_per_user: int = 4
+    running_per_user: Count = 4
     """Tasks of one user that run at one time; the others wait."""
-    attempts_per_turn: int = 5
+    attempts_per_turn: Count = 5
     """How often a turn is tried when its runner dies or it fails for a passing reason."""
-    log_level: str = "info"
+    log_level: LogLevel = "info"
 
 
 class NotActive(Exception):

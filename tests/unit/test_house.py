@@ -12,6 +12,9 @@ import pytest
 
 from protocol.permissions import permissions
 from protocol.routes import ROUTES, Route, Service
+from services.bus import BusConfig
+from services.settings_page import SERVICES as SETTINGS
+from services.settings_page import settings
 
 ROOT = Path(__file__).parents[2]
 OURS = {"protocol", "gateway", "services", "agents", "sandbox"}
@@ -104,10 +107,25 @@ def test_there_is_no_room_for_odds_and_ends() -> None:
     assert [name for name, _ in modules() if {"utils", "common", "helpers"} & set(name.split("."))] == []
 
 
-@pytest.mark.parametrize("generator", ["protocol.generate", "gateway.contract"])
+@pytest.mark.parametrize("generator", ["protocol.generate", "gateway.contract", "services.settings_page"])
 def test_what_is_made_from_the_classes_is_fresh(generator: str) -> None:
     done = subprocess.run([sys.executable, "-m", generator, "--check"], cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_every_service_that_reads_settings_is_on_their_page() -> None:
+    services = {"gateway", *SERVICES}
+    reading = {
+        path.parent.name
+        for name, path in modules()
+        if name.endswith(".__main__") and "from_environment(" in path.read_text()
+    }
+    assert reading == services == set(SETTINGS)
+
+
+def test_every_setting_says_what_it_is() -> None:
+    silent = [s.name for config in (BusConfig, *SETTINGS.values()) for s in settings(config) if not s.doc]
+    assert set(silent) <= {"log_level"}
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.subject)

@@ -1,0 +1,145 @@
+"""The services' Config Structs -> `docs/settings.md`. `python -m services.settings_page` writes it, `--check`
+compares."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Struct, inspect
+
+from gateway.config import Config as Gateway
+from protocol.generate import docstrings, files
+from protocol.generate.markdown import table
+from services.bus import BusConfig
+from services.config import variable
+from services.history.service import Config as History
+from services.repos.service import Config as Repos
+from services.runner.runner import Config as Runner
+from services.scheduler.scheduler import Config as Scheduler
+from services.up import INHERITED
+
+PAGE = files.DOCS / "settings.md"
+SERVICES: dict[str, type[Struct]] = {
+    "gateway": Gateway,
+    "scheduler": Scheduler,
+    "runner": Runner,
+    "repos": Repos,
+    "history": History,
+}
+"""What each service reads besides `BusConfig`, in the order of the flow."""
+SET_BY_UP = frozenset({"data", "nats_url", "nats_password_file", "bind", "port", "public_url", "scripted"})
+OF_ERRAND = {
+    "ANTHROPIC_API_KEY": "The key for Claude. `errand up` gives it to the runner alone; without it the scripted model "
+    "answers.",
+    "ERRAND_DATA": "The data folder (`--data`); `~/.local/share/errand` when it is not set.",
+    "ERRAND_BIND, ERRAND_PORT, ERRAND_PUBLIC_URL": "As the gateway's, or `--bind`, `--port`, `--public-url`.",
+    "ERRAND_NATS_URL": "For `errand up`: use this NATS server instead of starting one.",
+    "ERRAND_SERVER, ERRAND_TOKEN": "The server that a command speaks to and the device's token there, instead of what "
+    "`errand login` wrote down.",
+    "ERRAND_DEBUG": "`1`: a command that fails in a way nobody foresaw shows its traceback.",
+}
+INTRODUCTION = """\
+# Settings
+
+Made from the services' `Config` classes by `make generate`; do not edit. Every setting is an environment variable. An
+empty one counts as not set; a wrong value ends the process with a sentence that names it. What one turn may spend is
+not here: it is the task's own budget (`errand submit --help`).
+
+`errand up` hands every `ERRAND_` variable on to every service, and sets those marked † itself. Of the rest of its
+environment the services see only {inherited}.
+"""
+
+
+class Setting(Struct, frozen=True):
+    """A field of a Config."""
+
+    name: str
+    kind: Any
+    default: Any
+    doc: str
+
+
+def settings(config: type[Struct]) -> list[Setting]:
+    docs = docstrings.of_fields(config)
+    hints = get_type_hints(config, include_extras=True)
+    return [
+        Setting(field.name, hints[field.name], field.default, docs.get(field.name, ""))
+        for field in msgspec.structs.fields(config)
+    ]
+
+
+def page() -> str:
+    inherited = ", ".join(f"`{name}`" for name in sorted(INHERITED))
+    shared = [*settings(BusConfig), *_common()]
+    parts = [
+        INTRODUCTION.format(inherited=inherited),
+        _section("`errand` itself", table(("setting", "what"), _of_errand())),
+        _section("Every service", _table(shared)),
+    ]
+    for service, config in SERVICES.items():
+        own = [setting for setting in settings(config) if setting.name not in {s.name for s in shared}]
+        parts.append(_section(service.capitalize(), _table(own)))
+    return "\n".join(parts)
+
+
+def _common() -> list[Setting]:
+    """What every service's own Config has too."""
+    first, *others = ({s.name: s for s in settings(config)} for config in SERVICES.values())
+    return [setting for name, setting in first.items() if all(name in other for other in others)]
+
+
+def _section(title: str, text: str) -> str:
+    return f"## {title}\n\n{text}"
+
+
+def _of_errand() -> Iterable[tuple[str, str]]:
+    return ((", ".join(f"`{name}`" for name in names.split(", ")), what) for names, what in OF_ERRAND.items())
+
+
+def _table(rows: Iterable[Setting]) -> str:
+    return table(("setting", "values", "default", "what"), map(_row, rows))
+
+
+def _row(setting: Setting) -> tuple[str, ...]:
+    mark = " †" if setting.name in SET_BY_UP else ""
+    return f"`{variable(setting.name)}`{mark}", _values(setting.kind), _default(setting.default), setting.doc
+
+
+def _values(kind: Any) -> str:
+    """What is taken, as far as the type says it."""
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(kind))
+    match inspect.type_info(kind):
+        case inspect.BoolType():
+            return "`1`, `0`"
+        case inspect.IntType() | inspect.FloatType() as number:
+            return _range(number)
+    return "text"
+
+
+def _range(number: inspect.IntType | inspect.FloatType) -> str:
+    kind = "whole number" if isinstance(number, inspect.IntType) else "number"
+    signs = {"≥": number.ge, ">": number.gt, "≤": number.le, "<": number.lt}
+    return ", ".join([kind, *(f"{sign} {limit}" for sign, limit in signs.items() if limit is not None)])
+
+
+def _default(default: Any) -> str:
+    match default:
+        case msgspec.NODEFAULT:
+            return "must be set"
+        case "":
+            return "–"
+        case bool() | float() if default == int(default):
+            return f"`{int(default)}`"
+    return f"`{default}`"
+
+
+def main(arguments: Sequence[str]) -> int:
+    return files.run({PAGE: page()}, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
