@@ -68,6 +68,10 @@ class Unavailable(Exception):
     """NATS, or who was asked, did not answer in time. Whether a publish was stored is not known."""
 
 
+class NoAnswer(Unavailable):
+    """Somebody serves the query, but did not answer in time."""
+
+
 class Conflict(Exception):
     """Somebody else wrote to the log: fold what came and decide again."""
 
@@ -331,8 +335,26 @@ class Bus:
 
     # Ask and serve
 
-    async def ask(self, service: Service, question: Message, reply: type[R], *, timeout_seconds: float = 10.0) -> R:
-        """Send a query and wait for its answer, of type `reply`. Raises Refused or Unavailable."""
+    async def ask(
+        self,
+        service: Service,
+        question: Message,
+        reply: type[R],
+        *,
+        timeout_seconds: float = 10.0,
+        again_seconds: float = 0.0,
+    ) -> R:
+        """Send a query and wait for its answer, of type `reply`. Raises Refused or Unavailable.
+
+        Work that takes long, and that may be done twice, is asked for again every `again_seconds`: when the service was
+        killed under it, nobody else knows of it; while it goes on, the same question joins it.
+        """
+        for _ in range(int(timeout_seconds / again_seconds) - 1 if again_seconds else 0):
+            with suppress(NoAnswer):
+                return await self._ask_for(service, question, reply, again_seconds)
+        return await self._ask_for(service, question, reply, again_seconds or timeout_seconds)
+
+    async def _ask_for(self, service: Service, question: Message, reply: type[R], timeout_seconds: float) -> R:
         answer = await self.ask_any(service, question, timeout_seconds=timeout_seconds)
         if not isinstance(answer, reply):
             raise Refused(f"{service} answered with {type(answer).__name__}.", "internal")
@@ -346,7 +368,7 @@ class Bus:
         except nats.errors.NoRespondersError:
             raise Unavailable(f"No {service} is running.") from None
         except (nats.errors.Error, TimeoutError) as error:
-            raise Unavailable(f"{service} did not answer within {timeout_seconds:g} s.") from error
+            raise NoAnswer(f"{service} did not answer within {timeout_seconds:g} s.") from error
         answer = _reply_decoder(type(question)).decode(message.data)
         if isinstance(answer, Refusal):
             raise Refused(answer.reason, answer.code)
@@ -371,20 +393,27 @@ class Bus:
         self, question: type, handler: Handler, limit: anyio.CapacityLimiter
     ) -> Callable[[Request], Awaitable[None]]:
         decoder = msgspec.json.Decoder(question)
+        under_way: dict[bytes, list[Request]] = {}
 
-        async def answer(request: Request) -> None:
-            async with limit:
-                reply = encode(await self._handle(decoder, handler, request.data))
-                if len(reply) > MESSAGE_LIMIT_BYTES:
-                    reply = encode(
-                        Refusal(reason=f"The answer has {len(reply)} bytes, over the limit.", code="internal")
-                    )
+        async def answer(data: bytes) -> None:
+            try:
+                async with limit:
+                    reply = encode(await self._handle(decoder, handler, data))
+            finally:
+                askers = under_way.pop(data)
+            if len(reply) > MESSAGE_LIMIT_BYTES:
+                reply = encode(Refusal(reason=f"The answer has {len(reply)} bytes, over the limit.", code="internal"))
+            for request in askers:
                 with suppress(nats.errors.Error):
                     await request.respond(reply)
 
         async def receive(request: Request) -> None:
-            # nats-py awaits one request of an endpoint after the other; ours run side by side.
-            self._tasks.start_soon(answer, request)
+            # nats-py awaits one request of an endpoint after the other; ours run side by side, the same one once.
+            if request.data in under_way:
+                under_way[request.data].append(request)
+            else:
+                under_way[request.data] = [request]
+                self._tasks.start_soon(answer, request.data)
 
         return receive
 

@@ -24,7 +24,7 @@ from services.background import background
 from services.bus import LEASE_SECONDS, Bus, Refused, Renewal, Unavailable
 from services.runner.desk import Parked, UserDesk
 from services.runner.log import TaskLog
-from services.runner.workspace import Workspace
+from services.runner.workspace import ASK_AGAIN_SECONDS, Workspace
 
 RENEW_SECONDS = LEASE_SECONDS / 5
 REFRESH_EVERY = 5
@@ -164,6 +164,7 @@ class Attempt:
                 ResolveBase(task=task.id, repository=task.repository, base=task.base, is_owner=task.user == OWNER),
                 BaseResolved,
                 timeout_seconds=RESOLVE_SECONDS,
+                again_seconds=ASK_AGAIN_SECONDS,
             )
             commit, instructions, branch = base.commit, base.instructions, branch_name(task)
         else:
@@ -268,6 +269,7 @@ class Attempt:
             ),
             PublishDone,
             timeout_seconds=PUBLISH_SECONDS,
+            again_seconds=ASK_AGAIN_SECONDS,
         )
         for notice in done.notices:
             await self._log.append(Noticed(text=notice, level="warning"))

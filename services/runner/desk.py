@@ -26,7 +26,9 @@ class UserDesk:
         """Raises Parked, or Fenced when the turn ends first."""
         log = self._log
         if question.id not in log.answers:
-            command = RaiseQuestion(key=f"ask {question.id}", attempt=log.attempt, question=question)
+            # An attempt that was over when it asked was refused: the next one asks by a key of its own.
+            key = f"ask {question.id} {log.attempt}"
+            command = RaiseQuestion(key=key, attempt=log.attempt, question=question)
             if log.task.question is None or log.task.question.id != question.id:
                 subject = command_subject(log.task.user, log.task.id, command)
                 await self._bus.publish(subject, command, key=f"{log.task.id}.{command.key}")

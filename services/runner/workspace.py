@@ -27,6 +27,8 @@ from services.bus import Bus, Unavailable
 from services.runner.log import TaskLog
 
 PREPARE_SECONDS = 300.0
+ASK_AGAIN_SECONDS = 5.0
+"""A request that is not answered is sent again so often, should who worked on it have died."""
 T = TypeVar("T")
 
 
@@ -58,6 +60,7 @@ class Workspace:
             ),
             WorkspacePrepared,
             timeout_seconds=PREPARE_SECONDS,
+            again_seconds=ASK_AGAIN_SECONDS,
         )
         spec = SandboxSpec(
             task=task.id,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import anyio
@@ -12,6 +11,7 @@ from msgspec import Struct
 
 from services import log
 from services.bus import LEASE_SECONDS, Bus, Conflict, Refused, Unavailable
+from services.clock import Clock
 
 LEASE = "scheduler"
 RENEW_SECONDS = 1.0
@@ -50,8 +50,9 @@ def is_dead(claim: Claim, place: str) -> bool:
 class Election:
     """One candidate. `wait_until_elected`, then `hold` until it ends."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, clock: Clock) -> None:
         self._bus = bus
+        self._clock = clock
         self._claim = Claim(pid=os.getpid(), place=here())
         self._revision = 0
         self._held_until = 0.0
@@ -60,7 +61,7 @@ class Election:
     def held(self) -> bool:
         """Whether the lease cannot have ended yet, by our own clock; asked before each commit, since a process may be
         frozen."""
-        return time.monotonic() < self._held_until
+        return self._clock.monotonic() < self._held_until
 
     async def wait_until_elected(self) -> None:
         while not await self._take(0):
@@ -75,7 +76,7 @@ class Election:
             held_until = self._held_until
             await anyio.sleep(RENEW_SECONDS if renewed else TRY_SECONDS)
             renewed = await self._take(self._revision)
-            if time.monotonic() >= held_until:
+            if self._clock.monotonic() >= held_until:
                 await self.release()
 
     async def release(self) -> None:
@@ -100,7 +101,7 @@ class Election:
         return False
 
     async def _take(self, revision: int) -> bool:
-        asked_at = time.monotonic()
+        asked_at = self._clock.monotonic()
         try:
             self._revision = await self._bus.take_lease(LEASE, self._claim, revision)
         except Conflict:

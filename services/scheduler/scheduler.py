@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import anyio
 import anyio.abc
@@ -26,6 +26,7 @@ from protocol.user import UserDecision
 from services import log
 from services.actor import healthy
 from services.bus import Bus, Conflict, Reader, Refused, Stored, Unavailable
+from services.clock import Clock
 from services.config import Count, LogLevel
 from services.scheduler.actors import Entry, LogActor, TaskActor, UserActor
 from services.scheduler.claims import Claims
@@ -59,11 +60,12 @@ class NotActive(Exception):
 class Scheduler:
     """The service."""
 
-    def __init__(self, bus: Bus, config: Config) -> None:
+    def __init__(self, bus: Bus, config: Config, clock: Clock | None = None) -> None:
         self._bus = bus
         self._config = config
+        self._clock = clock or Clock()
         self._limits = Limits(attempts_per_turn=config.attempts_per_turn)
-        self._election = Election(bus)
+        self._election = Election(bus, self._clock)
         self._tasks: dict[str, TaskActor] = {}
         self._users: dict[str, UserActor] = {}
         self._queued: dict[str, TaskActor] = {}
@@ -172,7 +174,7 @@ class Scheduler:
         if not isinstance(actor, TaskActor):
             return
         for index, belongs in (
-            (self._queued, actor.task.state is TaskState.QUEUED),
+            (self._queued, actor.task.is_open and actor.task.state is TaskState.QUEUED),
             (self._held, actor.task.holder is not None),
             (self._delayed, actor.task.state is TaskState.DELAYED),
         ):
@@ -210,7 +212,7 @@ class Scheduler:
         """Give the command its receipt. Raises NotActive; until then nothing but a receipt ends the trying."""
         while True:
             try:
-                entry = actor.answer(command, datetime.now(UTC), self._limits)
+                entry = actor.answer(command, self._clock.now(), self._limits)
                 if entry is None:
                     return
                 await self._commit(actor, entry)
@@ -232,7 +234,7 @@ class Scheduler:
     async def _give_up(self, actor: LogActor, command: Stored, reason: str) -> None:
         """Reject a command that cannot be handled, and park it where people look for such."""
         await self._bury(command, reason)
-        while (entry := actor.reject(command, datetime.now(UTC), reason)) is not None:
+        while (entry := actor.reject(command, self._clock.now(), reason)) is not None:
             try:
                 await self._commit(actor, entry)
                 return
@@ -265,18 +267,23 @@ class Scheduler:
     async def _commit_over_runner(self, actor: LogActor, subject: str, decision: Decision) -> tuple[Decision, int]:
         """Commit a decision that ends an attempt without its runner's word, naming the last sequence of the runner's
         journal: so it expects the last of the whole task. Raises Conflict when the runner, or another scheduler, wrote
-        in between."""
-        whole = actor.log.removesuffix("task.>") + ">"
-        stored = await self._bus.replay(whole.removesuffix(">") + "journal.>")
-        journal = stored[-1].sequence if stored else 0
+        since `decision` was made."""
+        decided_over, whole = actor.sequence, actor.log.removesuffix("task.>") + ">"
+        stored = await self._bus.replay(whole)
+        entries = [each for each in stored if each.subject.split(".")[3] == "journal"]
+        last = stored[-1].sequence if stored else 0
+        # Not what is folded by now: the reader may have brought a decision of another scheduler's meanwhile.
+        if any(each.sequence > decided_over for each in stored if each.subject.split(".")[3] == "task"):
+            raise Conflict(subject)
+        journal = entries[-1].sequence if entries else 0
         events = tuple(
-            replace(event, usage=usage_of_turn(_readable(stored), event.turn))
+            replace(event, usage=usage_of_turn(_readable(entries), event.turn))
             if isinstance(event, TurnEnded)
             else event
             for event in decision.events
         )
         decision = replace(decision, journal_sequence=journal, events=events)
-        sequence = await self._bus.commit(subject, decision, log=whole, expected=max(journal, actor.sequence))
+        sequence = await self._bus.commit(subject, decision, log=whole, expected=last)
         return decision, sequence
 
     async def _fold_again(self, actor: LogActor) -> None:
@@ -328,7 +335,7 @@ class Scheduler:
         while True:
             for actor in list(self._delayed.values()):
                 due = actor.task.delayed_until
-                if due is not None and datetime.now(UTC) - due > OVERDUE:
+                if due is not None and self._clock.now() - due > OVERDUE:
                     self._armed.pop(actor.id, None)
                 await self._arm(actor.task)
             await anyio.sleep(ARM_SECONDS)
@@ -374,9 +381,9 @@ class Scheduler:
 
     async def _grant(self, asked: ClaimAttempt, actor: TaskActor) -> None:
         async with actor.lock:
-            if actor.task.state is TaskState.QUEUED:
+            if actor.id in self._queued:
                 with log.bound(task=actor.id):
-                    decision = claim(actor.task, asked.runner, asked.request, datetime.now(UTC))
+                    decision = claim(actor.task, asked.runner, asked.request, self._clock.now())
                     await self._commit(actor, actor.entry(decision))
                     self._leases.grant(actor.id, held_attempt(actor.task), time_now())
                     self._log.info("claimed", runner=asked.runner, attempt=actor.task.attempt)
@@ -395,7 +402,7 @@ class Scheduler:
         async with actor.lock:
             with log.bound(task=actor.id):
                 while held_attempt(actor.task) == attempt:
-                    decision = lose_lease(actor.task, datetime.now(UTC), self._limits)
+                    decision = lose_lease(actor.task, self._clock.now(), self._limits)
                     try:
                         await self._commit(actor, actor.entry(decision))
                         self._log.warning("lease_lost", attempt=attempt)

@@ -21,6 +21,7 @@ OURS = {"protocol", "gateway", "services", "agents", "sandbox"}
 SHARED = {
     "services.actor",
     "services.background",
+    "services.clock",
     "services.bus",
     "services.config",
     "services.envelope",

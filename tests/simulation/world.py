@@ -1,0 +1,352 @@
+"""A whole house in one event loop: real schedulers, real runners with the real agent loop, on a bus in memory; the
+model, the sandbox, the repositories and the users are played. Everything that happens follows from the seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from agents.contract import ModelRequest, OnDelta
+from protocol.evolve import Task, evolve
+from protocol.ids import task_id
+from protocol.journal import ModelReply
+from protocol.repo import (
+    BaseResolved,
+    PrepareWorkspace,
+    Publish,
+    PublishDone,
+    ReleaseWorkspace,
+    ResolveBase,
+    WorkspacePrepared,
+    WorkspaceReleased,
+)
+from protocol.routes import Service, command_subject
+from protocol.task import (
+    OUTCOMES,
+    AnswerQuestion,
+    CancelTask,
+    Published,
+    SendMessage,
+    SubmitTask,
+    TaskCommand,
+    Usage,
+    decode_decision,
+)
+from sandbox.contract import Capabilities, Checkpoint, ExecResult, SandboxDied, SandboxSpec
+from services.bus import Refused, Unavailable
+from services.runner.runner import Config as RunnerConfig
+from services.runner.runner import Runner
+from services.scheduler.scheduler import Config as SchedulerConfig
+from services.scheduler.scheduler import Scheduler
+from tests.simulation.clockwork import VirtualClock
+from tests.simulation.memory import Link, MemoryBus, Server, Weather, connect, run_timers
+
+STORM_SECONDS = 40.0
+CALM_SECONDS = 240.0
+"""How long the house may take, once nothing breaks any more, until every task has its outcome."""
+SCHEDULERS = 2
+RUNNERS = 3
+TASKS = 4
+USERS = ("owner", "ubob")
+
+
+class NotSettled(Exception):
+    """Something still waits though nothing has been broken for long."""
+
+
+class PlayedModel:
+    """Works for a while and then finishes; asks the user at times; does not always answer."""
+
+    scripted = True
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+
+    async def load(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def most_it_can_cost(self, request: ModelRequest) -> Usage:
+        return Usage(input_tokens=10, output_tokens=10, cost_usd=0.001)
+
+    async def reply(self, request: ModelRequest, on_delta: OnDelta) -> ModelReply:
+        await anyio.sleep(self._chance.uniform(0.05, 2.0))
+        calls = sum(message["role"] == "assistant" for message in request.messages)
+        name, given = self._next(calls)
+        content = ({"type": "tool_use", "id": f"toolu_{calls}_{len(request.messages)}", "name": name, "input": given},)
+        return ModelReply(content=content, stop_reason="tool_use", usage=Usage(output_tokens=1, cost_usd=0.0001))
+
+    def _next(self, calls: int) -> tuple[str, dict[str, Any]]:
+        drawn = self._chance.random()
+        if drawn < 0.35 or calls > 12:
+            return "finish", {"summary": "Done.", "commit_message": "Do it"}
+        if drawn < 0.5:
+            return "ask_user", {"question": "Which colour?"}
+        return "bash", {"command": "make"}
+
+
+class PlayedSandbox:
+    """Counts its commands as changes; may die under one."""
+
+    def __init__(self, chance: random.Random, weather: Weather) -> None:
+        self._chance = chance
+        self._weather = weather
+        self._changes = 0
+
+    async def exec(self, command: str, **_: Any) -> ExecResult:
+        await anyio.sleep(self._chance.uniform(0.0, 1.5))
+        if self._weather.loses():
+            raise SandboxDied("its exec server ended")
+        self._changes += 1
+        return ExecResult(exit_code=0, output="ok")
+
+    async def read(self, path: str, limit_bytes: int = 0) -> bytes:
+        return b""
+
+    async def write(self, path: str, data: bytes) -> None:
+        pass
+
+    async def checkpoint(self, base: str, message: str, *, advance: bool = False, unless: str = "") -> Checkpoint:
+        commit = f"{self._changes:040d}" if self._changes else base
+        bundle = b"" if commit in (unless, base) else b"bundle"
+        return Checkpoint(head=commit if advance else base, commit=commit, tree=commit, bundle=bundle)
+
+    async def restore(self, checkpoint: Checkpoint) -> None:
+        self._changes = int(checkpoint.commit)
+
+    async def stop(self) -> None:
+        pass
+
+
+class PlayedDriver:
+    name = "played"
+
+    def __init__(self, chance: random.Random, weather: Weather) -> None:
+        self._chance = chance
+        self._weather = weather
+
+    async def capabilities(self) -> Capabilities:
+        return Capabilities(isolated=True, memory_limit=True, disk_limit=True, process_limit=True)
+
+    async def start(self, spec: SandboxSpec) -> PlayedSandbox:
+        await anyio.sleep(self._chance.uniform(0.0, 0.3))
+        return PlayedSandbox(self._chance, self._weather)
+
+
+@contextmanager
+def unpacked() -> Iterator[None]:
+    """An `Unavailable` that task groups wrapped, as it was."""
+    try:
+        yield
+    except* Unavailable as group:
+        raise Unavailable(str(group)) from group
+
+
+class Process:
+    """A service that can be killed, frozen and cut off; it comes back."""
+
+    def __init__(self, start: Callable[[Link], Awaitable[None]], name: str) -> None:
+        self.name = name
+        self.link = Link()
+        self.bus: MemoryBus | None = None
+        self._start = start
+        self._scope: anyio.CancelScope | None = None
+
+    async def live(self) -> None:
+        """Run, and run again after each kill, or after it gave up without NATS, as under a supervisor."""
+        while True:
+            self.link = Link()
+            with anyio.CancelScope() as self._scope:
+                with suppress(Unavailable), unpacked():
+                    await self._start(self.link)
+            await anyio.sleep(0.5)
+
+    def kill(self) -> None:
+        self.link.dead = True
+        self.link.thaw()
+        self.link.join()
+        if self._scope is not None:
+            self._scope.cancel()
+
+
+class World:
+    """One run of a seed. `play` returns when everything has settled."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.chance = random.Random(seed)
+        self.weather = Weather(self.chance)
+        self.server = Server(VirtualClock())
+        self.sent: dict[str, set[str]] = {}
+        """The keys of the commands that were acknowledged, by task."""
+        self.users: dict[str, str] = {}
+        self.processes = [
+            *(Process(self._scheduler, f"scheduler {number}") for number in range(SCHEDULERS)),
+            *(Process(self._runner, f"runner {number}") for number in range(RUNNERS)),
+            Process(self._repos, "repos"),
+        ]
+
+    async def play(self) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(run_timers, self.server, self.weather)
+            for process in self.processes:
+                group.start_soon(process.live)
+            async with connect(self.server, Service.GATEWAY, self.weather) as phone:
+                async with anyio.create_task_group() as storm:
+                    storm.start_soon(self._break_things)
+                    for number in range(TASKS):
+                        storm.start_soon(self._use, phone, f"submit-{number}", self.chance.choice(USERS))
+                    storm.start_soon(self._answer_questions, phone)
+                    await anyio.sleep(STORM_SECONDS)
+                    storm.cancel_scope.cancel()
+                self._calm_down()
+                with anyio.move_on_after(CALM_SECONDS) as patience:
+                    async with anyio.create_task_group() as calm:
+                        calm.start_soon(self._answer_questions, phone)
+                        while not self.settled():
+                            await anyio.sleep(0.5)
+                        calm.cancel_scope.cancel()
+                if patience.cancelled_caught:
+                    raise NotSettled(f"after {CALM_SECONDS:g} s of calm: {self.unsettled()}")
+            group.cancel_scope.cancel()
+
+    # The house
+
+    async def _scheduler(self, link: Link) -> None:
+        skew = timedelta(milliseconds=self.chance.randint(-200, 200))
+        async with connect(self.server, Service.SCHEDULER, self.weather, link) as bus:
+            await Scheduler(bus, SchedulerConfig(running_per_user=2), VirtualClock(skew)).run(lambda: None)  # type: ignore[arg-type]
+
+    async def _runner(self, link: Link) -> None:
+        config = RunnerConfig(slots=2, scripted=True, hold_question_seconds=3.0)
+        async with connect(self.server, Service.RUNNER, self.weather, link) as bus:
+            model, driver = PlayedModel(self.chance), PlayedDriver(self.chance, self.weather)
+            await Runner(bus, config, model, driver).run(lambda: None)  # type: ignore[arg-type]
+
+    async def _repos(self, link: Link) -> None:
+        async with connect(self.server, Service.REPOS, self.weather, link) as bus:
+            handlers: dict[type, Callable[[Any], Awaitable[Any]]] = {
+                ResolveBase: self._resolve,
+                PrepareWorkspace: self._prepare,
+                ReleaseWorkspace: self._release,
+                Publish: self._publish,
+            }
+            await bus.serve(handlers, version="0")
+            await anyio.sleep_forever()
+
+    async def _resolve(self, asked: ResolveBase) -> BaseResolved:
+        if self.weather.loses():
+            raise Refused("The git host does not answer.", "unavailable")
+        return BaseResolved(commit="0" * 40)
+
+    async def _prepare(self, asked: PrepareWorkspace) -> WorkspacePrepared:
+        return WorkspacePrepared(path="/work")
+
+    async def _release(self, asked: ReleaseWorkspace) -> WorkspaceReleased:
+        return WorkspaceReleased()
+
+    async def _publish(self, asked: Publish) -> PublishDone:
+        await anyio.sleep(self.chance.uniform(0.0, 0.5))
+        return PublishDone(published=Published(asked.branch, asked.commit, asked.base_commit, "https://git.example/x"))
+
+    # The users
+
+    async def _use(self, phone: MemoryBus, key: str, user: str) -> None:
+        """Submit a task, then talk to it, stop it, and send things twice."""
+        task = task_id(user, key)
+        self.users[task] = user
+        await anyio.sleep(self.chance.uniform(0, STORM_SECONDS / 2))
+        await self._send(phone, task, SubmitTask(key=key, prompt="do it", repository="https://git.example/x"))
+        for number in range(self.chance.randint(0, 4)):
+            await anyio.sleep(self.chance.uniform(0, 8))
+            said = SendMessage(key=f"say-{number}", text="also this")
+            command = CancelTask(key=f"cancel-{number}") if self.chance.random() < 0.3 else said
+            await self._send(phone, task, command)
+
+    async def _send(self, phone: MemoryBus, task: str, command: TaskCommand) -> None:
+        """Until it is acknowledged, and at times once more, long after."""
+        subject = command_subject(self.users[task], task, command)
+        for _ in range(1 + (self.chance.random() < 0.2)):
+            while True:
+                with suppress(Unavailable):
+                    await phone.publish(subject, command, key=f"{task}.{command.key}.{self.chance.random()}")
+                    break
+            self.sent.setdefault(task, set()).add(command.key)
+
+    async def _answer_questions(self, phone: MemoryBus) -> None:
+        while True:
+            await anyio.sleep(self.chance.uniform(0.5, 4))
+            for task in list(self.users):
+                question = self.state(task).question
+                if question is not None:
+                    key = f"answer-{question.id}-{self.state(task).turn}"
+                    await self._send(phone, task, AnswerQuestion(key=key, question=question.id, text="blue"))
+
+    # What goes wrong
+
+    async def _break_things(self) -> None:
+        while True:
+            await anyio.sleep(self.chance.expovariate(1 / 2))
+            process = self.chance.choice(self.processes)
+            match self.chance.choice(("kill", "kill", "freeze", "freeze", "cut", "restart")):
+                case "kill":
+                    process.kill()
+                case "freeze":
+                    process.link.freeze()
+                    await anyio.sleep(self.chance.uniform(0.5, 9))
+                    process.link.thaw()
+                case "cut":
+                    process.link.cut()
+                    await anyio.sleep(self.chance.uniform(0.5, 7))
+                    self._join(process.link)
+                case _:
+                    await self._restart_server()
+
+    async def _restart_server(self) -> None:
+        links = [connection.link for connection in self.server.connections]
+        for link in links:
+            link.cut()
+        self.server.forget_leases()
+        await anyio.sleep(self.chance.uniform(0.2, 2))
+        for link in links:
+            self._join(link)
+
+    def _join(self, link: Link) -> None:
+        for connection in self.server.connections:
+            if connection.link is link:
+                connection.rejoin()
+
+    def _calm_down(self) -> None:
+        self.weather.calm = True
+        for connection in self.server.connections:
+            connection.link.thaw()
+            connection.rejoin()
+
+    # What is so
+
+    def state(self, task: str) -> Task:
+        user = self.users[task]
+        state = Task(id=task, user=user)
+        for stored in self.server.find(f"evt.{user}.{task}.task.>"):
+            state = evolve(state, decode_decision(stored.data))
+        return state
+
+    def settled(self) -> bool:
+        return not self.unsettled()
+
+    def unsettled(self) -> list[str]:
+        """What still waits, a line each."""
+        lines = []
+        for task in self.users:
+            state = self.state(task)
+            if (missing := self.sent.get(task, set()) - set(state.receipts)) or state.state not in OUTCOMES:
+                lines.append(f"{task} is {state.state} ({state.reason!r}), without receipt: {sorted(missing)}")
+        return lines
