@@ -13,8 +13,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import stat
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,13 +26,13 @@ from sandbox import exec_server
 from sandbox.checkpoints import GITCONFIG
 from sandbox.client import ExecClient
 from sandbox.contract import Capabilities, SandboxDied, SandboxError, SandboxSpec, SandboxUnavailable
+from sandbox.folders import check_folders, give, is_root, people, task_uid
+from sandbox.limits import Limits
 from sandbox.process import start_exec_server
 from sandbox.python import InsidePython, find_python
 
 SERVER_PATH = "/run/errand/exec_server.py"
 USER_UID = 1000
-TASK_UIDS = range(1_500_000, 2_000_000)
-"""Above what distributions give to people and below 2,097,151, the largest uid that fits the old tar format."""
 PROBE_SECONDS = 20.0
 
 SYSTEM_FOLDERS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -65,19 +63,6 @@ SYSTEM_FILES = (
 )
 """What programs need of /etc and what tells nothing about this machine's people and services."""
 SYSTEM_PATTERNS = ("java-*", "python3*", "perl")
-
-
-class Limits(Struct, frozen=True, kw_only=True):
-    """What one sandbox may use at most."""
-
-    processes: int = 1024
-    """Processes and threads of the sandbox together."""
-    open_files: int = 16_384
-    """Descriptors of one process."""
-    file_bytes: int = 16 * 1024**3
-    """The largest file a process may write."""
-    tmp_bytes: int = 2 * 1024**3
-    """/tmp, /var/tmp and /dev/shm, which live in memory, each."""
 
 
 class Bubblewrap:
@@ -125,13 +110,9 @@ class Bubblewrap:
             return self._found
 
 
-def is_root() -> bool:
-    return os.geteuid() == 0
-
-
 def inside_uid(task: str) -> int:
-    """As whom commands run: for root a uid that is this task's own, so that its process limit and its files are too."""
-    return TASK_UIDS[zlib.crc32(task.encode()) % len(TASK_UIDS)] if is_root() else USER_UID
+    """As whom commands run: for root a uid that is this task's own, so that its process limit is too."""
+    return task_uid(task) if is_root() else USER_UID
 
 
 async def find_bwrap(python: InsidePython, limits: Limits) -> Path:
@@ -252,14 +233,9 @@ def same_path(folder: Path) -> list[str]:
 
 
 def made_files(uid: int) -> dict[str, str]:
-    """Files of /etc that say who is inside, in place of the host's."""
+    """Files of /etc in place of the host's."""
     return {
-        "/etc/passwd": (
-            "root:x:0:0:root:/nonexistent:/bin/false\n"
-            f"errand:x:{uid}:{uid}:Errand:/tmp/home:/bin/bash\n"
-            "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"
-        ),
-        "/etc/group": f"root:x:0:\nerrand:x:{uid}:\nnogroup:x:65534:\n",
+        **{f"/etc/{name}": text for name, text in people(uid).items()},
         "/etc/hosts": "127.0.0.1 localhost errand\n::1 localhost\n",
         "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
         "/etc/gitconfig": GITCONFIG,
@@ -310,30 +286,3 @@ def notes() -> Iterator[str]:
         yield f"Linux {platform.release()} cannot limit the processes of one sandbox: 5.14 can."
     if is_root():
         yield "Under root, commands may make user namespaces of their own: an ordinary user forbids it."
-
-
-def check_folders(spec: SandboxSpec, uid: int) -> None:
-    """SandboxError when a folder is missing, or when root's own folder could not be read by the task's uid."""
-    for folder in (spec.workspace, *spec.readonly_paths):
-        if not folder.is_absolute() or not folder.is_dir():
-            raise SandboxError(f"{folder} is not an absolute path of a folder")
-    for folder in spec.readonly_paths:
-        if folder.is_relative_to("/workspace"):
-            raise SandboxError(f"{folder} is hidden in the sandbox by its own /workspace: keep Errand's data elsewhere")
-        status = folder.stat()
-        if is_root() and status.st_uid != uid and not status.st_mode & stat.S_IXOTH:
-            raise SandboxError(f"{folder} cannot be read by the sandbox: chmod o+rX it")
-
-
-def give(workspace: Path, uid: int) -> None:
-    """Make the whole tree the task's, once. A file with several hard links stays: another may be in a mirror."""
-    if workspace.stat().st_uid == uid:
-        return
-    for folder, _, files, fd in os.fwalk(workspace, topdown=False):
-        for name in files:
-            status = os.lstat(name, dir_fd=fd)
-            if status.st_nlink == 1:
-                os.chown(name, uid, uid, dir_fd=fd, follow_symlinks=False)
-        if Path(folder) != workspace:
-            os.fchown(fd, uid, uid)
-    os.chown(workspace, uid, uid)

@@ -28,6 +28,10 @@ class SandboxUnavailable(SandboxError):
     """This machine cannot start such a sandbox. The message says what to allow."""
 
 
+class ImageMissing(SandboxUnavailable):
+    """An engine answers, but the image of its sandboxes has to be made first."""
+
+
 class SandboxSpec(Struct, frozen=True, kw_only=True):
     """What to start. `task` and `attempt` are put on the sandbox as its owner."""
 

@@ -1,23 +1,150 @@
-"""Which driver a setting means."""
+"""Which driver new attempts get. It may change while the runner lives: an engine comes up, an image has been made."""
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+
 from sandbox.bubblewrap import Bubblewrap
-from sandbox.contract import Driver, SandboxUnavailable
+from sandbox.config import DOCKER_HOST, Config, limits
+from sandbox.contract import Driver, ImageMissing, SandboxUnavailable
 from sandbox.unsandboxed import Unsandboxed
 
-SETTINGS = ("auto", "bubblewrap", "docker", "unsandboxed")
+if TYPE_CHECKING:
+    from sandbox.docker import Docker
+
+LOOK_SECONDS = 30.0
+"""How often it is looked again for a better driver, and for containers that nobody holds."""
+BUILD_AGAIN_SECONDS = 600.0
+"""The wait after an image that could not be made."""
 
 
-def choose(setting: str) -> Driver:
-    """The driver for `setting`. SandboxUnavailable for one that does not exist; whether it works here is what its
-    `capabilities` find out. `auto` never means unsandboxed."""
-    match setting:
+class Drivers:
+    """The drivers that a setting allows, the one in use, and why it is that one. `auto` never means unsandboxed."""
+
+    def __init__(self, config: Config, data: Path, docker_host: str = "") -> None:
+        """`data` is the installation's data folder, `docker_host` as in DOCKER_HOST."""
+        self._config = config
+        self._data = data
+        self._host = docker_host or DOCKER_HOST
+        self._docker: Docker | None = None
+        self._other = without_engine(config)
+        self.driver: Driver | None = None
+        """For new attempts; None while there is none."""
+        self.why = "it is being looked for"
+        """Why this one, or why there is none: for the user."""
+        self.notice = ""
+        """What every user should know, while there is something."""
+        self.found = anyio.Event()
+        """Set once there is a driver."""
+
+    async def keep(self, tell: Callable[[str, str], None]) -> None:
+        """Look from time to time, make a missing image, remove what nobody holds, until cancelled. Whenever something
+        else is found, `tell` is called with the driver's name, or nothing, and why."""
+        told = ("", "")
+        try:
+            while True:
+                is_missing = await self._look_and_sweep()
+                if told != (now := (self.driver.name if self.driver else "", self.why)):
+                    tell(*now)
+                    told = now
+                await anyio.sleep(await self._make_image() if is_missing else LOOK_SECONDS)
+        finally:
+            await self.close()
+
+    async def look(self) -> None:
+        """Find the best driver that works at this moment. ImageMissing where Docker would, if it had its image."""
+        if self._config.sandbox in ("auto", "docker"):
+            try:
+                docker = self._found_docker()
+                await docker.capabilities()
+                return self._use(docker, f"Docker Engine answers at {self._host}")
+            except ImageMissing as error:
+                await self._use_other(str(error))
+                raise
+            except SandboxUnavailable as error:
+                return await self._use_other(str(error))
+        return await self._use_other("as ERRAND_SANDBOX says")
+
+    def image_is_being_made(self) -> bool:
+        """By whichever process of this installation."""
+        return self._docker is not None and self._docker.image.is_being_made()
+
+    async def close(self) -> None:
+        if self._docker is not None:
+            with anyio.CancelScope(shield=True):
+                await self._docker.close()
+
+    def _found_docker(self) -> Docker:
+        """Imported only where there may be an engine: machines without one do not pay for it."""
+        if self._docker is None:
+            socket_path = Path(self._host.removeprefix("unix://"))
+            if self._host.startswith("unix://") and not socket_path.exists():
+                raise SandboxUnavailable(f"there is no Docker Engine at {socket_path}")
+            from sandbox.docker import connect
+
+            runner = f"{socket.gethostname()}-{os.getpid()}"
+            self._docker = connect(self._config, self._host, self._data / "sandbox", runner)
+        return self._docker
+
+    async def _use_other(self, why: str) -> None:
+        if self._other is None:
+            return self._use(None, why)
+        try:
+            await self._other.capabilities()
+        except SandboxUnavailable as error:
+            return self._use(None, f"{why}. {error}" if self._config.sandbox == "auto" else str(error))
+        return self._use(self._other, why)
+
+    def _use(self, driver: Driver | None, why: str) -> None:
+        self.driver, self.why = driver, why
+        if driver is not None and driver is self._docker:
+            self.notice = ""
+        if driver is not None:
+            self.found.set()
+        elif self.found.is_set():
+            self.found = anyio.Event()
+
+    async def _make_image(self) -> float:
+        """Returns after how many seconds to look again."""
+        assert self._docker is not None
+        meanwhile = "run in bubblewrap" if self.driver else "wait"
+        if not self._config.sandbox_build:
+            self.notice = f"{self.why}: `python -m sandbox.image` does it. Until then tasks {meanwhile}."
+            return LOOK_SECONDS
+        try:
+            async for line in self._docker.image.make():
+                if line.startswith("Step ") or not self.notice:
+                    step = line.partition(" : ")[0].lower()
+                    self.notice = f"The Docker sandbox's image is being made ({step}): until then tasks {meanwhile}."
+        except SandboxUnavailable as error:
+            self.notice = f"{error}. Until then tasks {meanwhile}."
+            return BUILD_AGAIN_SECONDS
+        return 0
+
+    async def _look_and_sweep(self) -> bool:
+        """Whether an image is missing."""
+        try:
+            await self.look()
+        except ImageMissing:
+            return True
+        if self._docker is not None and self.driver is self._docker:
+            with suppress(SandboxUnavailable):
+                await self._docker.sweep()
+        return False
+
+
+def without_engine(config: Config) -> Driver | None:
+    match config.sandbox:
         case "auto" | "bubblewrap":
-            return Bubblewrap()
+            return Bubblewrap(limits(config))
         case "unsandboxed":
             return Unsandboxed()
         case "docker":
-            raise SandboxUnavailable("The Docker sandbox is not built yet: set the sandbox to bubblewrap")
-        case _:
-            raise SandboxUnavailable(f"There is no sandbox {setting!r}: set it to one of {', '.join(SETTINGS)}")
+            return None

@@ -342,11 +342,39 @@ def is_dead(pid: int) -> bool:
         return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
 
 
+class MemoryKills:
+    """How many processes of this sandbox the kernel has killed for memory, where the sandbox has a limit of its own.
+    Nothing else tells: in a pipeline such a child's end leaves no trace."""
+
+    COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
+    """Of cgroup v2 and v1."""
+    LINE = b"oom_kill "
+    CHILDREN_FIRST = b"500"
+    """oom_score_adj of commands: the exec server is the last that the kernel chooses."""
+
+    def __init__(self, limited: bool) -> None:
+        path = next((path for path in self.COUNTERS if limited and os.access(path, os.R_OK)), None)
+        self._counter = -1 if path is None else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def count(self) -> int:
+        if self._counter == -1:
+            return 0
+        lines = os.pread(self._counter, READ_BYTES, 0).splitlines()
+        return next((int(line[len(self.LINE) :]) for line in lines if line.startswith(self.LINE)), 0)
+
+    def choose_before_us(self, pid: int) -> None:
+        if self._counter != -1:
+            with suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "wb") as file:
+                file.write(self.CHILDREN_FIRST)
+
+
 class Command:
     """One command and where it stands. It has ended when `status` is known and its output is closed, or when nothing
     marked as its own is left."""
 
-    def __init__(self, call_id: int, pid: int, pipe: int, request: dict[str, Any], now: float) -> None:
+    def __init__(
+        self, call_id: int, pid: int, pipe: int, request: dict[str, Any], now: float, memory_kills: int
+    ) -> None:
         self.id = call_id
         self.pid = pid
         self.pipe = pipe
@@ -358,6 +386,8 @@ class Command:
         self.status: int | None = None
         self.linger_until: float | None = None
         self.ended_by = ""
+        self.memory_kills = memory_kills
+        """Of the whole sandbox, before it was started."""
         self.kill_round = KILL_ROUND_SECONDS[0]
         self.next_kill = 0.0
 
@@ -371,13 +401,14 @@ class Command:
 class Server:
     """The loop: requests in, replies out, and between them commands, uploads and downloads by the id of their call."""
 
-    def __init__(self, requests: int, replies: int, tree: Tree, workspace: str) -> None:
+    def __init__(self, requests: int, replies: int, tree: Tree, workspace: str, memory_limit: bool = False) -> None:
         self._requests = requests
         self._replies = replies
         self._tree = tree
         self._workspace = workspace
         self._shell = next(path for path in ("/bin/bash", "/usr/bin/bash", "/bin/sh") if os.access(path, os.X_OK))
         self._marks = Marks()
+        self._memory_kills = MemoryKills(memory_limit)
         self._reader = FrameReader()
         self._out = bytearray()
         self._commands: dict[int, Command] = {}
@@ -547,6 +578,7 @@ class Server:
     def _exec(self, call_id: int, request: dict[str, Any]) -> None:
         if len(self._commands) >= CALLS_LIMIT:
             raise OSError(errno.EAGAIN, f"{CALLS_LIMIT} commands run already")
+        memory_kills = self._memory_kills.count()
         output, pipe = os.pipe()
         try:
             pid = self._spawn(call_id, request, pipe)
@@ -555,7 +587,8 @@ class Server:
             raise
         finally:
             os.close(pipe)
-        command = Command(call_id, pid, output, request, time.monotonic())
+        self._memory_kills.choose_before_us(pid)
+        command = Command(call_id, pid, output, request, time.monotonic(), memory_kills)
         self._commands[call_id] = self._by_pid[pid] = command
         self._watch(output, lambda: self._take_output(command))
 
@@ -655,6 +688,8 @@ class Server:
     def _finish(self, command: Command) -> None:
         self._take_rest(command)
         head, tail, dropped = command.output.parts()
+        if command.ended_by != "cancelled" and self._memory_kills.count() > command.memory_kills:
+            command.ended_by = "memory"
         code, ended_by = outcome(command)
         header = {"op": "exit", "id": command.id, "code": code, "ended_by": ended_by}
         del self._commands[command.id]
@@ -771,20 +806,31 @@ def set_limits(limits: dict[str, int]) -> None:
         resource.setrlimit(which, (value, value))
 
 
+def write_files(files: dict[str, str]) -> None:
+    """What the driver could not put in place before we ran."""
+    for path, text in files.items():
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 - pathlib would double the import
+        with open(path, "w") as file:
+            file.write(text)
+
+
 def main() -> None:
     config = json.loads(sys.argv[1])
     requests, replies = take_protocol()
     if config.get("uid"):
         become(config["uid"])
-    # A change of uid clears the parent-death signal that bubblewrap had set.
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if config.get("die_with_parent", True):
+        # A change of uid clears the parent-death signal that bubblewrap had set.
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     prctl(PR_SET_DUMPABLE, 0)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     set_limits(config.get("limits", {}))
     os.umask(0o022)
-    os.makedirs(os.environ["HOME"], exist_ok=True)  # noqa: PTH103 - pathlib would double the time to import
+    os.makedirs(os.environ["HOME"], exist_ok=True)  # noqa: PTH103 - as above
+    write_files(config.get("files", {}))
     workspace = config["workspace"]
-    Server(requests, replies, Tree({"/workspace": workspace, "/tmp": "/tmp"}), workspace).run()
+    tree = Tree({"/workspace": workspace, "/tmp": "/tmp"})
+    Server(requests, replies, tree, workspace, config.get("memory_limit", False)).run()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from msgspec import Struct, inspect
 from gateway.config import Config as Gateway
 from protocol.generate import docstrings, files
 from protocol.generate.markdown import table
+from sandbox.config import Config as Sandboxes
 from services.bus import BusConfig
 from services.config import variable
 from services.history.service import Config as History
@@ -82,6 +83,7 @@ def page() -> str:
     for service, config in SERVICES.items():
         own = [setting for setting in settings(config) if setting.name not in {s.name for s in shared}]
         parts.append(_section(service.capitalize(), _table(own)))
+    parts.append(_section("Sandboxes, by the runner", _table(settings(Sandboxes))))
     return "\n".join(parts)
 
 

@@ -36,6 +36,7 @@ INHERITED = frozenset(
         "LC_ALL",
         "TZ",
         "TMPDIR",
+        "DOCKER_HOST",
         "XDG_RUNTIME_DIR",
         "VIRTUAL_ENV",
         "PYTHONPATH",

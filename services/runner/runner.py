@@ -16,7 +16,7 @@ from agents.contract import Model
 from agents.loop import Settings
 from protocol.query import AskHealth, AttemptGranted, ClaimAttempt, Health
 from protocol.routes import Service
-from sandbox.contract import Driver, SandboxUnavailable
+from sandbox.drivers import Drivers
 from services import log
 from services.actor import healthy
 from services.bus import Bus, Refused, Unavailable
@@ -36,12 +36,12 @@ UNSANDBOXED = "UNSANDBOXED: commands of the agent run on the server itself, with
 class Config(Struct, frozen=True, kw_only=True):
     """The runner's settings."""
 
+    data: str
+    """The installation's data folder."""
     slots: Count = 2
     """Attempts that run side by side."""
     queue: str = "default"
     """The queue this runner takes work from."""
-    sandbox: str = "auto"
-    """`auto`, `bubblewrap`, or `unsandboxed`, which is dangerous and shown on every screen."""
     model: str = "claude-sonnet-5-5"
     """For tasks that name none."""
     model_url: str = "https://api.anthropic.com"
@@ -67,11 +67,11 @@ class LoadedModel(Model, Protocol):
 class Runner:
     """The service."""
 
-    def __init__(self, bus: Bus, config: Config, model: LoadedModel, driver: Driver) -> None:
+    def __init__(self, bus: Bus, config: Config, model: LoadedModel, drivers: Drivers) -> None:
         self._bus = bus
         self._config = config
         self._model = model
-        self._driver = driver
+        self._drivers = drivers
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._slots = anyio.Semaphore(config.slots)
         self._attempts: set[Attempt] = set()
@@ -79,14 +79,14 @@ class Runner:
         self._draining = False
         self._claim_over = anyio.Event()
         self._claim_over.set()
-        self._trouble = ""
         self._log = log.get()
 
     async def run(self, started: Callable[[], None]) -> None:
         async with anyio.create_task_group() as group:
             service = await self._bus.serve({AskHealth: self._answer_health}, version=VERSION)
             group.start_soon(self._model.load)
-            await self._check_sandbox()
+            group.start_soon(self._drivers.keep, self._log_sandbox)
+            await self._drivers.found.wait()
             started()
             try:
                 await self._claim_for_ever(group)
@@ -107,33 +107,32 @@ class Runner:
             await self._idle.wait()
 
     def health(self) -> Health:
+        driver, notice = self._drivers.driver, self._drivers.notice
         notices = [SCRIPTED] if self._model.scripted else []
-        if self._driver.name == "unsandboxed":
+        if driver is not None and driver.name == "unsandboxed":
             notices.append(UNSANDBOXED)
-        if self._trouble:
-            return Health(healthy=False, service=Service.RUNNER, detail=self._trouble, notices=tuple(notices))
-        detail = f"{len(self._attempts)} of {self._config.slots} slots in use, sandbox {self._driver.name}"
+        if notice:
+            notices.append(notice)
+        if driver is None and not notice:
+            return Health(healthy=False, service=Service.RUNNER, detail=self._drivers.why, notices=tuple(notices))
+        sandbox = f"sandbox {driver.name} ({self._drivers.why})" if driver else "no sandbox yet"
+        detail = f"{len(self._attempts)} of {self._config.slots} slots in use, {sandbox}"
         return healthy(Service.RUNNER, self._bus, notices=tuple(notices), detail=detail)
+
+    def _log_sandbox(self, driver: str, why: str) -> None:
+        if driver:
+            self._log.info("sandbox", driver=driver, why=why)
+        else:
+            self._log.error("no_sandbox", reason=why)
 
     async def _answer_health(self, asked: AskHealth) -> Health:
         return self.health()
-
-    async def _check_sandbox(self) -> None:
-        """A machine that cannot sandbox takes no work and says what to allow."""
-        while True:
-            try:
-                await self._driver.capabilities()
-                self._trouble = ""
-                return
-            except SandboxUnavailable as error:
-                self._trouble = str(error)
-                self._log.error("no_sandbox", reason=self._trouble)
-                await anyio.sleep(10)
 
     async def _claim_for_ever(self, group: anyio.abc.TaskGroup) -> None:
         request = uuid.uuid4().hex
         while not self._draining:
             await self._slots.acquire()
+            await self._drivers.found.wait()
             if self._draining:
                 break
             self._claim_over = anyio.Event()
@@ -166,7 +165,8 @@ class Runner:
             hold_question_seconds=self._config.hold_question_seconds,
             settings=Settings(max_tokens=self._config.max_tokens),
         )
-        return Attempt(self._bus, self._model, self._driver, config, granted)
+        assert self._drivers.driver is not None, "claims wait for a driver"
+        return Attempt(self._bus, self._model, self._drivers.driver, config, granted)
 
     async def _run(self, attempt: Attempt, task: str) -> None:
         try:

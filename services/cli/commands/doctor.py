@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec import Struct
@@ -15,12 +15,17 @@ from services.cli.account import Account, stored
 from services.cli.failure import Failure
 from services.cli.options import Place, client_command
 
+if TYPE_CHECKING:
+    from sandbox.contract import Capabilities
+    from sandbox.drivers import Drivers
+
 OLDEST_PYTHON = (3, 11)
 OLDEST_GIT = (2, 31)
 """Bundles with prerequisites by `--stdin`, `GIT_CONFIG_COUNT` for settings without a file."""
 LITTLE_DISK_BYTES = 2 * 1024**3
 NO_DISK_BYTES = 256 * 1024**2
 STATUSES = ("ok", "warn", "fail")
+MAKE_IMAGE = "The runner makes it, or `python -m sandbox.image`."
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -38,7 +43,7 @@ def command(place: Place) -> int:
     """Check this machine and the server. The exit code is 1 when something must be mended."""
     checks = [check_python(), check_git(_output("git", "--version")), check_disk(place.data)]
     if _is_server(place.data):
-        checks += [check_nats_server(), check_sandbox(os.environ.get("ERRAND_SANDBOX", "auto"))]
+        checks += [check_nats_server(), check_sandbox(place.data)]
     checks += check_server(place)
     if place.as_json:
         from protocol.base import encode
@@ -100,27 +105,48 @@ def check_nats_server() -> Check:
     return Check("nats-server", "ok", f"{said.removeprefix('nats-server: ')} ({path})")
 
 
-def check_sandbox(setting: str) -> Check:
+def check_sandbox(data: Path) -> Check:
     """Found out by starting one."""
     import anyio
 
-    from sandbox.contract import SandboxError
-    from sandbox.drivers import choose
+    from sandbox.config import Config
+    from sandbox.drivers import Drivers
+    from services.config import WrongSetting, from_environment
 
     try:
-        driver = choose(setting)
-        found = anyio.run(driver.capabilities)
-    except SandboxError as error:
+        drivers = Drivers(from_environment(Config, os.environ), data.absolute(), os.environ.get("DOCKER_HOST", ""))
+    except WrongSetting as error:
         return Check("sandbox", "fail", str(error))
-    notes = " ".join(found.notes)
+    return anyio.run(_try_sandbox, drivers)
+
+
+async def _try_sandbox(drivers: Drivers) -> Check:
+    from sandbox.contract import ImageMissing
+
+    try:
+        await drivers.look()
+        waits = ""
+    except ImageMissing:
+        waits = "It is being made." if drivers.image_is_being_made() else MAKE_IMAGE
+    try:
+        found = await drivers.driver.capabilities() if drivers.driver else None
+        return sandbox_check(drivers, found, waits)
+    finally:
+        await drivers.close()
+
+
+def sandbox_check(drivers: Drivers, found: Capabilities | None, waits: str) -> Check:
+    """`waits` is what a better driver waits for."""
+    if drivers.driver is None or found is None:
+        return Check("sandbox", "fail", f"none: {drivers.why}. {waits}".strip())
     if not found.isolated:
-        return Check("sandbox", "warn", f"UNSANDBOXED: commands run on this machine as you. {notes}")
+        return Check("sandbox", "warn", f"UNSANDBOXED: commands run on this machine as you. {' '.join(found.notes)}")
     missing = [name for name in ("memory", "disk", "process") if not getattr(found, f"{name}_limit")]
-    if missing:
-        return Check(
-            "sandbox", "warn", f"{driver.name} works, without a limit of {', '.join(missing)}. {notes}".strip()
-        )
-    return Check("sandbox", "ok", f"{driver.name} works. {notes}".strip())
+    works = f"{drivers.driver.name} works ({drivers.why})"
+    works += f", without a limit of {', '.join(missing)}." if missing else "."
+    # No container engine limits the disk under a folder of the machine's: that is said, and nothing to mend.
+    is_well = not waits and found.memory_limit and found.process_limit
+    return Check("sandbox", "ok" if is_well else "warn", " ".join(filter(None, (works, waits, *found.notes))))
 
 
 def check_server(place: Place) -> list[Check]:

@@ -1,0 +1,47 @@
+"""The settings of sandboxes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from sandbox.limits import MIB, Limits
+
+DOCKER_HOST = "unix:///var/run/docker.sock"
+"""Where an engine is when the environment's DOCKER_HOST does not say."""
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """Which sandbox, and what each may use. A value that a driver cannot hold is said by `errand doctor`."""
+
+    sandbox: Literal["auto", "docker", "bubblewrap", "unsandboxed"] = "auto"
+    """`auto`: Docker where an engine answers and its image is there, else bubblewrap. `docker` and `bubblewrap` insist.
+    `unsandboxed` is dangerous and shown on every screen."""
+    sandbox_image: str = ""
+    """Another image than our own for the Docker sandbox. It needs bash, git and Python 3.9 or later."""
+    sandbox_build: bool = True
+    """`0`: a missing image is not built by the runner; `python -m sandbox.image` builds it."""
+    sandbox_memory_mib: Annotated[int, Meta(ge=64)] = 4096
+    """Memory of one sandbox, swap and /tmp included; at most three quarters of the machine's."""
+    sandbox_cpus: Annotated[float, Meta(ge=0.01)] = 2.0
+    """Processors' worth of time of one sandbox; at most the machine's."""
+    sandbox_processes: Annotated[int, Meta(ge=16)] = 1024
+    """Processes and threads of one sandbox."""
+    sandbox_open_files: Annotated[int, Meta(ge=256)] = 16_384
+    """Open files of one process."""
+    sandbox_file_mib: Annotated[int, Meta(ge=1)] = 16_384
+    """The largest file that a process may write."""
+    sandbox_tmp_mib: Annotated[int, Meta(ge=1)] = 2048
+    """The size of /tmp (the home is in it), of /var/tmp and of /dev/shm, which live in memory."""
+
+
+def limits(config: Config) -> Limits:
+    return Limits(
+        memory_bytes=config.sandbox_memory_mib * MIB,
+        cpus=config.sandbox_cpus,
+        processes=config.sandbox_processes,
+        open_files=config.sandbox_open_files,
+        file_bytes=config.sandbox_file_mib * MIB,
+        tmp_bytes=config.sandbox_tmp_mib * MIB,
+    )

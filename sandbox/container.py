@@ -1,0 +1,231 @@
+"""One container: what the engine is told of it, and the stream to the exec server that is its PID 1."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import msgspec
+from msgspec import Struct
+
+from sandbox import exec_server
+from sandbox.checkpoints import GITCONFIG
+from sandbox.contract import SandboxUnavailable
+from sandbox.engine import Engine, EngineError
+from sandbox.folders import people
+from sandbox.limits import Limits
+from sandbox.process import STDERR_KEPT_BYTES, Receiver
+
+HOME = "/tmp/home"
+NAMES = "/run/errand"
+"""Where the image's /etc/passwd and /etc/group point to: they name the task's uid, which no image can know."""
+NAMES_BYTES = 64 * 1024
+SERVER = Path(exec_server.__file__).read_bytes()
+BOOTSTRAP = f"""\
+import os
+code = b""
+while len(code) < {len(SERVER)}:
+    piece = os.read(0, {len(SERVER)} - len(code))
+    if not piece:
+        raise SystemExit
+    code += piece
+exec(compile(code, "exec_server.py", "exec"))
+"""
+"""The exec server comes over the stream: any image with a Python will do, and it always fits this side of it."""
+FRAME_BYTES = 8
+STDOUT = 1
+REMOVE_SECONDS = 20.0
+
+
+class Mount(Struct, frozen=True):
+    """A folder of this machine, as the engine names it, seen inside at `target`."""
+
+    source: Path
+    target: str
+    readonly: bool
+
+
+class ContainerSpec(Struct, frozen=True, kw_only=True):
+    """What a container is made of."""
+
+    image: str
+    uid: int
+    limits: Limits
+    mounts: tuple[Mount, ...]
+    labels: Mapping[str, str]
+
+
+def container_config(spec: ContainerSpec) -> dict[str, Any]:
+    """The body of `POST /containers/create`: the hardest settings under which ordinary builds and tests still run."""
+    server = {
+        "workspace": "/workspace",
+        "die_with_parent": False,
+        "memory_limit": True,
+        "files": {
+            **{f"{NAMES}/{name}": text for name, text in people(spec.uid).items()},
+            f"{HOME}/.gitconfig": GITCONFIG,
+        },
+    }
+    return {
+        "Image": spec.image,
+        "Entrypoint": ["python3", "-I", "-S", "-c", BOOTSTRAP],
+        "Cmd": [msgspec.json.encode(server).decode()],
+        "Env": [f"{name}={value}" for name, value in environment().items()],
+        "User": f"{spec.uid}:{spec.uid}",
+        "WorkingDir": "/",
+        "Hostname": "errand",
+        "Labels": dict(spec.labels),
+        "NetworkDisabled": True,
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": host_config(spec),
+    }
+
+
+def environment() -> dict[str, str]:
+    """Beside the image's own."""
+    return {"HOME": HOME, "LANG": "C.UTF-8", "TERM": "dumb", "USER": "errand", "LOGNAME": "errand"}
+
+
+def host_config(spec: ContainerSpec) -> dict[str, Any]:
+    limits = spec.limits
+    return {
+        "AutoRemove": True,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges"],
+        "ReadonlyRootfs": True,
+        "NetworkMode": "none",
+        "IpcMode": "private",
+        "Init": False,
+        "LogConfig": {"Type": "none"},
+        "Memory": limits.memory_bytes,
+        "MemorySwap": limits.memory_bytes,
+        "PidsLimit": limits.processes,
+        "NanoCpus": int(limits.cpus * 1_000_000_000),
+        "Ulimits": [
+            {"Name": name, "Soft": value, "Hard": value}
+            for name, value in (("core", 0), ("nofile", limits.open_files), ("fsize", limits.file_bytes))
+        ],
+        "ShmSize": limits.tmp_bytes,
+        "Tmpfs": {
+            "/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={limits.tmp_bytes}",
+            "/var/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={limits.tmp_bytes}",
+            NAMES: f"rw,noexec,nosuid,nodev,mode=755,uid={spec.uid},gid={spec.uid},size={NAMES_BYTES}",
+        },
+        "Mounts": [
+            {"Type": "bind", "Source": str(mount.source), "Target": mount.target, "ReadOnly": mount.readonly}
+            for mount in spec.mounts
+        ],
+    }
+
+
+class ContainerLink(asyncio.Protocol):
+    """The stream of an attached container as a `Link`; what it says goes to `receiver`, cut out of the engine's frames
+    (a byte for stdout or stderr, three of padding, four for the size)."""
+
+    def __init__(self, engine: Engine, container: str, receiver: Receiver) -> None:
+        self._engine = engine
+        self.container = container
+        self._receiver = receiver
+        self._transport: asyncio.Transport | None = None
+        self._response: Any = None
+        self._buffer = bytearray()
+        self._stderr = bytearray()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._ended = asyncio.Event()
+        self._removal: asyncio.Task[None] | None = None
+
+    async def start(self, spec: ContainerSpec) -> None:
+        """Make the container, take its stream before anything is said, start it. EngineError."""
+        await self._engine.create(self.container, container_config(spec))
+        await self._attach()
+        self.send(SERVER)
+        await self._engine.start(self.container)
+
+    async def _attach(self) -> None:
+        self._response = await self._engine.attach(self.container)
+        theirs = self._response.extensions["network_stream"].get_extra_info("socket")
+        ours = socket.socket(fileno=os.dup(theirs.fileno()))
+        ours.setblocking(False)
+        await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
+
+    def send(self, data: bytes) -> None:
+        """Queue `data`; into nothing once the container is gone."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        await self._writable.wait()
+
+    def kill(self) -> None:
+        """End the container at once; `stop` waits until it is gone."""
+        if self._removal is None:
+            self._removal = asyncio.get_running_loop().create_task(self._remove())
+
+    async def stop(self, timeout_seconds: float) -> None:
+        """Close its stdin, on which it ends by itself, and remove it. Returns when it is gone."""
+        with anyio.CancelScope(shield=True):
+            if self._removal is None and self._transport is not None and not self._transport.is_closing():
+                self._transport.write_eof()
+                with anyio.move_on_after(timeout_seconds):
+                    await self._ended.wait()
+            self.kill()
+            assert self._removal is not None
+            await self._removal
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast, because uvloop's transports are not instances of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        for channel, piece in self._frames():
+            if channel == STDOUT:
+                self._receiver.received(piece)
+            else:
+                self._stderr += piece
+                del self._stderr[:-STDERR_KEPT_BYTES]
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._writable.set()
+        self._ended.set()
+        self._receiver.lost(self._stderr.decode("utf-8", "replace").strip() or "its container ended")
+
+    def _frames(self) -> Iterator[tuple[int, bytes]]:
+        start = 0
+        while len(self._buffer) - start >= FRAME_BYTES:
+            body = start + FRAME_BYTES
+            end = body + int.from_bytes(self._buffer[start + 4 : body], "big")
+            if len(self._buffer) < end:
+                break
+            yield self._buffer[start], bytes(self._buffer[body:end])
+            start = end
+        del self._buffer[:start]
+
+    async def _remove(self) -> None:
+        """What the engine cannot remove now, because it is down, the reconciler removes later."""
+        try:
+            with anyio.move_on_after(REMOVE_SECONDS):
+                await self._engine.remove(self.container)
+        except (EngineError, SandboxUnavailable):
+            pass
+        if self._transport is not None:
+            self._transport.abort()
+        if self._response is not None:
+            await self._response.aclose()

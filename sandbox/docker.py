@@ -1,0 +1,237 @@
+"""Sandboxes by a Docker Engine: hard limits of memory, processes and processor time, and an image with everyday tools.
+
+The exec server is PID 1 of the container and ends with the stream to its runner, and the engine removes a container
+that has ended: nothing outlives its runner, however that dies. What an engine that died itself left, `sweep` removes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import msgspec
+from msgspec import Struct
+
+from sandbox.client import ExecClient
+from sandbox.config import Config, limits
+from sandbox.container import ContainerLink, ContainerSpec, Mount
+from sandbox.contract import Capabilities, ImageMissing, SandboxDied, SandboxError, SandboxSpec, SandboxUnavailable
+from sandbox.engine import Engine, EngineError
+from sandbox.folders import check_folders, give, is_root, task_uid
+from sandbox.image import Image
+from sandbox.limits import Limits
+from sandbox.owners import Owners
+
+MEMORY_SHARE = 0.75
+"""Of the machine's memory, at most this much is one sandbox's: the rest of the house must live beside it."""
+LABEL = "errand"
+OWN_CONTAINER = re.compile(r"/containers/([0-9a-f]{64})/")
+NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9]+")
+
+
+class Machine(Struct, frozen=True):
+    """What the engine told of itself."""
+
+    version: str
+    limits: Limits
+    """No more than the machine has."""
+    folders: Mapping[Path, Path]
+    """Where we run in a container ourselves: folders as we see them, and as the engine does."""
+    missing: tuple[str, ...]
+    """Sentences on what this engine cannot hold."""
+    memory_limit: bool
+    process_limit: bool
+
+
+class Docker:
+    """The driver for machines with a container engine."""
+
+    name = "docker"
+
+    def __init__(self, engine: Engine, image: Image, owners: Owners, limits: Limits | None = None) -> None:
+        self.image = image
+        self._engine = engine
+        self._owners = owners
+        self._limits = limits or Limits()
+        self._machine: Machine | None = None
+        self._held: set[str] = set()
+        """Keys of the containers that this driver has made or is making."""
+
+    async def capabilities(self) -> Capabilities:
+        """ImageMissing when the image has to be made first. The first time, a container is tried."""
+        try:
+            if not await self.image.is_there():
+                raise ImageMissing(f"the Docker sandbox's image {self.image.name} has to be made first")
+            machine = await self._look()
+        except EngineError as error:
+            raise SandboxUnavailable(f"the Docker Engine at {self._engine.host} refuses: {error}") from error
+        return Capabilities(
+            isolated=True,
+            memory_limit=machine.memory_limit,
+            disk_limit=False,
+            process_limit=machine.process_limit,
+            notes=(f"Docker Engine {machine.version}, image {self.image.name}.", *machine.missing),
+        )
+
+    async def start(self, spec: SandboxSpec) -> ExecClient:
+        """SandboxUnavailable where this machine forbids it; SandboxError when a folder of `spec` cannot be used."""
+        uid = user(spec.task)
+        check_folders(spec, uid)
+        if is_root():
+            await anyio.to_thread.run_sync(give, spec.workspace, uid)
+        return await self._start(spec, uid, await self._look())
+
+    async def _start(self, spec: SandboxSpec, uid: int, machine: Machine) -> ExecClient:
+        """A sandbox over a workspace that belongs to `uid`."""
+        key = secrets.token_hex(8)
+        container = ContainerSpec(
+            image=self.image.name,
+            uid=uid,
+            limits=machine.limits,
+            mounts=mounts(spec, machine.folders),
+            labels=self._labels(spec, key),
+        )
+        self._held.add(key)
+        client = ExecClient(spec.environment, cleanup=lambda: self._held.discard(key))
+        link = ContainerLink(self._engine, container_name(spec), client)
+        client.attach(link)
+        try:
+            await link.start(container)
+            await client.ready()
+        except BaseException as error:
+            await client.stop()
+            if isinstance(error, EngineError | SandboxDied):
+                raise SandboxError(f"Docker could not start the sandbox: {error}") from error
+            raise
+        return client
+
+    async def sweep(self) -> int:
+        """Remove the containers of this installation that no living runner holds; how many there were."""
+        label = f"{LABEL}.installation={self._owners.installation}"
+        left = [one["Id"] for one in await self._engine.containers(label) if not self._is_held(one["Labels"])]
+        for container in left:
+            with suppress(EngineError):
+                await self._engine.remove(container)
+        return len(left)
+
+    async def close(self) -> None:
+        """When all its sandboxes have stopped."""
+        self._owners.release()
+        await self._engine.close()
+
+    def _is_held(self, labels: Mapping[str, str]) -> bool:
+        runner = labels.get(f"{LABEL}.runner", "")
+        if runner == self._owners.runner:
+            return labels.get(f"{LABEL}.key") in self._held
+        return self._owners.is_alive(runner)
+
+    def _labels(self, spec: SandboxSpec, key: str) -> dict[str, str]:
+        return {
+            f"{LABEL}.installation": self._owners.installation,
+            f"{LABEL}.runner": self._owners.runner,
+            f"{LABEL}.key": key,
+            f"{LABEL}.task": spec.task,
+            f"{LABEL}.attempt": str(spec.attempt),
+        }
+
+    async def _look(self) -> Machine:
+        """What this engine can do; asked and tried once."""
+        if self._machine is None:
+            self._owners.hold()
+            about, version = await self._engine.about(), await self._engine.version()
+            machine = machine_of(about, version, self._limits, await own_folders(self._engine))
+            await self._try(machine)
+            self._machine = machine
+        return self._machine
+
+    async def _try(self, machine: Machine) -> None:
+        """Start one over a folder of the installation's: an engine elsewhere, or one that maps users, would not do."""
+        folder = Path(tempfile.mkdtemp(prefix="try-", dir=self._owners.folder))
+        uid = user("try")
+        try:
+            os.chown(folder, uid, -1)
+            spec = SandboxSpec(task="try", attempt=0, workspace=folder)
+            sandbox = await self._start(spec, uid, machine)
+            await sandbox.exec("command -v bash git && touch written")
+            await sandbox.stop()
+            written = folder / "written"
+            if not written.exists() or written.stat().st_uid != uid:
+                raise SandboxError("what it wrote did not arrive")
+        except SandboxError as error:
+            raise SandboxUnavailable(
+                f"the Docker Engine at {self._engine.host} cannot work in {folder.parent}: {error}. It must be on this "
+                f"machine; where Errand runs in a container, see docs/running.md"
+            ) from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def connect(config: Config, host: str, folder: Path, runner: str) -> Docker:
+    """The driver that the settings say; `folder` is for what all runners of the installation share."""
+    engine = Engine(host)
+    owners = Owners(folder, runner)
+    return Docker(engine, Image(engine, config.sandbox_image, folder / "image.lock"), owners, limits(config))
+
+
+def user(task: str) -> int:
+    """As whom commands run: as we do, that the workspace is theirs too; for root as a uid of the task alone."""
+    return task_uid(task) if is_root() else os.geteuid()
+
+
+def container_name(spec: SandboxSpec) -> str:
+    return f"{LABEL}-{NOT_IN_A_NAME.sub('_', spec.task)}-{spec.attempt}-{secrets.token_hex(4)}"
+
+
+def mounts(spec: SandboxSpec, folders: Mapping[Path, Path]) -> tuple[Mount, ...]:
+    return (
+        Mount(as_the_engine_sees(spec.workspace, folders), "/workspace", readonly=False),
+        *(Mount(as_the_engine_sees(path, folders), str(path), readonly=True) for path in spec.readonly_paths),
+    )
+
+
+def as_the_engine_sees(path: Path, folders: Mapping[Path, Path]) -> Path:
+    """By the innermost of the folders that were mounted for us."""
+    for ours in sorted(folders, key=lambda folder: len(folder.parts), reverse=True):
+        if path.is_relative_to(ours):
+            return folders[ours] / path.relative_to(ours)
+    return path
+
+
+async def own_folders(engine: Engine) -> dict[Path, Path]:
+    """What the engine mounted into the container that we run in; nothing where we run in none of its own."""
+    found = OWN_CONTAINER.search(Path("/proc/self/mountinfo").read_text())
+    own = await engine.inspect(found[1]) if found else None
+    return {Path(mount["Destination"]): Path(mount["Source"]) for mount in own["Mounts"]} if own else {}
+
+
+def machine_of(about: Mapping[str, Any], version: str, limits: Limits, folders: Mapping[Path, Path]) -> Machine:
+    """`about` is the engine's `/info`."""
+    options = " ".join(about.get("SecurityOptions") or ())
+    missing = ["A container has no limit of disk: a task can fill the one that the workspaces are on."]
+    if "rootless" in options:
+        raise SandboxUnavailable("A rootless Docker Engine gives files to other users: use the system's, or bubblewrap")
+    if "seccomp" not in options:
+        missing.append("This engine filters no system calls: give it a kernel with seccomp.")
+    memory, processes = bool(about.get("MemoryLimit")), bool(about.get("PidsLimit"))
+    if not memory:
+        missing.append("This kernel limits no container's memory: boot it with cgroup_enable=memory.")
+    return Machine(
+        version=version,
+        limits=msgspec.structs.replace(
+            limits,
+            memory_bytes=min(limits.memory_bytes, int(about["MemTotal"] * MEMORY_SHARE)),
+            cpus=min(limits.cpus, float(about["NCPU"])),
+        ),
+        folders=folders,
+        missing=tuple(missing),
+        memory_limit=memory,
+        process_limit=processes,
+    )

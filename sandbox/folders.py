@@ -1,0 +1,61 @@
+"""Whose a sandbox's folders are. Root gives each task a uid of its own, which is nobody's on this machine."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from pathlib import Path
+
+from sandbox.contract import SandboxError, SandboxSpec
+
+TASK_UIDS = range(1_500_000, 2_000_000)
+"""Above what distributions give to people and below 2,097,151, the largest uid that fits the old tar format."""
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def task_uid(task: str) -> int:
+    """This task's own, so that its files are too, and what the kernel counts by uid."""
+    return TASK_UIDS[zlib.crc32(task.encode()) % len(TASK_UIDS)]
+
+
+def people(uid: int) -> dict[str, str]:
+    """Files of /etc that say who is inside, by their name."""
+    return {
+        "passwd": (
+            "root:x:0:0:root:/nonexistent:/bin/false\n"
+            f"errand:x:{uid}:{uid}:Errand:/tmp/home:/bin/bash\n"
+            "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"
+        ),
+        "group": f"root:x:0:\nerrand:x:{uid}:\nnogroup:x:65534:\n",
+    }
+
+
+def check_folders(spec: SandboxSpec, uid: int) -> None:
+    """SandboxError when a folder is missing, or when root's own folder could not be read by the task's uid."""
+    for folder in (spec.workspace, *spec.readonly_paths):
+        if not folder.is_absolute() or not folder.is_dir():
+            raise SandboxError(f"{folder} is not an absolute path of a folder")
+    for folder in spec.readonly_paths:
+        if folder.is_relative_to("/workspace"):
+            raise SandboxError(f"{folder} is hidden in the sandbox by its own /workspace: keep Errand's data elsewhere")
+        status = folder.stat()
+        if is_root() and status.st_uid != uid and not status.st_mode & stat.S_IXOTH:
+            raise SandboxError(f"{folder} cannot be read by the sandbox: chmod o+rX it")
+
+
+def give(workspace: Path, uid: int) -> None:
+    """Make the whole tree the task's, once. A file with several hard links stays: another may be in a mirror."""
+    if workspace.stat().st_uid == uid:
+        return
+    for folder, _, files, fd in os.fwalk(workspace, topdown=False):
+        for name in files:
+            status = os.lstat(name, dir_fd=fd)
+            if status.st_nlink == 1:
+                os.chown(name, uid, uid, dir_fd=fd, follow_symlinks=False)
+        if Path(folder) != workspace:
+            os.fchown(fd, uid, uid)
+    os.chown(workspace, uid, uid)

@@ -1,0 +1,109 @@
+"""The image of the Docker sandbox: built once on each machine from the Dockerfile beside this file, or somebody's own.
+
+`python -m sandbox.image` makes it ahead of time and shows what the build says.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import os
+import sys
+import tarfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+
+from sandbox.config import DOCKER_HOST
+from sandbox.contract import SandboxUnavailable
+from sandbox.engine import Engine, EngineError
+
+DOCKERFILE = Path(__file__).with_name("Dockerfile")
+OWN = "errand-sandbox"
+WAIT_SECONDS = 1.0
+
+
+class Image:
+    """The image that sandboxes are started from."""
+
+    def __init__(self, engine: Engine, name: str = "", lock: Path | None = None) -> None:
+        """`name` is somebody's own image, fetched when it is missing; without one it is ours, and its tag says from
+        which Dockerfile it was built. `lock` is a file: one process at a time makes the image, and others see it."""
+        self.name = name or f"{OWN}:{hashlib.sha256(DOCKERFILE.read_bytes()).hexdigest()[:12]}"
+        self._is_ours = not name
+        self._engine = engine
+        self._lock = lock
+
+    async def is_there(self) -> bool:
+        return await self._engine.image(self.name) is not None
+
+    def is_being_made(self) -> bool:
+        """By whichever process of this installation."""
+        with taken(self._lock) as mine:
+            return not mine
+
+    async def make(self) -> AsyncIterator[str]:
+        """Build or fetch it, unless it is there; yields what the engine says. SandboxUnavailable when it fails."""
+        with taken(self._lock) as mine:
+            while not mine and self.is_being_made():
+                await anyio.sleep(WAIT_SECONDS)
+            if await self.is_there():
+                return
+            last = ""
+            try:
+                async for line in self._steps():
+                    last = line or last
+                    yield line
+            except EngineError as error:
+                raise SandboxUnavailable(
+                    f"The Docker sandbox's image {self.name} could not be made: {error} ({last[-300:]}). "
+                    "`python -m sandbox.image` shows all of it"
+                ) from error
+
+    def _steps(self) -> AsyncIterator[str]:
+        return self._engine.build(self.name, context()) if self._is_ours else self._engine.pull(self.name)
+
+
+def context() -> bytes:
+    """A tar with nothing but the Dockerfile."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.add(DOCKERFILE, arcname="Dockerfile")
+    return buffer.getvalue()
+
+
+@contextmanager
+def taken(lock: Path | None) -> Iterator[bool]:
+    """Whether the lock is ours within the block."""
+    if lock is None:
+        yield True
+        return
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+async def main() -> int:
+    engine = Engine(os.environ.get("DOCKER_HOST") or DOCKER_HOST)
+    image = Image(engine, os.environ.get("ERRAND_SANDBOX_IMAGE", ""))
+    try:
+        async for line in image.make():
+            print(line, flush=True)
+    except SandboxUnavailable as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        await engine.close()
+    print(f"{image.name} is ready.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(anyio.run(main))

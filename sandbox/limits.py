@@ -1,0 +1,25 @@
+"""What one sandbox may use at most; each driver holds what this machine lets it hold, and says what it cannot."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+MIB = 1024**2
+GIB = 1024**3
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """Of one sandbox."""
+
+    memory_bytes: int = 4 * GIB
+    """Of all its processes and its tmpfs together, swap included. Bubblewrap has no such limit."""
+    cpus: float = 2.0
+    """Processors' worth of time. Bubblewrap has no such limit."""
+    processes: int = 1024
+    """Processes and threads of the sandbox together."""
+    open_files: int = 16_384
+    """Descriptors of one process."""
+    file_bytes: int = 16 * GIB
+    """The largest file a process may write."""
+    tmp_bytes: int = 2 * GIB
+    """/tmp (the home is in it), /var/tmp and /dev/shm, which live in memory, each."""

@@ -1,0 +1,62 @@
+"""Whose containers these are: the id of an installation, and which of its runners live, as the files of its data folder
+say. A runner holds a lock as long as it lives, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+
+class Owners:
+    """Of one installation, seen by one of its runners."""
+
+    def __init__(self, folder: Path, runner: str) -> None:
+        """`folder` is shared by all runners of the installation on this machine."""
+        self.runner = runner
+        self.folder = folder
+        self._locks = folder / "runners"
+        self._locks.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.installation = self._read_installation()
+        self._mine = -1
+
+    def hold(self) -> None:
+        """Be alive, until this process ends or `release`."""
+        if self._mine != -1:
+            return
+        self._mine = os.open(self._locks / self.runner, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._mine, fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        if self._mine != -1:
+            (self._locks / self.runner).unlink(missing_ok=True)
+            os.close(self._mine)
+            self._mine = -1
+
+    def is_alive(self, runner: str) -> bool:
+        """Whether that runner, which may be this one, lives. What is left of one that does not is forgotten."""
+        try:
+            descriptor = os.open(self._locks / Path(runner).name, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (self._locks / Path(runner).name).unlink(missing_ok=True)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def _read_installation(self) -> str:
+        """Made once; the first of several that make it at one time wins."""
+        path = self.folder / "installation"
+        if not path.exists():
+            new = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+            new.write_text(secrets.token_hex(16))
+            with suppress(FileExistsError):
+                os.link(new, path)
+            new.unlink()
+        return path.read_text().strip()

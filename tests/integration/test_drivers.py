@@ -1,0 +1,45 @@
+"""Which driver a setting gives on which machine, and what is said about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sandbox.config import Config
+from sandbox.drivers import Drivers
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_auto_without_an_engine_is_bubblewrap_and_says_where_it_looked(tmp_path: Path) -> None:
+    drivers = Drivers(Config(), tmp_path, f"unix://{tmp_path}/no.sock")
+    await drivers.look()
+    assert drivers.driver is not None
+    assert drivers.driver.name == "bubblewrap"
+    assert drivers.why == f"there is no Docker Engine at {tmp_path}/no.sock"
+    assert drivers.notice == ""
+
+
+async def test_docker_insists(tmp_path: Path) -> None:
+    (tmp_path / "dead.sock").touch()
+    for host, why in (
+        (f"unix://{tmp_path}/no.sock", "there is no Docker Engine"),
+        (f"unix://{tmp_path}/dead.sock", "no Docker Engine answers"),
+        ("tcp://127.0.0.1:1", "no Docker Engine answers"),
+        ("ssh://somewhere", "cannot be used"),
+    ):
+        drivers = Drivers(Config(sandbox="docker"), tmp_path / "data", host)
+        await drivers.look()
+        assert drivers.driver is None
+        assert why in drivers.why
+        await drivers.close()
+
+
+async def test_what_is_asked_for_by_name_is_used(tmp_path: Path) -> None:
+    for config in (Config(sandbox="bubblewrap"), Config(sandbox="unsandboxed")):
+        drivers = Drivers(config, tmp_path)
+        await drivers.look()
+        assert drivers.driver is not None
+        assert drivers.driver.name == config.sandbox
+    assert list(tmp_path.iterdir()) == []
