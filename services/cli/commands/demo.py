@@ -22,6 +22,8 @@ REPOSITORY = "repository.git"
 PROMPT = (
     "Look around in this repository, run something harmless, and add one file, ERRAND.md, that says what you found."
 )
+QUICK = {"ERRAND_SANDBOX_BUILD": "0"}
+"""A sandbox image that is missing takes minutes: the demo's task runs in what is there."""
 GIT_SECONDS = 600.0
 BY_TOOL = """\
 SELECT coalesce(tool, kind) AS step, count(*) AS times, round(sum(duration_seconds), 3) AS seconds,
@@ -64,7 +66,7 @@ def command() -> int:
     from services.cli.house import running
 
     try:
-        with running(folder / DATA, os.environ) as ready:
+        with running(folder / DATA, {**os.environ, **QUICK}) as ready:
             _say(f"Every service takes work after {ready.seconds:.1f} s, at {ready.server}.")
             _show_task(folder / DATA, source, os.environ.get("PROMPT") or PROMPT)
             stopping = time.monotonic()
