@@ -12,6 +12,8 @@ from gateway import app, server
 from gateway.config import Config
 from gateway.live.sockets import Sockets
 from gateway.notices import Notices
+from gateway.push.courier import Courier
+from gateway.push.web_push import WebPush
 from gateway.sign_in import Door
 from gateway.tasks import Tasks
 from gateway.users import Users
@@ -32,6 +34,8 @@ class Gateway:
         self._tasks = Tasks(bus, config.repository_cache_seconds)
         self._notices = Notices(bus)
         self._sockets = Sockets(bus, self._users, self._tasks, self._notices, config)
+        self._web_push = WebPush(config.push_keys, config.contact, config.push_hosts)
+        self._courier = Courier(bus, self._users, self._web_push, config.push_limit)
         self._server: server.Server | None = None
         self._stopped = anyio.Event()
 
@@ -42,6 +46,7 @@ class Gateway:
             group.start_soon(self._users.follow, known.set)
             group.start_soon(self._sockets.run)
             await known.wait()
+            group.start_soon(self._courier.run)
             service = await self._bus.serve({AskHealth: self._answer_health}, version=_version())
             self._server = server.make(self._app(), self._config, started)
             await self._server.serve([self._bound])
@@ -71,6 +76,7 @@ class Gateway:
             tasks_=self._tasks,
             notices=self._notices,
             sockets=self._sockets,
+            web_push=self._web_push,
         )
 
 

@@ -19,7 +19,8 @@ from gateway.live.phone import SIGNED_OUT
 from gateway.live.sockets import Sockets
 from gateway.live.wire import Gone, Wire
 from gateway.notices import Notices
-from gateway.rest import account, identify, installation, tasks
+from gateway.push.web_push import WebPush
+from gateway.rest import account, identify, installation, push, tasks
 from gateway.sign_in import Door
 from gateway.tasks import Tasks
 from gateway.users import Users
@@ -79,6 +80,7 @@ def make(
     tasks_: Tasks,
     notices: Notices,
     sockets: Sockets,
+    web_push: WebPush,
     openapi: OpenAPIConfig | None = None,
 ) -> Litestar:
     """The application over its parts. `openapi` is for `gateway.contract`: nothing of it is served."""
@@ -91,11 +93,12 @@ def make(
         "sockets": sockets,
         "tasks": tasks_,
         "users": users,
+        "web_push": web_push,
     }
     dependencies: dict[str, Any] = {name: Provide(_always(part), sync_to_thread=False) for name, part in parts.items()}
     dependencies |= {"asker": Provide(identify.asker), "owner": Provide(identify.owner)}
     return Litestar(
-        route_handlers=[page, style, live, tasks.ROUTER, account.ROUTER, installation.ROUTER],
+        route_handlers=[page, style, live, tasks.ROUTER, account.ROUTER, installation.ROUTER, push.ROUTER],
         dependencies=dependencies,
         exception_handlers={
             Problem: say_problem,

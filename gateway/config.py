@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -9,6 +10,8 @@ from msgspec import Meta
 
 from services.bus import BusConfig
 from services.config import Count, LogLevel, Seconds
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Config(BusConfig, frozen=True, kw_only=True):
@@ -20,6 +23,18 @@ class Config(BusConfig, frozen=True, kw_only=True):
     """0 takes a free one."""
     public_url: Annotated[str, Meta(pattern=r"^(https?://[^/?#\s]+/?)?$")] = ""
     """Where people reach this server, such as `https://errand.example.org`; empty: `http://<bind>:<port>`."""
+    data: str = ""
+    """The installation's data folder."""
+    push_key_file: str = ""
+    """The keys of notifications, the same for all gateways; empty: `<data>/secrets/push.key`. Made when it is missing;
+    with another one, every device has to turn notifications on again."""
+    push_contact: Annotated[str, Meta(pattern=r"^(mailto:[^@\s]+@[^@\s]+|https://[^\s]+)?$")] = ""
+    """Where a push service may complain: `mailto:` or `https:`; empty: the public URL."""
+    push_hosts: str = ""
+    """Push services, separated by commas, that may be reached by plain HTTP and at addresses that are not public, such
+    as one of your own: `push.lan:8080`."""
+    push_limit: Count = 10
+    """Notifications that one gateway sends one device within a minute; the last of them says that there is more."""
     log_level: LogLevel = "info"
     body_limit_bytes: Count = 1024 * 1024
     """The largest REST request."""
@@ -41,6 +56,22 @@ class Config(BusConfig, frozen=True, kw_only=True):
         """The public URL, without a slash at its end."""
         host = f"[{self.bind}]" if ":" in self.bind else self.bind
         return self.public_url.rstrip("/") or f"http://{host}:{self.port}"
+
+    @property
+    def push_keys(self) -> Path | None:
+        if self.push_key_file:
+            return Path(self.push_key_file)
+        return Path(self.data).expanduser() / "secrets" / "push.key" if self.data else None
+
+    @property
+    def contact(self) -> str:
+        """For the push services; a server that has no name has none to give."""
+        name = urlsplit(self.url).hostname if self.url.startswith("https:") else "localhost"
+        return self.push_contact or f"https://{name}"
+
+    def is_secure(self, scheme: str, host: str) -> bool:
+        """Whether a page of this address is a secure context, which service workers and push need."""
+        return scheme == "https" or self.url.startswith("https:") or host in LOOPBACK
 
     def is_own_origin(self, origin: str, host: str) -> bool:
         """Whether a browser's `Origin` is ours: the public URL's, or that of the address it asked by (`Host`)."""

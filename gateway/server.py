@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from gateway.config import Config
-from gateway.live.wire import ABORT
+from gateway.live.wire import ABORT, PING
 from protocol.live import FRAME_LIMIT_BYTES
 from services import log
 from services.config import WrongSetting
@@ -38,13 +39,36 @@ HEADERS = (
 )
 
 
+PING_PAYLOAD = b"errand"
+
+
 class Protocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket protocol, with the means to cut a connection that takes nothing."""
+    """uvicorn's WebSocket protocol, with the means to cut a connection that takes nothing, and to ask whether anybody
+    is at its other end."""
+
+    _pong: asyncio.Future[None] | None = None
+    """Of a ping of ours that has no answer yet."""
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
         if hasattr(self, "scope"):  # not for a handshake that was refused
-            cast(Any, self.scope)["extensions"][ABORT] = self.transport.abort
+            extensions = cast(Any, self.scope)["extensions"]
+            extensions[ABORT], extensions[PING] = self.transport.abort, self.ping
+
+    async def ping(self) -> None:
+        """Return once the phone has answered; for a dead one that is never."""
+        if self._pong is None:
+            self._pong = self.loop.create_future()
+            if not (self.close_sent or self.transport.is_closing()):
+                self.conn.send_ping(PING_PAYLOAD)
+                self.transport.write(b"".join(self.conn.data_to_send()))
+        await asyncio.shield(self._pong)
+
+    def handle_pong(self, event: Any) -> None:
+        super().handle_pong(event)
+        if self._pong is not None and bytes(event.data) == PING_PAYLOAD:
+            self._pong.set_result(None)
+            self._pong = None
 
     def start_keepalive(self) -> None:
         """Called once the handshake is answered: what it was about would stay for as long as the phone."""

@@ -88,7 +88,8 @@ class Tasks:
         checks.key(frame.key)
         checks.reason(frame.reason)
         await self.must_exist(asker, frame.task)
-        return await self._send(asker, frame.task, CancelTask(key=frame.key, reason=frame.reason))
+        command = CancelTask(key=frame.key, reason=frame.reason, device=asker.device)
+        return await self._send(asker, frame.task, command)
 
     async def _send(self, asker: Asker, task: str, command: TaskCommand) -> Accepted:
         # The id counts over the whole stream, so the task is in it: two users may choose the same key.

@@ -127,7 +127,8 @@ class Users:
 
     def _index(self, before: User, after: User) -> None:
         for device in before.devices.values():
-            if after.devices.get(device.id) != device:
+            now = after.devices.get(device.id)
+            if now is None or now.token_hash != device.token_hash:
                 self._tokens.pop(device.token_hash, None)
                 self.on_device_removed(before.id, device.id)
         for device in after.devices.values():

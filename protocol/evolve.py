@@ -38,6 +38,8 @@ from protocol.user import (
     DeviceRemoved,
     HostAdded,
     HostRemoved,
+    PushSubscriptionAdded,
+    PushSubscriptionRemoved,
     Role,
     SignInCodeCreated,
     SignInCodeRedeemed,
@@ -183,11 +185,19 @@ def usage_of_turn(entries: Iterable[JournalEntry], turn: int) -> Usage:
     return total
 
 
+class PushSubscription(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a device is told of what happens, sealed for the gateways."""
+
+    id: str
+    sealed: str
+
+
 class Device(Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     name: str
     token_hash: str
     added_at: datetime
+    push: PushSubscription | None = None
 
 
 class Host(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -254,5 +264,15 @@ def _apply_to_user(user: User, event: AnyUserEvent, at: datetime) -> User:
             return replace(user, hosts={**user.hosts, event.host: host})
         case HostRemoved():
             return replace(user, hosts={key: h for key, h in user.hosts.items() if key != event.host})
+        case PushSubscriptionAdded():
+            return _with_push(user, event.device, PushSubscription(id=event.subscription, sealed=event.sealed))
+        case PushSubscriptionRemoved():
+            return _with_push(user, event.device, None)
         case _:
             assert_never(event)
+
+
+def _with_push(user: User, device: str, push: PushSubscription | None) -> User:
+    if device not in user.devices:
+        return user
+    return replace(user, devices={**user.devices, device: replace(user.devices[device], push=push)})

@@ -94,7 +94,14 @@ class Ping(Message, frozen=True):
     """Is the connection alive? A page in a browser cannot see the pings of the WebSocket itself."""
 
 
-AnyClientFrame = SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Cancel | Ping
+class Looking(Message, frozen=True):
+    """Whether the page is on the screen: a device that looks is sent no push. A new socket does not look until it says
+    so. Sockets of one device count together."""
+
+    looking: bool
+
+
+AnyClientFrame = SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Cancel | Ping | Looking
 
 
 # To the phone.

@@ -33,7 +33,11 @@ _EXTRA_PUBLISH: dict[Service, tuple[str, ...]] = {
         *(subject.format("TASKS") for subject in _FOLLOW_STREAM),
         *_BLOBS,
     ),
-    S.GATEWAY: tuple(subject.format("TASKS") for subject in _FOLLOW_STREAM),
+    S.GATEWAY: (
+        *(subject.format("TASKS") for subject in _FOLLOW_STREAM),
+        "$JS.API.CONSUMER.MSG.NEXT.TASKS.push",
+        "$JS.ACK.TASKS.push.>",
+    ),
     S.RUNNER: ("$KV.lease.attempt.>", *(subject.format("TASKS") for subject in _FOLLOW_STREAM), *_BLOBS),
     S.REPOS: (*(subject.format("TASKS") for subject in _READ_STREAM), *_BLOBS),
     S.HISTORY: tuple(subject.format("TASKS") for subject in _FOLLOW_STREAM),
@@ -82,9 +86,9 @@ def permissions(service: Service) -> Permissions:
     subscribe = serves | set(_EXTRA_SUBSCRIBE.get(service, ())) | {inbox}
     if serves:
         subscribe.add("$SRV.>")
-    # Events come over `live.` or by a read of the stream; only the live preview and the reader's trace need the plain
+    # Events come over `live.` or by a read of the stream; only previews, presence and the reader's trace need the plain
     # subject.
-    subscribe |= {subject for subject in hears if subject.startswith("out.") or service is S.READER}
+    subscribe |= {subject for subject in hears if subject.startswith(("out.", "look.")) or service is S.READER}
     return Permissions(
         publish=tuple(sorted(sends | set(_EXTRA_PUBLISH.get(service, ())))), subscribe=tuple(sorted(subscribe))
     )

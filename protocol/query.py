@@ -87,6 +87,18 @@ def summarize(task: Task) -> TaskSummary:
     )
 
 
+# Between gateways.
+
+
+class AskLooking(Message, frozen=True):
+    """Whether a device's page is on somebody's screen. Answered only where it is: by a gateway that has such a socket,
+    once the phone has answered a ping."""
+
+
+class DeviceLooks(Message, frozen=True):
+    """It is."""
+
+
 # To any service.
 
 

@@ -107,6 +107,8 @@ ROUTES: tuple[Route, ...] = (
     _user_command(user.RemoveDevice, (S.GATEWAY,)),
     _user_command(user.AddHost, (S.GATEWAY,)),
     _user_command(user.RemoveHost, (S.GATEWAY,)),
+    _user_command(user.AddPushSubscription, (S.GATEWAY,)),
+    _user_command(user.RemovePushSubscription, (S.GATEWAY,)),
     Route(
         subject="evt.<user>.<task>.task.<state>",
         messages=(task.Decision,),
@@ -146,6 +148,14 @@ ROUTES: tuple[Route, ...] = (
         senders=(S.RUNNER,),
         receivers=(S.GATEWAY, S.READER),
         doc="Previews of a running step: text deltas, tool output. Kept for minutes, may be dropped.",
+    ),
+    Route(
+        subject="look.<user>.<device>",
+        messages=(query.AskLooking,),
+        replies=(query.DeviceLooks,),
+        senders=(S.GATEWAY,),
+        receivers=(S.GATEWAY,),
+        doc="Whether the device's page is on the screen. The interest is the presence: nobody looks, nobody answers.",
     ),
     Route(
         subject="dead.<stream>",

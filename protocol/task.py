@@ -135,6 +135,8 @@ class CancelTask(TaskCommand, frozen=True):
     """From the gateway: end the open turn now."""
 
     reason: str = ""
+    device: str = ""
+    """The device that asks for it: the user's others are told."""
 
 
 class RaiseQuestion(TaskCommand, frozen=True):
@@ -300,6 +302,8 @@ class TurnEnded(TaskEvent, frozen=True):
     summary: str = ""
     reason: str = ""
     """Why it failed or who cancelled; empty for a success."""
+    device: str = ""
+    """The device that cancelled."""
     published: Published | None = None
     usage: Usage = Usage()
 

@@ -1,4 +1,5 @@
-"""A user's log: who they are, which devices may sign in, which hosts the owner gave credentials for."""
+"""A user's log: who they are, which devices may sign in and are told by push, which hosts the owner gave credentials
+for."""
 
 from __future__ import annotations
 
@@ -89,7 +90,35 @@ class RemoveHost(UserCommand, frozen=True):
     host: str
 
 
-AnyUserCommand = AddUser | CreateSignInCode | RedeemSignInCode | AddDevice | RemoveDevice | AddHost | RemoveHost
+class AddPushSubscription(UserCommand, frozen=True):
+    """A device may be told of what happens while its page is closed. It has one subscription: the newest."""
+
+    device: str
+    subscription: str
+    """The hash of its endpoint: the same browser gives the same."""
+    sealed: str
+    """Endpoint and keys (a `PushSubscription` of the Push API, JSON) as an HPKE envelope that the gateways open."""
+
+
+class RemovePushSubscription(UserCommand, frozen=True):
+    """Tell this device nothing more."""
+
+    device: str
+    subscription: str = ""
+    """Only if it is still this one; empty means whichever."""
+
+
+AnyUserCommand = (
+    AddUser
+    | CreateSignInCode
+    | RedeemSignInCode
+    | AddDevice
+    | RemoveDevice
+    | AddHost
+    | RemoveHost
+    | AddPushSubscription
+    | RemovePushSubscription
+)
 
 
 class UserEvent(Message, frozen=True):
@@ -132,8 +161,26 @@ class HostRemoved(UserEvent, frozen=True):
     host: str
 
 
+class PushSubscriptionAdded(UserEvent, frozen=True):
+    device: str
+    subscription: str
+    sealed: str
+
+
+class PushSubscriptionRemoved(UserEvent, frozen=True):
+    device: str
+
+
 AnyUserEvent = (
-    UserAdded | SignInCodeCreated | SignInCodeRedeemed | DeviceAdded | DeviceRemoved | HostAdded | HostRemoved
+    UserAdded
+    | SignInCodeCreated
+    | SignInCodeRedeemed
+    | DeviceAdded
+    | DeviceRemoved
+    | HostAdded
+    | HostRemoved
+    | PushSubscriptionAdded
+    | PushSubscriptionRemoved
 )
 
 

@@ -48,6 +48,13 @@ PUBLISH_TRIES = 4
 HEARTBEAT_SECONDS = 1.0
 SILENCE_SECONDS = 3.5
 """A reader that heard nothing for so long, no heartbeat either, is made again."""
+NEXT_SECONDS = 5.0
+"""How long one request for a shared message waits: a server that restarted is asked again after it."""
+TAKE_AGAIN_SECONDS = 0.5
+FAILED_SECONDS = 10.0
+"""A shared message whose handling failed comes again after so long."""
+SHARED_LIMIT = 10_000
+"""Messages of one shared consumer that are in hand or wait to come again; beyond it, new ones wait too."""
 REPLAY_BATCH = 512
 BLOBS = "blobs"
 LEASES = "lease"
@@ -83,6 +90,14 @@ class Refused(Exception):
         super().__init__(reason)
         self.reason = reason
         self.code = code
+
+
+class Later(Exception):
+    """What a shared message asks for cannot be done now: it comes again, to this process or another."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
 
 
 class BusConfig(Struct, frozen=True, kw_only=True):
@@ -283,6 +298,81 @@ class Bus:
         finally:
             self._readers.remove(reader)
 
+    async def share(
+        self,
+        name: str,
+        *filters: str,
+        handle: OnStored,
+        ack_seconds: float,
+        at_once: int,
+        stream: Stream = Stream.TASKS,
+    ) -> None:
+        """Take turns with all processes that share under this name, until cancelled: each message that is stored after
+        the first of them began is handled by one.
+
+        It comes again, here or elsewhere, when `handle` raises Later or fails, or when its process has not ended it
+        within `ack_seconds`: a process that dies hands nothing over sooner. So it is handled at least once.
+        """
+        consumer = {
+            "durable_name": name,
+            "deliver_policy": "new",
+            "ack_policy": "explicit",
+            "ack_wait": int(ack_seconds * 1e9),
+            "max_ack_pending": SHARED_LIMIT,
+            "filter_subjects": list(filters),
+        }
+        async with anyio.create_task_group() as group:
+            for _ in range(at_once):
+                group.start_soon(self._take_turns, stream, name, consumer, handle)
+
+    async def _take_turns(self, stream: Stream, name: str, consumer: dict[str, Any], handle: OnStored) -> None:
+        arrived: asyncio.Queue[Msg] = asyncio.Queue()
+        # Not by `request`: what comes bears its own subject, by which nats-py finds no request.
+        inbox = self._nats.new_inbox()
+        subscription = await self._nats.subscribe(inbox, cb=arrived.put)
+        made = False
+        try:
+            while True:
+                try:
+                    if not made:
+                        request = {"stream_name": stream, "config": consumer}
+                        await self._api(f"CONSUMER.CREATE.{stream}.{name}", request)
+                        made = True
+                    message = await self._next(stream, name, inbox, arrived)
+                except (Unavailable, Refused) as error:
+                    self._log.warning("shared_consumer", name=name, reason=str(error))
+                    made = False
+                    await asyncio.sleep(TAKE_AGAIN_SECONDS)
+                    continue
+                if not _status(message):
+                    await self._handle_shared(message, handle)
+        finally:
+            with suppress(nats.errors.Error):
+                await subscription.unsubscribe()
+
+    async def _next(self, stream: Stream, name: str, inbox: str, arrived: asyncio.Queue[Msg]) -> Msg:
+        """The next message of a shared consumer, or the status that says that none came. Raises Unavailable."""
+        request = msgspec.json.encode({"batch": 1, "expires": int(NEXT_SECONDS * 1e9)})
+        try:
+            await self._nats.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", request, reply=inbox)
+            return await asyncio.wait_for(arrived.get(), NEXT_SECONDS + TIMEOUT_SECONDS)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unavailable(f"NATS did not answer for {name}: {error!r}") from error
+
+    async def _handle_shared(self, message: Msg, handle: OnStored) -> None:
+        sequence, _, nanoseconds, _ = _parse_delivery(message.reply)
+        at = datetime.fromtimestamp(nanoseconds / 1e9, UTC)
+        answer = b"+ACK"
+        try:
+            await handle(Stored(message.subject, sequence, message.data, at, _expected(message)))
+        except Later as later:
+            answer = b'-NAK {"delay": %d}' % int(later.seconds * 1e9)
+        except Exception:
+            self._log.exception("shared_message_failed", subject=message.subject, sequence=sequence)
+            answer = b'-NAK {"delay": %d}' % int(FAILED_SECONDS * 1e9)
+        with suppress(nats.errors.Error):  # not acknowledged, it comes again
+            await self._nats.publish(message.reply, answer)
+
     async def tap(self, subject: str, handle: OnStored) -> Callable[[], Awaitable[None]]:
         """Call `handle` with each event as it is stored, live and without a consumer; return how to end it.
 
@@ -429,6 +519,33 @@ class Bus:
         except Exception:
             self._log.exception("query_failed", query=decoder.type.__name__)
             return Refusal(reason=f"{self._service} failed; its log says why.", code="internal")
+
+    # Presence: the interest in a subject is the presence, and ends with the process that has it
+
+    async def attend(
+        self, subject: str, answer: Callable[[], Awaitable[Message | None]]
+    ) -> Callable[[], Awaitable[None]]:
+        """Be present on a subject: `answer` is called when somebody asks, and None stays silent; return how to leave.
+        Raises Unavailable."""
+
+        async def respond(message: Msg) -> None:
+            reply = await answer()
+            if reply is not None:
+                with suppress(nats.errors.Error):
+                    await message.respond(encode(reply))
+
+        async def on_message(message: Msg) -> None:
+            self._tasks.start_soon(respond, message)
+
+        return await self._subscribe(subject, on_message)
+
+    async def is_attended(self, subject: str, question: Message, *, timeout_seconds: float) -> bool:
+        """Whether anyone present on a subject answers in time; known at once when nobody is present."""
+        try:
+            await self._nats.request(subject, encode(question), timeout=timeout_seconds)
+        except (nats.errors.Error, TimeoutError):
+            return False
+        return True
 
     # Blobs: what is over the message limit
 

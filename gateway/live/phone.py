@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from gateway.errors import Problem
 from gateway.live.feed import Feed
+from gateway.live.looking import Looking
 from gateway.live.outbox import Full, Outbox
 from gateway.live.watch import Watch
 from gateway.live.wire import Gone, Wire
@@ -41,6 +42,7 @@ from protocol.live import (
     WatchTasks,
     decode_client_frame,
 )
+from protocol.live import Looking as LookingFrame
 from protocol.live import Tasks as TasksFrame
 from services import bus
 from services.bus import Bus, Unavailable
@@ -75,6 +77,7 @@ class Phone:
         bus: Bus,
         tasks: Tasks,
         feed: Feed,
+        looking: Looking,
         reads: anyio.CapacityLimiter,
         queue_bytes: int,
     ) -> None:
@@ -83,6 +86,7 @@ class Phone:
         self._bus = bus
         self._tasks = tasks
         self._feed = feed
+        self._looking = looking
         self._reads = reads
         self._outbox = Outbox(queue_bytes)
         self._watches: dict[str, Watch] = {}
@@ -111,6 +115,7 @@ class Phone:
                 self._group.start_soon(self._send)
                 await self._read()
             finally:
+                self._looking.end(self)
                 self._feed.listeners.discard(self)
                 for watch in self._watches.values():
                     self._feed.remove(watch)
@@ -219,10 +224,21 @@ class Phone:
                 self.list_soon()
             case Submit() | Say() | Answer() | Cancel():
                 await self._command(frame)
+            case LookingFrame():
+                self._look(frame.looking)
             case Ping():
                 self.put(PONG)
             case _:
                 assert_never(frame)
+
+    def _look(self, looking: bool) -> None:
+        if looking:
+            self._looking.begin(self)
+        else:
+            self._looking.end(self)
+
+    async def answers(self, seconds: float) -> bool:
+        return await self._wire.answers(seconds)
 
     def _refuse(self, reason: str, *, key: str = "", task: str = "", field: str = "", code: str = "refused") -> None:
         self.put(encode(Refused(reason=reason, key=key, task=task, field=field, code=code)))

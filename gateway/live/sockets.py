@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from gateway.config import Config
 from gateway.live.feed import Feed
+from gateway.live.looking import Looking
 from gateway.live.phone import GOING_AWAY, SIGNED_OUT, TRY_AGAIN_LATER, Phone
 from gateway.live.wire import Gone, Wire
 from gateway.notices import Notices
@@ -60,12 +61,14 @@ class Sockets:
         self._draining = False
         self._empty = anyio.Event()
         self._group: anyio.abc.TaskGroup
+        self._looking: Looking
         users.on_device_removed = self._sign_out
         bus.on_interruption(self._interrupted)
 
     async def run(self) -> None:
         """Until cancelled."""
         async with anyio.create_task_group() as self._group:
+            self._looking = Looking(self._bus, self._group)
             while True:
                 await anyio.sleep(STUCK_CHECK_SECONDS)
                 now = time.monotonic()
@@ -143,7 +146,9 @@ class Sockets:
             raise TurnedAway("The server restarts: come back.", GOING_AWAY, come_back=True)
         if not self._users.has_device(asker.user, asker.device):
             raise TurnedAway(SIGN_IN_AGAIN, SIGNED_OUT, come_back=False)
-        phone = Phone(wire, asker, self._bus, self._tasks, feed, self._reads, self._config.socket_queue_bytes)
+        phone = Phone(
+            wire, asker, self._bus, self._tasks, feed, self._looking, self._reads, self._config.socket_queue_bytes
+        )
         greeting = SignedIn(user=asker.user, name=asker.name, role=asker.role, device=asker.device, notices=notices)
         self._phones.add(phone)
         try:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+import anyio
 from litestar.connection import WebSocket
 from litestar.exceptions import WebSocketDisconnect
 
 ABORT = "errand.abort"
 """Our extension of the ASGI scope: a function that cuts the connection. `close` would wait for a phone that reads
 nothing."""
+
+PING = "errand.ping"
+"""Our extension of the ASGI scope: a coroutine function that returns when the phone has answered a ping."""
 
 
 class Gone(Exception):
@@ -22,7 +26,9 @@ class Wire:
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
-        self._abort: Callable[[], None] = cast(Any, socket.scope).get("extensions", {}).get(ABORT, lambda: None)
+        extensions = cast(Any, socket.scope).get("extensions", {})
+        self._abort: Callable[[], None] = extensions.get(ABORT, lambda: None)
+        self._ping: Callable[[], Awaitable[None]] = extensions.get(PING, anyio.sleep_forever)
 
     async def receive(self) -> str | bytes:
         try:
@@ -48,6 +54,13 @@ class Wire:
         except (WebSocketDisconnect, OSError, RuntimeError):
             # OSError: uvicorn's ClientDisconnected; RuntimeError: ours after the peer's close.
             raise Gone from None
+
+    async def answers(self, seconds: float) -> bool:
+        """Whether the phone answers a ping in time."""
+        with anyio.move_on_after(seconds):
+            await self._ping()
+            return True
+        return False
 
     def abort(self) -> None:
         """Cut the connection, whatever waits to be sent."""

@@ -38,6 +38,8 @@ class DeviceShown(Struct, frozen=True):
     id: str
     name: str
     added_at: datetime
+    push: bool = False
+    """Whether it is told of what happens while its page is closed."""
 
 
 class UserShown(Struct, frozen=True):
@@ -69,7 +71,7 @@ def shown(user: User) -> UserShown:
 
 def devices_of(user: User | None) -> tuple[DeviceShown, ...]:
     devices = user.devices.values() if user else ()
-    return tuple(DeviceShown(device.id, device.name, device.added_at) for device in devices)
+    return tuple(DeviceShown(device.id, device.name, device.added_at, device.push is not None) for device in devices)
 
 
 def consumed(receipt: Receipt, status: int) -> None:

@@ -45,6 +45,7 @@ from protocol.user import (
     NAME_LIMIT_CHARS,
     AddDevice,
     AddHost,
+    AddPushSubscription,
     AddUser,
     AnyUserCommand,
     AnyUserEvent,
@@ -53,9 +54,12 @@ from protocol.user import (
     DeviceRemoved,
     HostAdded,
     HostRemoved,
+    PushSubscriptionAdded,
+    PushSubscriptionRemoved,
     RedeemSignInCode,
     RemoveDevice,
     RemoveHost,
+    RemovePushSubscription,
     Role,
     SignInCodeCreated,
     SignInCodeRedeemed,
@@ -193,7 +197,12 @@ def _answer_question(task: Task, command: AnswerQuestion) -> tuple[AnyTaskEvent,
 def _cancel(task: Task, command: CancelTask) -> tuple[AnyTaskEvent, ...]:
     if not task.is_open:
         raise Rejected(f"The task has {task.state} already.")
-    ended = TurnEnded(turn=task.turn, outcome=TaskState.CANCELLED, reason=command.reason or "Cancelled by the user.")
+    ended = TurnEnded(
+        turn=task.turn,
+        outcome=TaskState.CANCELLED,
+        reason=command.reason or "Cancelled by the user.",
+        device=command.device,
+    )
     if task.holder is None:
         return (ended,)
     return AttemptEnded(attempt=task.holder.attempt, how=AttemptEnd.CANCELLED), ended
@@ -332,6 +341,14 @@ def decide_user(user: User, command: AnyUserCommand, now: datetime) -> tuple[Any
             if command.host not in user.hosts:
                 raise Rejected(f"There is no credential for {command.host}.")
             return (HostRemoved(host=command.host),)
+        case AddPushSubscription():
+            if command.device not in user.devices:
+                raise Rejected("There is no such device.")
+            return (
+                PushSubscriptionAdded(device=command.device, subscription=command.subscription, sealed=command.sealed),
+            )
+        case RemovePushSubscription():
+            return _remove_push(user, command)
         case _:
             assert_never(command)
 
@@ -350,3 +367,10 @@ def _add_device(user: User, command: RedeemSignInCode | AddDevice) -> DeviceAdde
     if len(user.devices) >= DEVICES_LIMIT and command.device not in user.devices:
         raise Rejected(f"{DEVICES_LIMIT} devices are signed in: remove one first.")
     return DeviceAdded(device=command.device, device_name=command.device_name, token_hash=command.token_hash)
+
+
+def _remove_push(user: User, command: RemovePushSubscription) -> tuple[AnyUserEvent, ...]:
+    device = user.devices.get(command.device)
+    if device is None or device.push is None or command.subscription not in ("", device.push.id):
+        raise Rejected("This device is told nothing by push.")
+    return (PushSubscriptionRemoved(device=command.device),)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec.structs import replace
 
-from protocol.evolve import Task, User, evolve, evolve_user
+from protocol.evolve import PushSubscription, Task, User, evolve, evolve_user
 from protocol.ids import OWNER
 from protocol.task import (
     AnswerQuestion,
@@ -37,12 +37,14 @@ from protocol.task import (
 from protocol.user import (
     AddDevice,
     AddHost,
+    AddPushSubscription,
     AddUser,
     AnyUserCommand,
     CreateSignInCode,
     HostKind,
     RedeemSignInCode,
     RemoveDevice,
+    RemovePushSubscription,
     Role,
 )
 from services.scheduler.decide import Limits, answer, answer_user, claim, lose_lease
@@ -432,3 +434,26 @@ def test_devices_come_and_go_and_a_missing_one_is_said_to_be_missing() -> None:
     user, ends = user_after(OWNER_ADDED, device, RemoveDevice(key="x", device="d1"), RemoveDevice(key="y", device="d1"))
     assert user.devices == {}
     assert ends == ["consumed", "consumed", "consumed", "There is no such device."]
+
+
+def test_a_device_has_one_subscription_which_goes_with_it() -> None:
+    device = AddDevice(key="d", device="d1", device_name="phone", token_hash="t")
+    user, ends = user_after(
+        OWNER_ADDED,
+        device,
+        AddPushSubscription(key="1", device="d1", subscription="old", sealed="…"),
+        AddPushSubscription(key="2", device="d1", subscription="new", sealed="…"),
+        RemovePushSubscription(key="3", device="d1", subscription="old"),
+        AddPushSubscription(key="4", device="d2", subscription="x", sealed="…"),
+    )
+    assert user.devices["d1"].push == PushSubscription(id="new", sealed="…")
+    assert ends[4:] == ["This device is told nothing by push.", "There is no such device."]
+    user, ends = user_after(
+        OWNER_ADDED,
+        device,
+        AddPushSubscription(key="1", device="d1", subscription="new", sealed="…"),
+        RemovePushSubscription(key="2", device="d1"),
+        RemovePushSubscription(key="3", device="d1"),
+    )
+    assert user.devices["d1"].push is None
+    assert ends[3:] == ["consumed", "This device is told nothing by push."]

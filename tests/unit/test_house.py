@@ -26,6 +26,7 @@ SHARED = {
     "services.config",
     "services.envelope",
     "services.log",
+    "services.reach",
     "services.secrets_file",
 }
 SERVICES = ("scheduler", "runner", "repos", "history")

@@ -10,9 +10,10 @@ import pytest
 
 from services.bus import Refused
 from services.config import WrongSetting
+from services.reach import is_public, look_up
 from services.repos.address import parse
 from services.repos.git import OLDEST_THAT_PINS, Git, Remote
-from services.repos.reach import Reach, http_settings, is_public, look_up, ssh_options
+from services.repos.reach import Reach, http_settings, ssh_options
 
 NAMES = {
     "github.com": ["140.82.121.3", "2606:50c0:8000::153"],
