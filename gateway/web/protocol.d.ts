@@ -5,7 +5,7 @@
 export type Time = string;
 
 export type AnyClientFrame =
-  | SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Cancel | Ping;
+  | SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Cancel | Ping | Looking;
 
 export type AnyServerFrame =
   | SignedIn | Accepted | Refused | DecisionSeen | JournalSeen | OutputSeen | CaughtUp | TaskLine | Tasks | ReceiptSeen | Closing | Pong;
@@ -98,6 +98,12 @@ export interface Cancel {
 /** Is the connection alive? A page in a browser cannot see the pings of the WebSocket itself. */
 export interface Ping {
   type: "ping";
+}
+
+/** Whether the page is on the screen: a device that looks is sent no push. A new socket does not look until it says so. Sockets of one device count together. */
+export interface Looking {
+  type: "looking";
+  looking: boolean;
 }
 
 export interface SignedIn {
@@ -265,6 +271,8 @@ export interface TurnEnded {
   summary?: string;
   /** Why it failed or who cancelled; empty for a success. @default "" */
   reason?: string;
+  /** The device that cancelled. @default "" */
+  device?: string;
   /** @default null */
   published?: Published | null;
   /** @default {} */
@@ -597,6 +605,16 @@ export interface DeviceShown {
   id: string;
   name: string;
   added_at: Time;
+  /** Whether it is told of what happens while its page is closed. @default false */
+  push?: boolean;
+}
+
+export interface PushOffered {
+  /** For `pushManager.subscribe({applicationServerKey})`, base64url; empty where nothing is offered. */
+  public_key: string;
+  available: boolean;
+  /** Why not, and what to do about it. @default "" */
+  reason?: string;
 }
 
 export interface RemoveHostBody {
@@ -735,6 +753,19 @@ export interface SubmitBody {
   budget?: Budget;
   /** @default "" */
   title?: string;
+}
+
+/** `PushSubscription.toJSON()` of the Push API. */
+export interface Subscription {
+  endpoint: string;
+  keys: SubscriptionKeys;
+}
+
+export interface SubscriptionKeys {
+  /** The browser's public key, an uncompressed point, base64url. */
+  p256dh: string;
+  /** 16 bytes that the browser and we share, base64url. */
+  auth: string;
 }
 
 export interface UsersShown {
