@@ -10,6 +10,7 @@ import anyio
 
 from gateway import app, server
 from gateway.config import Config
+from gateway.github import GithubDoor
 from gateway.live.sockets import Sockets
 from gateway.notices import Notices
 from gateway.push.courier import Courier
@@ -21,13 +22,15 @@ from protocol.query import AskHealth, Health
 from protocol.routes import Service
 from services.actor import healthy
 from services.bus import Bus
+from services.github import GithubConfig
 
 
 class Gateway:
     """The phone's door."""
 
-    def __init__(self, config: Config, bus: Bus, bound: socket.socket) -> None:
+    def __init__(self, config: Config, github: GithubConfig, bus: Bus, bound: socket.socket) -> None:
         self._config = config
+        self._github = github
         self._bound = bound
         self._bus = bus
         self._users = Users(bus)
@@ -66,13 +69,16 @@ class Gateway:
         return self.health()
 
     def _app(self) -> app.Litestar:
-        door = Door(self._users, self._config.url, self._config.sign_in_attempts)
+        url, attempts = self._config.url, self._config.sign_in_attempts
+        door = Door(self._users, url, attempts)
+        github_door = GithubDoor(self._github, self._users, self._bus, url=url, attempts=attempts)
         return app.make(
             self._config,
             actor=self,
             bus=self._bus,
             users=self._users,
             door=door,
+            github_door=github_door,
             tasks_=self._tasks,
             notices=self._notices,
             sockets=self._sockets,

@@ -15,12 +15,13 @@ from litestar.openapi import OpenAPIConfig
 
 from gateway.config import Config
 from gateway.errors import Problem, of_refusal
+from gateway.github import GithubDoor
 from gateway.live.phone import SIGNED_OUT
 from gateway.live.sockets import Sockets
 from gateway.live.wire import Gone, Wire
 from gateway.notices import Notices
 from gateway.push.web_push import WebPush
-from gateway.rest import account, identify, installation, push, tasks
+from gateway.rest import account, github, identify, installation, push, tasks
 from gateway.sign_in import Door
 from gateway.tasks import Tasks
 from gateway.users import Users
@@ -77,6 +78,7 @@ def make(
     bus: Bus,
     users: Users,
     door: Door,
+    github_door: GithubDoor,
     tasks_: Tasks,
     notices: Notices,
     sockets: Sockets,
@@ -89,6 +91,7 @@ def make(
         "bus": bus,
         "config": config,
         "door": door,
+        "github": github_door,
         "notices": notices,
         "sockets": sockets,
         "tasks": tasks_,
@@ -98,7 +101,10 @@ def make(
     dependencies: dict[str, Any] = {name: Provide(_always(part), sync_to_thread=False) for name, part in parts.items()}
     dependencies |= {"asker": Provide(identify.asker), "owner": Provide(identify.owner)}
     return Litestar(
-        route_handlers=[page, style, live, tasks.ROUTER, account.ROUTER, installation.ROUTER, push.ROUTER],
+        route_handlers=[
+            *(page, style, live),
+            *(tasks.ROUTER, account.ROUTER, github.ROUTER, installation.ROUTER, push.ROUTER),
+        ],
         dependencies=dependencies,
         exception_handlers={
             Problem: say_problem,

@@ -68,6 +68,7 @@ class Tasks:
             model=frame.model,
             budget=frame.budget,
             title=frame.title.strip(),
+            pull_request=frame.pull_request,
         )
         return await self._send(asker, task, command)
 
@@ -171,6 +172,7 @@ class Tasks:
             model=command.model,
             budget=command.budget,
             title=command.title,
+            pull_request=command.pull_request,
             created_at=submitted[0].at,
             updated_at=submitted[0].at,
             reason=NOT_DECIDED,
@@ -190,6 +192,7 @@ class Tasks:
             commit=shown.published.commit,
             task=task,
             is_owner=asker.is_owner,
+            user=asker.user,
         )
         try:
             return await self._bus.ask(Service.REPOS, question, Diff)

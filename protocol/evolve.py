@@ -36,6 +36,9 @@ from protocol.user import (
     AnyUserEvent,
     DeviceAdded,
     DeviceRemoved,
+    GithubForgotten,
+    GithubLinked,
+    GithubTokensRotated,
     HostAdded,
     HostRemoved,
     PushSubscriptionAdded,
@@ -69,6 +72,8 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
     budget: Budget = Budget()
     title: str = ""
     queue: str = "default"
+    pull_request: bool = True
+    """Whether its work is offered as a pull request."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
     queued_at: datetime | None = None
@@ -125,6 +130,7 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
                 budget=event.budget,
                 title=event.title,
                 queue=event.queue,
+                pull_request=event.pull_request,
                 created_at=at,
                 queued_at=at,
                 turn=1,
@@ -164,13 +170,20 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
                 state=event.outcome,
                 summary=event.summary,
                 reason=event.reason,
-                published=event.published or task.published,
+                published=_published(task.published, event.published),
                 usage=task.usage + event.usage,
                 question=None,
                 delayed_until=None,
             )
         case _:
             assert_never(event)
+
+
+def _published(before: Published | None, now: Published | None) -> Published | None:
+    """A pull request stays the branch's, also where a later turn could not speak to the host."""
+    if before is None or now is None or now.pull_request is not None:
+        return now or before
+    return replace(now, pull_request=before.pull_request)
 
 
 def usage_of_turn(entries: Iterable[JournalEntry], turn: int) -> Usage:
@@ -210,6 +223,16 @@ class Host(Struct, frozen=True, kw_only=True, omit_defaults=True):
     shared: bool = False
 
 
+class Github(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A GitHub account with its tokens, sealed."""
+
+    host: str
+    account: int
+    login: str
+    listed: str
+    sealed: str
+
+
 class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A user as the user's log made it."""
 
@@ -221,6 +244,7 @@ class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
     codes: dict[str, datetime] = {}
     """Unused sign-in codes by hash, with the time they end."""
     hosts: dict[str, Host] = {}
+    github: Github | None = None
     receipts: dict[str, Receipt] = {}
     answered: int = 0
 
@@ -268,6 +292,19 @@ def _apply_to_user(user: User, event: AnyUserEvent, at: datetime) -> User:
             return _with_push(user, event.device, PushSubscription(id=event.subscription, sealed=event.sealed))
         case PushSubscriptionRemoved():
             return _with_push(user, event.device, None)
+        case GithubLinked():
+            github = Github(
+                host=event.host,
+                account=event.account,
+                login=event.login,
+                listed=event.listed,
+                sealed=event.sealed,
+            )
+            return replace(user, github=github)
+        case GithubTokensRotated():
+            return replace(user, github=replace(user.github, sealed=event.sealed)) if user.github else user
+        case GithubForgotten():
+            return replace(user, github=None)
         case _:
             assert_never(event)
 

@@ -67,6 +67,8 @@ class Submit(Message, frozen=True):
     model: str = ""
     budget: Budget = Budget()
     title: str = ""
+    pull_request: bool = True
+    """Whether a pull request is opened for the branch, where the git host has them."""
 
 
 class Say(Message, frozen=True):

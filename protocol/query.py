@@ -62,6 +62,8 @@ class TaskSummary(Part, frozen=True):
     turn: int = 0
     reason: str = ""
     branch: str = ""
+    pull_request: str = ""
+    """Its URL."""
     cost_usd: float = 0.0
     question: str = ""
 
@@ -82,6 +84,7 @@ def summarize(task: Task) -> TaskSummary:
         turn=task.turn,
         reason=task.reason,
         branch=task.published.branch if task.published else "",
+        pull_request=task.published.pull_request.url if task.published and task.published.pull_request else "",
         cost_usd=round(task.usage.cost_usd, 6),
         question=task.question.text if task.question else "",
     )

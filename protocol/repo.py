@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from protocol.base import Message
+from protocol.base import Message, Part
 from protocol.task import Published
 
 RESOLVE_SECONDS = 250.0
@@ -62,6 +62,8 @@ class ResolveBase(Message, frozen=True):
     base: str = ""
     """Branch, tag or commit; empty means the remote's default branch."""
     is_owner: bool = False
+    user: str = ""
+    """Whose task it is: with that user's own sign-in at the host it may see more."""
 
 
 class BaseResolved(Message, frozen=True):
@@ -99,6 +101,21 @@ class WorkspaceReleased(Message, frozen=True):
     pass
 
 
+class PullRequestWish(Part, frozen=True):
+    """What a pull request is to say."""
+
+    title: str
+    summary: str
+    """Markdown, by the model."""
+    base: str = ""
+    """As the task has it; where it is no branch, the default branch is meant."""
+    model: str = ""
+    scripted: bool = False
+    """By the scripted model, and so it is said."""
+    unfinished: bool = False
+    """The turn failed or reached a limit: as a draft."""
+
+
 class Publish(Message, frozen=True):
     """Check a bundle and push its commit. Idempotent: the same commit on the same branch is pushed once."""
 
@@ -111,6 +128,9 @@ class Publish(Message, frozen=True):
     branch: str
     """`errand/<task>-<slug>`, see `BRANCH`."""
     is_owner: bool = False
+    user: str = ""
+    pull_request: PullRequestWish | None = None
+    """Opened or updated after the push, where the host has them. What goes wrong there becomes a notice."""
 
 
 class PublishDone(Message, frozen=True):
@@ -127,6 +147,7 @@ class ShowDiff(Message, frozen=True):
     commit: str
     task: str
     is_owner: bool = False
+    user: str = ""
 
 
 class Diff(Message, frozen=True):

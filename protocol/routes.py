@@ -109,6 +109,9 @@ ROUTES: tuple[Route, ...] = (
     _user_command(user.RemoveHost, (S.GATEWAY,)),
     _user_command(user.AddPushSubscription, (S.GATEWAY,)),
     _user_command(user.RemovePushSubscription, (S.GATEWAY,)),
+    _user_command(user.SignInByGithub, (S.GATEWAY,)),
+    _user_command(user.RotateGithubTokens, (S.REPOS,)),
+    _user_command(user.ForgetGithub, (S.GATEWAY,)),
     Route(
         subject="evt.<user>.<task>.task.<state>",
         messages=(task.Decision,),
@@ -131,7 +134,7 @@ ROUTES: tuple[Route, ...] = (
         stream=Stream.TASKS,
         senders=(S.SCHEDULER,),
         receivers=(S.SCHEDULER, S.GATEWAY, S.REPOS, S.HISTORY),
-        doc="A decision over a user: devices, sign-in codes, hosts; secrets are hashed or sealed.",
+        doc="A decision over a user: devices, sign-in codes, hosts, the GitHub account; secrets are hashed or sealed.",
     ),
     Route(
         subject="timer.<task>.<name>",

@@ -82,6 +82,15 @@ class Question(Part, frozen=True):
     """Suggested answers; free text is always allowed."""
 
 
+class PullRequest(Part, frozen=True):
+    """What asks for the work to be merged."""
+
+    number: int
+    url: str
+    """For people."""
+    draft: bool = False
+
+
 class Published(Part, frozen=True):
     """Where a turn's work went."""
 
@@ -93,6 +102,7 @@ class Published(Part, frozen=True):
     files_changed: int = 0
     insertions: int = 0
     deletions: int = 0
+    pull_request: PullRequest | None = None
 
 
 # Commands. Each carries an idempotency key: sent twice, it is done once and has one receipt.
@@ -116,6 +126,8 @@ class SubmitTask(TaskCommand, frozen=True):
     budget: Budget = Budget()
     title: str = ""
     queue: str = "default"
+    pull_request: bool = True
+    """Whether a pull request is opened once a branch was pushed, where the git host has them."""
 
 
 class SendMessage(TaskCommand, frozen=True):
@@ -223,6 +235,7 @@ class TaskSubmitted(TaskEvent, frozen=True):
     model: str = ""
     budget: Budget = Budget()
     queue: str = "default"
+    pull_request: bool = True
 
 
 class MessageSent(TaskEvent, frozen=True):

@@ -1,5 +1,5 @@
-"""A user's log: who they are, which devices may sign in and are told by push, which hosts the owner gave credentials
-for."""
+"""A user's log: who they are, which devices may sign in and are told by push, which GitHub account is theirs, which
+hosts the owner gave credentials for."""
 
 from __future__ import annotations
 
@@ -108,6 +108,35 @@ class RemovePushSubscription(UserCommand, frozen=True):
     """Only if it is still this one; empty means whichever."""
 
 
+class SignInByGithub(UserCommand, frozen=True):
+    """GitHub said whose account it is: make the user where there is none, keep the tokens, allow one sign-in."""
+
+    host: str
+    """The GitHub server, as `normal_host` writes it."""
+    account: int
+    """GitHub's number of the account. A login can be given up and taken by somebody else, the number cannot."""
+    login: str
+    listed: str
+    """The entry of the allow-list that lets the account in: its login when it first came."""
+    sealed: str
+    """HPKE envelope with the account's tokens, bound to host and user, base64."""
+    code_hash: str
+    """Of the one-time code that the browser gets."""
+    expires_at: datetime
+
+
+class RotateGithubTokens(UserCommand, frozen=True):
+    """From the publisher: GitHub changed the tokens for new ones, and the old ones are dead."""
+
+    sealed: str
+    replaces: str
+    """The envelope that they came from, hashed by `token_hash`: with another one in its place nothing changes."""
+
+
+class ForgetGithub(UserCommand, frozen=True):
+    """Drop the GitHub account and its tokens; another one may be bound then."""
+
+
 AnyUserCommand = (
     AddUser
     | CreateSignInCode
@@ -118,6 +147,9 @@ AnyUserCommand = (
     | RemoveHost
     | AddPushSubscription
     | RemovePushSubscription
+    | SignInByGithub
+    | RotateGithubTokens
+    | ForgetGithub
 )
 
 
@@ -171,6 +203,24 @@ class PushSubscriptionRemoved(UserEvent, frozen=True):
     device: str
 
 
+class GithubLinked(UserEvent, frozen=True):
+    """The GitHub account is the user's, with its tokens of this moment."""
+
+    host: str
+    account: int
+    login: str
+    listed: str
+    sealed: str
+
+
+class GithubTokensRotated(UserEvent, frozen=True):
+    sealed: str
+
+
+class GithubForgotten(UserEvent, frozen=True):
+    account: int
+
+
 AnyUserEvent = (
     UserAdded
     | SignInCodeCreated
@@ -181,6 +231,9 @@ AnyUserEvent = (
     | HostRemoved
     | PushSubscriptionAdded
     | PushSubscriptionRemoved
+    | GithubLinked
+    | GithubTokensRotated
+    | GithubForgotten
 )
 
 

@@ -48,6 +48,8 @@ class UserShown(Struct, frozen=True):
     role: str
     added_at: datetime | None
     devices: tuple[DeviceShown, ...]
+    github: str = ""
+    """The login of the GitHub account that is the user's."""
 
 
 class UsersShown(Struct, frozen=True):
@@ -63,10 +65,16 @@ class Me(Struct, frozen=True):
     devices: tuple[DeviceShown, ...]
     notices: tuple[str, ...]
     """Sentences to show on every screen."""
+    github: str = ""
+    """The login of the GitHub account with which the asker's branches are pushed."""
 
 
 def shown(user: User) -> UserShown:
-    return UserShown(user.id, user.name, user.role, user.added_at, devices_of(user))
+    return UserShown(user.id, user.name, user.role, user.added_at, devices_of(user), github_of(user))
+
+
+def github_of(user: User | None) -> str:
+    return user.github.login if user and user.github else ""
 
 
 def devices_of(user: User | None) -> tuple[DeviceShown, ...]:
@@ -89,8 +97,9 @@ async def sign_in(request: Request, door: Door, data: SignInBody) -> SignedInDev
 
 @get("/me")
 async def me(asker: Asker, users: Users, notices: Notices) -> Me:
-    devices = devices_of(users.get(asker.user))
-    return Me(asker.user, asker.name, asker.role, asker.device, devices, await notices.current())
+    user = users.get(asker.user)
+    current = await notices.current()
+    return Me(asker.user, asker.name, asker.role, asker.device, devices_of(user), current, github_of(user))
 
 
 @post("/users", status_code=201)

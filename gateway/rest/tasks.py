@@ -25,6 +25,7 @@ class SubmitBody(Struct, frozen=True):
     model: str = ""
     budget: Budget = Budget()
     title: str = ""
+    pull_request: bool = True
 
 
 class SayBody(Struct, frozen=True):
@@ -64,6 +65,7 @@ async def submit(request: Request, asker: Asker, tasks: Tasks, data: SubmitBody)
         model=data.model,
         budget=data.budget,
         title=data.title,
+        pull_request=data.pull_request,
     )
     return await tasks.submit(asker, frame)
 

@@ -59,6 +59,8 @@ export interface Submit {
   budget?: Budget;
   /** @default "" */
   title?: string;
+  /** Whether a pull request is opened for the branch, where the git host has them. @default true */
+  pull_request?: boolean;
 }
 
 /** What one turn may spend. Zero means zero, absent means the configured default, null means unlimited. */
@@ -180,6 +182,8 @@ export interface TaskSubmitted {
   budget?: Budget;
   /** @default "default" */
   queue?: string;
+  /** @default true */
+  pull_request?: boolean;
 }
 
 /** The user said something; `message` counts from 1 in the task, the prompt being message 0. */
@@ -292,6 +296,17 @@ export interface Published {
   insertions?: number;
   /** @default 0 */
   deletions?: number;
+  /** @default null */
+  pull_request?: PullRequest | null;
+}
+
+/** What asks for the work to be merged. */
+export interface PullRequest {
+  number: number;
+  /** For people. */
+  url: string;
+  /** @default false */
+  draft?: boolean;
 }
 
 /** How a command ended. A command that was stored has exactly one. */
@@ -465,6 +480,8 @@ export interface TaskSummary {
   reason?: string;
   /** @default "" */
   branch?: string;
+  /** Its URL. @default "" */
+  pull_request?: string;
   /** @default 0.0 */
   cost_usd?: number;
   /** @default "" */
@@ -546,6 +563,13 @@ export interface Failure {
   field?: string;
 }
 
+/** Whether people can sign in with GitHub, and where a browser goes for it. */
+export interface GithubSignIn {
+  available: boolean;
+  /** @default "/api/sign-in/github/start" */
+  start?: string;
+}
+
 /** Healthy only with a connection to NATS and with every reader moving. */
 export interface Health {
   type: "health";
@@ -599,6 +623,8 @@ export interface Me {
   devices: DeviceShown[];
   /** Sentences to show on every screen. */
   notices: string[];
+  /** The login of the GitHub account with which the asker's branches are pushed. @default "" */
+  github?: string;
 }
 
 export interface DeviceShown {
@@ -655,6 +681,8 @@ export interface Task {
   title?: string;
   /** @default "default" */
   queue?: string;
+  /** Whether its work is offered as a pull request. @default true */
+  pull_request?: boolean;
   /** @default null */
   created_at?: Time | null;
   /** @default null */
@@ -753,6 +781,8 @@ export interface SubmitBody {
   budget?: Budget;
   /** @default "" */
   title?: string;
+  /** @default true */
+  pull_request?: boolean;
 }
 
 /** `PushSubscription.toJSON()` of the Push API. */
@@ -778,6 +808,8 @@ export interface UserShown {
   role: string;
   added_at: Time | null;
   devices: DeviceShown[];
+  /** The login of the GitHub account that is the user's. @default "" */
+  github?: string;
 }
 
 /** Where a task stands. Each line says who moves it on, and what happens when that actor dies. */

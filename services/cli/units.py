@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from protocol.task import Published, Usage
+from protocol.task import Published, PullRequest, Usage
 
 
 def money(usd: float) -> str:
@@ -35,6 +35,10 @@ def many(number: int, thing: str) -> str:
 
 def used(usage: Usage) -> str:
     return f"{money(usage.cost_usd)} · {count(usage.tokens)} tokens"
+
+
+def pull_request(found: PullRequest) -> str:
+    return f"{found.url}{' (draft)' if found.draft else ''}"
 
 
 def changed(published: Published) -> str:

@@ -234,6 +234,8 @@ def _outcome(view: View, event: TurnEnded, at: datetime) -> tuple[Line, ...]:
         lines.append(_field("branch", event.published.branch))
         lines.append(_field("pushed to", event.published.pushed_to))
         lines.append(_field("changed", units.changed(event.published)))
+        if event.published.pull_request is not None:
+            lines.append(_field("pull request", units.pull_request(event.published.pull_request)))
     lines.append(_field("cost", f"{units.used(event.usage)} · {units.many(view.steps, 'step')}"))
     lines.extend(_line(Kind.NOTICE, notice) for notice in view.notices)
     return tuple(lines)

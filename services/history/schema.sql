@@ -84,6 +84,7 @@ CREATE TABLE IF NOT EXISTS tasks (
     cost_usd DOUBLE,
     fold VARCHAR
 );
+ALTER TABLE tasks ADD COLUMN IF NOT EXISTS pull_request VARCHAR;
 COMMENT ON TABLE tasks IS 'One row a task, as it is now.';
 COMMENT ON COLUMN tasks.base IS 'The branch, tag or commit asked for; empty means the default branch.';
 COMMENT ON COLUMN tasks.model IS 'As asked for; empty means the default. attempts.model is what it was.';
@@ -95,6 +96,7 @@ COMMENT ON COLUMN tasks.turns IS 'How many turns were opened.';
 COMMENT ON COLUMN tasks.attempts IS 'How many attempts were made at all its turns.';
 COMMENT ON COLUMN tasks.messages IS 'How many the user sent after the prompt.';
 COMMENT ON COLUMN tasks.commit IS 'The last commit that was published, with the columns around it.';
+COMMENT ON COLUMN tasks.pull_request IS 'Its URL, where one was opened for the branch.';
 COMMENT ON COLUMN tasks.cost_usd IS 'Of all ended turns, as are the token counts; steps has what the open turn has cost so far.';
 COMMENT ON COLUMN tasks.fold IS 'The task''s whole state as JSON (protocol/evolve.py); the history goes on from here after a restart.';
 
@@ -121,6 +123,7 @@ CREATE TABLE IF NOT EXISTS turns (
     output_tokens BIGINT,
     cost_usd DOUBLE
 );
+ALTER TABLE turns ADD COLUMN IF NOT EXISTS pull_request VARCHAR;
 COMMENT ON TABLE turns IS 'From one message of the user to the outcome it led to.';
 COMMENT ON COLUMN turns.turn IS 'Counts from 1 in the task.';
 COMMENT ON COLUMN turns.message IS 'What the user asked for.';

@@ -45,6 +45,8 @@ class Address(Struct, frozen=True):
     """What a credential is kept for, as `normal_host` writes it; empty for a path."""
     for_owner: bool = False
     """For a task of the owner's, who may reach and read what other users may not: it is copied apart from theirs."""
+    private_to: str = ""
+    """The user who reads it with an own account at the host, and so maybe what nobody else may: copied apart, too."""
 
     @property
     def name(self) -> str:

@@ -116,6 +116,14 @@ class Mirror:
         """Read from the mirror's own HEAD: known before the first fetch of this process."""
         return (self.folder / "HEAD").read_text().removeprefix("ref: refs/heads/").strip() if self.exists else ""
 
+    def branch(self, base: str) -> str:
+        """The branch that a task's base names, else the default branch."""
+        name = base.removeprefix("refs/heads/")
+        for branch in (name, name.removeprefix("origin/")):
+            if branch and f"refs/heads/{branch}" in self.listing.refs:
+                return branch
+        return self.listing.head.removeprefix("refs/heads/") or self.default_branch()
+
     def start_refresh(self, tasks: anyio.abc.TaskGroup, limit: anyio.CapacityLimiter) -> Refresh:
         """Join the fetch that is under way, or start one."""
         if self._refresh is None:
@@ -325,7 +333,8 @@ class Cache:
 
 def short_name(address: Address) -> str:
     """A folder's name for an address: readable, and another one for each address."""
-    distinct = address.url if address.for_owner else f"users' {address.url}"
+    whose = f"{address.private_to}'s" if address.private_to else "users'"
+    distinct = address.url if address.for_owner else f"{whose} {address.url}"
     return f"{address.name[:40]}-{hashlib.blake2b(distinct.encode(), digest_size=10).hexdigest()}"
 
 

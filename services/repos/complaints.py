@@ -33,6 +33,10 @@ NO_ENTRY = Meaning(
     "`errand host add {place}`, for other users' tasks with `--shared`.",
 )
 WRONG_CREDENTIAL = "{place} refused the credential that Errand has for it. Renew it with `errand host add {place}`."
+NO_ENTRY_FOR_ACCOUNT = (
+    "{place} does not let your account do this with {url}: ask for the right to push to it, install the GitHub App on "
+    "it, or give a fork's address. If you took the sign-in back there, sign in with GitHub again."
+)
 
 # The first that fits counts.
 MEANINGS = (
@@ -75,13 +79,18 @@ def explain(command: str, said: str, remote: Remote | None) -> tuple[str, str]:
     words = last_words(said)
     for meaning in MEANINGS:
         if re.search(meaning.pattern, said) and (remote is not None or "{" not in meaning.sentence):
-            wrong = meaning is NO_ENTRY and remote is not None and remote.has_credential
-            sentence = WRONG_CREDENTIAL if wrong else meaning.sentence
+            sentence = _no_entry(remote) if meaning is NO_ENTRY and remote is not None else meaning.sentence
             place, url = (remote.place, remote.url) if remote else ("", "")
             return sentence.format(place=place, url=url, words=words), meaning.code
     if remote is None:
         return f"git {command} failed on the server: {words}", "internal"
     return f"git {command} with {remote.place} failed: {words}", "refused"
+
+
+def _no_entry(remote: Remote) -> str:
+    if remote.is_own_account:
+        return NO_ENTRY_FOR_ACCOUNT
+    return WRONG_CREDENTIAL if remote.has_credential else NO_ENTRY.sentence
 
 
 def last_words(said: str) -> str:

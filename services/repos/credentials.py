@@ -1,5 +1,5 @@
 """The hosts' credentials: sealed in the owner's log, opened here alone, lent to one git process at a time; to that of
-another user's task only where the owner shares them.
+another user's task only where the owner shares them. Who signed in with GitHub gets there with the own account instead.
 
 A token is read by git from that process's environment, through a credential helper that is bound to the address's own
 scheme and host: it follows no redirect. A key lies, for as long as one ssh needs it, in memory-backed storage that only
@@ -16,20 +16,20 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-import anyio
 from msgspec import Struct
 
-from protocol.evolve import User, evolve_user
 from protocol.ids import OWNER
-from protocol.user import HostKind, decode_user_decision
-from services import envelope
-from services.bus import Bus, Refused
+from protocol.user import HostKind
+from services.bus import Refused
+from services.envelope import NotOpened
+from services.repos.accounts import Accounts
 from services.repos.address import Address
 from services.repos.git import Remote
 from services.repos.reach import Reach, http_settings, ssh_options
+from services.repos.user_logs import UserLogs
+from services.repos.vault import Vault
 from services.secrets_file import write_secret
 
-OWNER_LOG = f"evt.{OWNER}.user.>"
 MEMORY_FOLDER = Path("/dev/shm")
 DEFAULT_USERNAME = "x-access-token"
 """What GitHub wants with a token; GitLab, Gitea and Bitbucket take any."""
@@ -53,36 +53,37 @@ class Credential(Struct, frozen=True):
     kind: str
     username: str
     secret: str
+    is_own: bool = False
+    """The account with which the task's user signed in at the host, not one that the owner gave."""
 
     def __repr__(self) -> str:
         return f"Credential({self.host!r}, {self.kind!r})"
 
 
 class Credentials:
-    """What the owner gave by `errand host add`, as of each use."""
+    """What users have at `github_host` by signing in, and what the owner gave by `errand host add`, as of each use."""
 
-    def __init__(self, bus: Bus, data: Path, reach: Reach) -> None:
-        self._bus = bus
+    def __init__(
+        self, logs: UserLogs, vault: Vault, accounts: Accounts, data: Path, reach: Reach, github_host: str
+    ) -> None:
+        self._logs = logs
+        self._vault = vault
+        self._accounts = accounts
+        self._github_host = github_host
         self._reach = reach
-        self._key_file = data / "secrets" / "repos.key"
         self._known_hosts = data / "known_hosts"
         self._lent_folder = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else data / "secrets"
         # The same for each start on this data folder, so that a start finds what a killed process left.
         self._lent_prefix = f"errand-key-{hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:16]}-"
-        self._owner = User(id=OWNER)
-        self._sequence = 0
-        self._lock = anyio.Lock()
 
     def prepare(self) -> None:
-        """Make the private key, once in the life of an installation, and take away what a killed process had lent."""
-        self._key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not self._key_file.exists():
-            write_secret(self._key_file, envelope.make_key())
+        """Take away what a killed process had lent."""
         for left in self._lent_folder.glob(f"{self._lent_prefix}*"):
             shutil.rmtree(left, ignore_errors=True)
 
-    def public_key(self) -> str:
-        return envelope.public_key(self._key_file.read_text())
+    async def has_own(self, address: Address, user: str) -> bool:
+        """Whether the user sees what is at the address with the own account there, and so maybe more than others."""
+        return self._is_github(address) and address.scheme != "ssh" and await self._accounts.is_linked(user)
 
     @asynccontextmanager
     async def lend(self, address: Address) -> AsyncIterator[Remote]:
@@ -92,25 +93,41 @@ class Credentials:
             yield Remote(url=address.url, protocols=address.protocols, place=address.url)
             return
         addresses = await self._reach.addresses(address)
-        credential = await self._find(address.host, is_owner=address.for_owner)
         if address.scheme == "ssh":
+            credential = await self._given(address.host, is_owner=address.for_owner)
             with self._key_on_disk(address, credential) as key:
                 command = self._ssh_command(key, ssh_options(address, addresses))
                 yield _by_ssh(address, command, has_credential=key is not None)
         else:
-            yield _by_http(address, credential, http_settings(address, addresses))
+            user = OWNER if address.for_owner else address.private_to
+            async with self._token(address, user) as credential:
+                yield _by_http(address, credential, http_settings(address, addresses))
 
-    async def _find(self, host: str, *, is_owner: bool) -> Credential | None:
-        async with self._lock:
-            for stored in await self._bus.replay(OWNER_LOG, after=self._sequence):
-                self._owner = evolve_user(self._owner, decode_user_decision(stored.data))
-                self._sequence = stored.sequence
-        sealed = self._owner.hosts.get(host)
+    @asynccontextmanager
+    async def lend_token(self, address: Address, user: str) -> AsyncIterator[str]:
+        """The token for the API of the address's host, for as long as the block lasts; empty when there is none."""
+        async with self._token(address, user) as credential:
+            yield credential.secret if credential and credential.kind == HostKind.TOKEN else ""
+
+    @asynccontextmanager
+    async def _token(self, address: Address, user: str) -> AsyncIterator[Credential | None]:
+        """The user's own account comes first: what it may not, no credential of the owner's may for it."""
+        async with self._accounts.lend(user if self._is_github(address) else "") as token:
+            if token:
+                yield Credential(address.host, HostKind.TOKEN, DEFAULT_USERNAME, token, is_own=True)
+            else:
+                yield await self._given(address.host, is_owner=address.for_owner)
+
+    def _is_github(self, address: Address) -> bool:
+        return address.host == self._github_host
+
+    async def _given(self, host: str, *, is_owner: bool) -> Credential | None:
+        sealed = (await self._logs.read(OWNER)).hosts.get(host)
         if sealed is None or not (sealed.shared or is_owner):
             return None
         try:
-            secret = envelope.unseal(self._key_file.read_text(), host, sealed.sealed)
-        except envelope.NotOpened:
+            secret = self._vault.unseal(host, sealed.sealed)
+        except NotOpened:
             raise Refused(
                 f"The credential for {host} cannot be opened with this installation's key. "
                 f"Give it again with `errand host add {host}`."
@@ -161,4 +178,5 @@ def _by_http(address: Address, credential: Credential | None, settings: Mapping[
         settings={**settings, f"credential.{address.scheme}://{address.host}.helper": HELPER},
         secrets=(credential.secret,),
         has_credential=True,
+        is_own_account=credential.is_own,
     )

@@ -67,6 +67,8 @@ class Remote(Struct, frozen=True, kw_only=True):
     secrets: tuple[str, ...] = ()
     """Never to be seen in what git says."""
     has_credential: bool = False
+    is_own_account: bool = False
+    """The credential is the user's own at this host."""
 
     def __repr__(self) -> str:
         return f"Remote({self.url!r})"

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from protocol import repo
 from protocol.base import Message
@@ -24,19 +25,25 @@ from services import log
 from services.actor import healthy
 from services.bus import Bus, Handler, Refused, Unavailable
 from services.config import Count, CountOrZero, LogLevel, Seconds, SecondsOrZero
+from services.github import GithubConfig
+from services.repos.accounts import Accounts
 from services.repos.address import Address, on_disk, parse
-from services.repos.cache import COMMIT_ID, Cache, empty, list_remote
+from services.repos.cache import COMMIT_ID, Cache, Mirror, empty, list_remote
 from services.repos.credentials import Credentials
 from services.repos.git import Git
+from services.repos.hosts import Branch, Host, Offered
+from services.repos.hosts.github import Github
 from services.repos.publish import Limits, Publisher
 from services.repos.reach import Reach
+from services.repos.user_logs import UserLogs
+from services.repos.vault import Vault
 from services.repos.workspaces import Workspaces
 
 VERSION = "0.1.0"
 CHECK_REMOTE_SECONDS = 8.0
 SWEEP_SECONDS = 300.0
 TASKS_LIMIT = 10_000
-"""Tasks of which it is remembered whether they are the owner's."""
+"""Tasks of which it is remembered whose they are."""
 REQUESTS_LIMIT = 512
 """Queries answered side by side; most wait for a fetch that another one started."""
 OPEN_FOLDER = "repositories"
@@ -65,13 +72,15 @@ class Config(Struct, frozen=True, kw_only=True):
     """Git hosts, separated by commas, that every user's tasks may use though their addresses are not public:
     `git.lan,10.0.0.7:8443`. A host without a port means the default ones. They are also reached through the proxy of
     the environment, which others than the owner do not get for other hosts."""
+    public_url: str = ""
+    """Where people reach this server: pull requests link to the task there. Empty: they link nowhere."""
     log_level: LogLevel = "info"
 
 
 class Repos:
     """The service."""
 
-    def __init__(self, bus: Bus, config: Config, inherited: Mapping[str, str]) -> None:
+    def __init__(self, bus: Bus, config: Config, github: GithubConfig, inherited: Mapping[str, str]) -> None:
         """`inherited` is the environment, of which git gets proxies and certificates."""
         self._bus = bus
         self._config = config
@@ -80,8 +89,13 @@ class Repos:
         home = self._data / "home" / "empty"
         home.mkdir(parents=True, exist_ok=True)
         self._git = Git(home, inherited)
-        self._credentials = Credentials(bus, self._data, Reach(config.internal_hosts))
-        self._owners: OrderedDict[str, bool] = OrderedDict()
+        logs, self._vault = UserLogs(bus), Vault(self._data / "secrets")
+        accounts = Accounts(bus, logs, self._vault, github)
+        # Who signs in with an Enterprise server may use it, wherever it is.
+        reach = Reach(f"{config.internal_hosts},{github.host}" if github.signs_in else config.internal_hosts)
+        self._credentials = Credentials(logs, self._vault, accounts, self._data, reach, github.host)
+        self._hosts: tuple[Host, ...] = (Github(github, config.public_url),)
+        self._users: OrderedDict[str, str] = OrderedDict()
         self._workspaces = Workspaces(self._data / "workspaces", self._unfinished, self._data / "trash", self._git)
         self._publisher = Publisher(
             self._data / "published",
@@ -112,6 +126,7 @@ class Repos:
     async def run(self, started: Callable[[], None]) -> None:
         """See `Actor.run`. Refused with what to install when there is no git."""
         version = await self._git.check()
+        self._vault.prepare()
         self._credentials.prepare()
         self._workspaces.discard_unfinished()
         await self._sweep()
@@ -183,7 +198,7 @@ class Repos:
         }
 
     async def _check(self, asked: repo.CheckRepository) -> repo.RepositoryKnown:
-        address = self._address(asked.repository, is_owner=asked.is_owner)
+        address = await self._address(asked.repository, OWNER if asked.is_owner else asked.user)
         mirror = self._cache.mirror(address)
         if mirror.exists:
             # Whoever checks will soon want to start from it.
@@ -196,14 +211,15 @@ class Repos:
         return repo.RepositoryKnown(repository=address.url, default_branch=listing.head.removeprefix("refs/heads/"))
 
     async def _resolve(self, asked: repo.ResolveBase) -> repo.BaseResolved:
-        address = self._address(asked.repository, is_owner=asked.is_owner)
-        self._remember(asked.task, asked.is_owner)
+        user = OWNER if asked.is_owner else asked.user
+        address = await self._address(asked.repository, user)
+        self._remember(asked.task, user)
         self._check_room()
         base = await self._cache.resolve(address, asked.base)
         return repo.BaseResolved(commit=base.commit, instructions=base.instructions)
 
     async def _prepare(self, asked: repo.PrepareWorkspace) -> repo.WorkspacePrepared:
-        address = self._address(asked.repository, is_owner=await self._is_owners(asked.task))
+        address = await self._address(asked.repository, await self._user_of(asked.task))
         if not BRANCH.fullmatch(asked.branch) or not COMMIT_ID.fullmatch(asked.commit):
             raise Refused("A workspace needs a branch named errand/<task>-<slug> and a full commit id.")
         self._check_room()
@@ -218,38 +234,62 @@ class Repos:
         return repo.WorkspaceReleased()
 
     async def _publish(self, asked: repo.Publish) -> repo.PublishDone:
-        address = self._address(asked.repository, is_owner=asked.is_owner)
+        user = OWNER if asked.is_owner else asked.user
+        address = await self._address(asked.repository, user)
         mirror = self._cache.mirror(address)
         if not await mirror.has(asked.base_commit):
             await self._cache.resolve(address, asked.base_commit)
-        return await self._publisher.publish(asked, mirror)
+        done = await self._publisher.publish(asked, mirror)
+        offered = await self._offer(asked, mirror, user)
+        return repo.PublishDone(
+            published=replace(done.published, pull_request=offered.pull_request),
+            notices=(*done.notices, *offered.notices),
+        )
+
+    async def _offer(self, asked: repo.Publish, mirror: Mirror, user: str) -> Offered:
+        """Let the host have a pull request for what was pushed, where it has such things and the task wants one."""
+        host = next((host for host in self._hosts if host.has(mirror.address)), None)
+        if host is None or asked.pull_request is None or not self._config.push:
+            return Offered()
+        base = mirror.branch(asked.pull_request.base)
+        branch = Branch(address=mirror.address, name=asked.branch, base=base, task=asked.task)
+        async with self._credentials.lend_token(mirror.address, user) as token:
+            return await host.offer(branch, asked.pull_request, token)
 
     async def _show_diff(self, asked: repo.ShowDiff) -> repo.Diff:
-        address = self._address(asked.repository, is_owner=asked.is_owner)
-        return await self._publisher.diff(address, asked.base_commit, asked.commit)
+        address = await self._address(asked.repository, OWNER if asked.is_owner else asked.user)
+        try:
+            return await self._publisher.diff(address, asked.base_commit, asked.commit)
+        except Refused as refused:
+            if refused.code != "not_found" or not address.private_to:
+                raise
+        # It was published before the user signed in with an own account.
+        return await self._publisher.diff(replace(address, private_to=""), asked.base_commit, asked.commit)
 
     async def _sealing_key(self, _: repo.AskSealingKey) -> repo.SealingKey:
-        return repo.SealingKey(public_key=self._credentials.public_key())
+        return repo.SealingKey(public_key=self._vault.public_key())
 
     async def _ask_health(self, _: AskHealth) -> Health:
         return self.health()
 
-    async def _is_owners(self, task: str) -> bool:
-        """Whether a task is the owner's: as its base was asked for, or, of an earlier life's, as the stream has it."""
-        if task not in self._owners:
+    async def _user_of(self, task: str) -> str:
+        """Whose task it is: as its base was asked for, or, of an earlier life's, as the stream has it."""
+        if task not in self._users:
             decisions = await self._bus.replay(f"evt.*.{task}.task.*", limit=1) if is_token(task) else []
             if not decisions:
                 raise Refused("There is no such task.", "not_found")
-            self._remember(task, decisions[0].subject.split(".")[1] == OWNER)
-        return self._owners[task]
+            self._remember(task, decisions[0].subject.split(".")[1])
+        return self._users[task]
 
-    def _remember(self, task: str, is_owners: bool) -> None:
-        self._owners[task] = is_owners
-        while len(self._owners) > TASKS_LIMIT:
-            self._owners.popitem(last=False)
+    def _remember(self, task: str, user: str) -> None:
+        self._users[task] = user
+        while len(self._users) > TASKS_LIMIT:
+            self._users.popitem(last=False)
 
-    def _address(self, text: str, *, is_owner: bool) -> Address:
-        return on_disk(parse(text, is_owner=is_owner), self._data, self._data / OPEN_FOLDER)
+    async def _address(self, text: str, user: str) -> Address:
+        address = on_disk(parse(text, is_owner=user == OWNER), self._data, self._data / OPEN_FOLDER)
+        is_private = not address.for_owner and await self._credentials.has_own(address, user)
+        return replace(address, private_to=user) if is_private else address
 
     def _check_room(self) -> None:
         free = shutil.disk_usage(self._data).free

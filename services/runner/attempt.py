@@ -15,7 +15,7 @@ from protocol.evolve import Task
 from protocol.ids import OWNER
 from protocol.journal import AttemptStarted, CheckpointMade, ModelCall, Noticed, StepStarted
 from protocol.query import AttemptGranted
-from protocol.repo import BaseResolved, Publish, PublishDone, ResolveBase
+from protocol.repo import BaseResolved, Publish, PublishDone, PullRequestWish, ResolveBase
 from protocol.routes import Service, command_subject
 from protocol.task import FailAttempt, FinishAttempt, ParkAttempt, Published, TaskCommand
 from sandbox.contract import Driver, SandboxError
@@ -161,7 +161,13 @@ class Attempt:
         if earlier is None:
             base = await self._bus.ask(
                 Service.REPOS,
-                ResolveBase(task=task.id, repository=task.repository, base=task.base, is_owner=task.user == OWNER),
+                ResolveBase(
+                    task=task.id,
+                    repository=task.repository,
+                    base=task.base,
+                    is_owner=task.user == OWNER,
+                    user=task.user,
+                ),
                 BaseResolved,
                 timeout_seconds=RESOLVE_SECONDS,
                 again_seconds=ASK_AGAIN_SECONDS,
@@ -201,7 +207,7 @@ class Attempt:
         return self._workspace
 
     async def _finish(self, result: TurnResult) -> FinishAttempt:
-        published = await self._publish(result.commit_message)
+        published = await self._publish(result.commit_message, summary=result.summary)
         return FinishAttempt(
             key=f"finish {self._log.attempt}",
             attempt=self._log.attempt,
@@ -217,7 +223,8 @@ class Attempt:
         published = None
         if retry_after_seconds is None and self._workspace_ready.is_set() and self._workspace_failed is None:
             try:
-                published = await self._publish(f"Unfinished: {self._task.title}\n\n{reason}")
+                message = f"Unfinished: {self._task.title}\n\n{reason}"
+                published = await self._publish(message, summary=reason, unfinished=True)
             except (Refused, Unavailable, SandboxGone, SandboxError) as error:
                 await self._log.append(Noticed(text=f"The unfinished work was not pushed: {error}", level="warning"))
         return self._failed(reason, retry_after_seconds, published)
@@ -248,8 +255,8 @@ class Attempt:
             usage=self._log.usage,
         )
 
-    async def _publish(self, message: str) -> Published | None:
-        """Commit the work and push it; None when nothing was changed."""
+    async def _publish(self, message: str, *, summary: str, unfinished: bool = False) -> Published | None:
+        """Commit the work, push it and offer it to be merged; None when nothing was changed."""
         workspace = await self._sandbox()
         assert isinstance(workspace, Workspace)
         made = await workspace.commit(self._last_step(), message)
@@ -266,6 +273,8 @@ class Attempt:
                 blob=made.blob,
                 branch=started.branch,
                 is_owner=self._task.user == OWNER,
+                user=self._task.user,
+                pull_request=self._wish(started, message, summary, unfinished=unfinished),
             ),
             PublishDone,
             timeout_seconds=PUBLISH_SECONDS,
@@ -274,6 +283,19 @@ class Attempt:
         for notice in done.notices:
             await self._log.append(Noticed(text=notice, level="warning"))
         return done.published
+
+    def _wish(self, started: AttemptStarted, message: str, summary: str, *, unfinished: bool) -> PullRequestWish | None:
+        """What a pull request would say; None for a task that wants none."""
+        if not self._task.pull_request:
+            return None
+        return PullRequestWish(
+            title=message.strip().partition("\n")[0],
+            summary=summary,
+            base=self._task.base,
+            model=started.model,
+            scripted=started.scripted,
+            unfinished=unfinished,
+        )
 
     def _last_step(self) -> int:
         return max((e.event.step for e in self._log.entries if isinstance(e.event, StepStarted)), default=0)

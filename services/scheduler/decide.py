@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from protocol.evolve import Task, User, evolve
-from protocol.ids import OWNER
+from protocol.ids import OWNER, token_hash
 from protocol.task import (
     MESSAGES_LIMIT,
     PROMPT_LIMIT_CHARS,
@@ -52,6 +52,10 @@ from protocol.user import (
     CreateSignInCode,
     DeviceAdded,
     DeviceRemoved,
+    ForgetGithub,
+    GithubForgotten,
+    GithubLinked,
+    GithubTokensRotated,
     HostAdded,
     HostRemoved,
     PushSubscriptionAdded,
@@ -61,6 +65,8 @@ from protocol.user import (
     RemoveHost,
     RemovePushSubscription,
     Role,
+    RotateGithubTokens,
+    SignInByGithub,
     SignInCodeCreated,
     SignInCodeRedeemed,
     UserAdded,
@@ -155,6 +161,7 @@ def _submit(task: Task, command: SubmitTask) -> tuple[AnyTaskEvent, ...]:
             budget=command.budget,
             title=command.title or title_of(command.prompt),
             queue=command.queue,
+            pull_request=command.pull_request,
         ),
     )
 
@@ -305,15 +312,13 @@ def reject_user(key: str, sequence: int, now: datetime, reason: str) -> UserDeci
 
 def decide_user(user: User, command: AnyUserCommand, now: datetime) -> tuple[AnyUserEvent, ...]:
     """The events that follow from a command to a user's log. Raises Rejected."""
-    if not isinstance(command, AddUser) and not user.exists:
+    if not isinstance(command, AddUser | SignInByGithub) and not user.exists:
         raise Rejected("There is no such user.")
     match command:
         case AddUser():
             return _add_user(user, command)
         case CreateSignInCode():
-            if command.expires_at <= now:
-                raise Rejected("The code would have ended already.")
-            return (SignInCodeCreated(code_hash=command.code_hash, expires_at=command.expires_at),)
+            return (_make_code(command, now),)
         case RedeemSignInCode():
             end = user.codes.get(command.code_hash)
             if end is None or end <= now:
@@ -349,8 +354,43 @@ def decide_user(user: User, command: AnyUserCommand, now: datetime) -> tuple[Any
             )
         case RemovePushSubscription():
             return _remove_push(user, command)
+        case SignInByGithub():
+            return _sign_in_by_github(user, command, now)
+        case RotateGithubTokens():
+            if user.github is None or token_hash(user.github.sealed) != command.replaces:
+                raise Rejected("Other tokens have taken the place of these.")
+            return (GithubTokensRotated(sealed=command.sealed),)
+        case ForgetGithub():
+            if user.github is None:
+                raise Rejected("No GitHub account is bound to this user.")
+            return (GithubForgotten(account=user.github.account),)
         case _:
             assert_never(command)
+
+
+def _make_code(command: CreateSignInCode | SignInByGithub, now: datetime) -> SignInCodeCreated:
+    if command.expires_at <= now:
+        raise Rejected("The code would have ended already.")
+    return SignInCodeCreated(code_hash=command.code_hash, expires_at=command.expires_at)
+
+
+def _sign_in_by_github(user: User, command: SignInByGithub, now: datetime) -> tuple[AnyUserEvent, ...]:
+    bound = user.github
+    if bound is not None and (bound.host, bound.account) != (command.host, command.account):
+        raise Rejected(
+            f"This user is bound to another GitHub account, the one that was {bound.login}: forget that one first."
+        )
+    if not user.exists and user.id == OWNER:
+        raise Rejected("There is no owner yet: start the server first.")
+    added = () if user.exists else (UserAdded(name=command.login, role=Role.USER),)
+    linked = GithubLinked(
+        host=command.host,
+        account=command.account,
+        login=command.login,
+        listed=command.listed,
+        sealed=command.sealed,
+    )
+    return *added, linked, _make_code(command, now)
 
 
 def _add_user(user: User, command: AddUser) -> tuple[AnyUserEvent, ...]:

@@ -21,6 +21,7 @@ from protocol.task import Decision, TaskState, TaskSubmitted
 from protocol.user import AnyUserEvent, HostAdded, HostKind, UserDecision
 from services import envelope
 from services.bus import Bus, connect
+from services.github import GithubConfig
 from services.repos.service import Config, Repos
 from tests.integration.nats_house import NatsHouse
 
@@ -104,7 +105,7 @@ class GitServer:
                 with suppress(ConnectionError):
                     server._answer(self, root)
 
-            do_POST = do_GET
+            do_POST = do_PATCH = do_GET
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -255,7 +256,9 @@ class World(Asker):
 
 
 @asynccontextmanager
-async def world(house: NatsHouse, data: Path, **settings: object) -> AsyncIterator[World]:
+async def world(
+    house: NatsHouse, data: Path, *, github: GithubConfig | None = None, **settings: object
+) -> AsyncIterator[World]:
     """A fresh data folder's service on the house's server, whose streams are emptied first."""
     data.mkdir(parents=True, exist_ok=True)
     async with (
@@ -266,7 +269,7 @@ async def world(house: NatsHouse, data: Path, **settings: object) -> AsyncIterat
     ):
         await scheduler.make_streams()
         await scheduler.purge(Stream.TASKS, "evt.>")
-        service = Repos(bus, Config(data=str(data), **settings), os.environ)
+        service = Repos(bus, Config(data=str(data), **settings), github or GithubConfig(), os.environ)
         started = anyio.Event()
         async with anyio.create_task_group() as group:
             group.start_soon(service.run, started.set)

@@ -25,6 +25,7 @@ SHARED = {
     "services.bus",
     "services.config",
     "services.envelope",
+    "services.github",
     "services.log",
     "services.reach",
     "services.secrets_file",
@@ -38,7 +39,8 @@ HOMES = {
     "litestar": ("gateway",),
     "uvicorn": ("gateway", "agents.models"),
     "nats": ("services.bus",),
-    "authlib": ("gateway",),
+    "authlib": ("services.github",),
+    "gidgethub": ("services.repos.hosts",),
 }
 """Heavy or replaceable packages, and where alone they may be imported."""
 
@@ -162,6 +164,9 @@ def test_no_service_may_say_more_than_its_routes() -> None:
         assert "$JS.API.>" not in allowed_subjects.publish, service
         assert not any(subject.startswith("_INBOX.") for subject in allowed_subjects.subscribe), service
     commanding = {s for s in Service if any(subject.startswith("cmd.") for subject in permissions(s).publish)}
-    assert commanding == {Service.GATEWAY, Service.RUNNER, Service.SCHEDULER, Service.OPERATOR}
+    # repos: newer tokens of a GitHub account, to their user's log, and nothing else.
+    assert commanding == {Service.GATEWAY, Service.RUNNER, Service.SCHEDULER, Service.OPERATOR, Service.REPOS}
+    commands_of_repos = [subject for subject in permissions(Service.REPOS).publish if subject.startswith("cmd.")]
+    assert commands_of_repos == ["cmd.*.user.rotate_github_tokens"]
     deciding = {s for s in Service if "evt.*.*.task.*" in permissions(s).publish}
     assert deciding == {Service.SCHEDULER}

@@ -43,6 +43,8 @@ def _fields(task) -> list[tuple[str, str]]:
     if task.published is not None:
         fields.append(("branch", task.published.branch))
         fields.append(("pushed to", task.published.pushed_to))
+        if task.published.pull_request is not None:
+            fields.append(("pull request", units.pull_request(task.published.pull_request)))
         fields.append(("changed", units.changed(task.published)))
     fields.append(("cost", units.used(task.usage)))
     return [(name, text) for name, text in fields if text]

@@ -47,6 +47,7 @@ class Amount(click.ParamType):
 @click.option("--budget-tokens", type=Amount(int), help="Tokens a turn may use.")
 @click.option("--budget-steps", type=Amount(int), help="Model and tool calls a turn may make.")
 @click.option("--title", default="", help="A short name for the lists.")
+@click.option("--pull-request/--no-pull-request", default=True, help="Open one for the branch; the default.")
 @click.option("--key", default="", help="The same key is the same task, however often it is sent.")
 @click.option("--watch/--no-watch", "watched", default=None, help="Follow it; the default on a terminal.")
 def command(
@@ -59,6 +60,7 @@ def command(
     budget_tokens: int | str | None,
     budget_steps: int | str | None,
     title: str,
+    pull_request: bool,
     key: str,
     watched: bool | None,
 ) -> int:
@@ -77,6 +79,7 @@ def command(
         model=model,
         budget=Budget(money_usd=_amount(budget_usd), tokens=_amount(budget_tokens), steps=_amount(budget_steps)),
         title=title,
+        pull_request=pull_request,
     )
     if watched is None:
         watched = is_terminal(1) and not place.as_json
