@@ -26,7 +26,7 @@ ACCEPT = {"Accept": "application/json"}
 
 # authlib costs 15 MiB, and an installation at rest signs nobody in: it is imported where it is used.
 
-Url = Annotated[str, Meta(pattern=r"^https?://[^/?#\s@]+(/[^?#\s]*)?$")]
+URL = r"https?://[^/?#\s@]+(/[^?#\s]*)?"
 
 
 class GithubConfig(Struct, frozen=True, kw_only=True):
@@ -36,9 +36,9 @@ class GithubConfig(Struct, frozen=True, kw_only=True):
     """Of the GitHub App or OAuth app that people sign in with; empty: nobody can."""
     github_client_secret_file: str = ""
     """File with that app's client secret."""
-    github_url: Url = PUBLIC_URL
+    github_url: Annotated[str, Meta(pattern=f"^{URL}$")] = PUBLIC_URL
     """Where people and git find GitHub, such as `https://github.example.org`."""
-    github_api_url: Url | None = None
+    github_api_url: Annotated[str, Meta(pattern=f"^({URL})?$")] = ""
     """Where its REST API is; unset: `https://api.github.com`, and `<github_url>/api/v3` of an Enterprise server."""
     github_users: str = ""
     """Logins that may sign in, separated by commas."""

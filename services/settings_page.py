@@ -16,6 +16,7 @@ from protocol.generate.markdown import table
 from sandbox.config import Config as Sandboxes
 from services.bus import BusConfig
 from services.config import variable
+from services.github import GithubConfig
 from services.history.service import Config as History
 from services.repos.service import Config as Repos
 from services.runner.runner import Config as Runner
@@ -80,6 +81,7 @@ def page() -> str:
         _section("`errand` itself", table(("setting", "what"), _of_errand())),
         _section("Every service", _table(shared)),
     ]
+    parts.append(_section("Gateway and repos: GitHub", _table(settings(GithubConfig))))
     for service, config in SERVICES.items():
         own = [setting for setting in settings(config) if setting.name not in {s.name for s in shared}]
         parts.append(_section(service.capitalize(), _table(own)))

@@ -181,8 +181,8 @@ class House:
         }
         if service is Service.GATEWAY:
             told |= {"ERRAND_BIND": self._settings.bind, "ERRAND_PORT": str(self._port)}
-            if self._settings.public_url:
-                told["ERRAND_PUBLIC_URL"] = self._settings.public_url
+        if service in (Service.GATEWAY, Service.REPOS) and self._settings.public_url:
+            told["ERRAND_PUBLIC_URL"] = self._settings.public_url
         if service is Service.RUNNER:
             if self._key:
                 told["ANTHROPIC_API_KEY"] = self._key
