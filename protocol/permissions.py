@@ -13,15 +13,23 @@ S = Service
 _READ_STREAM = ("$JS.API.STREAM.INFO.{0}", "$JS.API.DIRECT.GET.{0}", "$JS.API.DIRECT.GET.{0}.>")
 _FOLLOW_STREAM = (*_READ_STREAM, "$JS.API.CONSUMER.CREATE.{0}.>", "$JS.API.CONSUMER.DELETE.{0}.>", "$JS.FC.{0}.>")
 _MAKE_STREAM = ("$JS.API.STREAM.CREATE.{0}", "$JS.API.STREAM.UPDATE.{0}", "$JS.API.STREAM.INFO.{0}")
-_BLOBS = (
-    "$O.blobs.>",
-    *(subject.format("OBJ_blobs") for subject in _FOLLOW_STREAM),
-    "$JS.API.STREAM.PURGE.OBJ_blobs",
-    "$JS.API.STREAM.MSG.GET.OBJ_blobs",
-    "$JS.API.CONSUMER.CREATE.OBJ_blobs",  # nats-py names no consumer when it reads a blob
-    "$JS.API.STREAM.NAMES",
-)
-_STREAMS = (*Stream, "KV_lease", "OBJ_blobs")
+
+
+def _bucket(name: str) -> tuple[str, ...]:
+    """To read and write one bucket of the object store."""
+    stream = f"OBJ_{name}"
+    return (
+        f"$O.{name}.>",
+        *(subject.format(stream) for subject in _FOLLOW_STREAM),
+        f"$JS.API.STREAM.PURGE.{stream}",
+        f"$JS.API.STREAM.MSG.GET.{stream}",
+        f"$JS.API.CONSUMER.CREATE.{stream}",  # nats-py names no consumer when it reads a blob
+        "$JS.API.STREAM.NAMES",
+    )
+
+
+_BLOBS = _bucket("blobs")
+_STREAMS = (*Stream, "KV_lease", "OBJ_blobs", "OBJ_snapshots")
 
 _EXTRA_PUBLISH: dict[Service, tuple[str, ...]] = {
     S.SCHEDULER: (
@@ -32,6 +40,8 @@ _EXTRA_PUBLISH: dict[Service, tuple[str, ...]] = {
         *(subject.format(stream) for stream in _STREAMS for subject in _MAKE_STREAM),
         *(subject.format("TASKS") for subject in _FOLLOW_STREAM),
         *_BLOBS,
+        # Its own: whoever could write here could make users and tasks.
+        *_bucket("snapshots"),
     ),
     S.GATEWAY: (
         *(subject.format("TASKS") for subject in _FOLLOW_STREAM),

@@ -57,6 +57,8 @@ SHARED_LIMIT = 10_000
 """Messages of one shared consumer that are in hand or wait to come again; beyond it, new ones wait too."""
 REPLAY_BATCH = 512
 BLOBS = "blobs"
+SNAPSHOTS = "snapshots"
+"""The scheduler's alone."""
 LEASES = "lease"
 LEASE_SECONDS = 5.0
 
@@ -185,9 +187,10 @@ class Bus:
             subject, encode(message), {"Nats-Schedule": f"@at {when}", "Nats-Schedule-Target": target}
         )
 
-    async def purge(self, stream: Stream, subject: str) -> None:
-        """Take away every message on `subject`."""
-        await self._api(f"STREAM.PURGE.{stream}", {"filter": subject})
+    async def purge(self, stream: Stream, subject: str, *, below: int = 0) -> None:
+        """Take away every message on `subject` (wildcards allowed); only those with a sequence under `below` where that
+        is given."""
+        await self._api(f"STREAM.PURGE.{stream}", {"filter": subject, "seq": below} if below else {"filter": subject})
 
     async def preview(self, subject: str, message: Struct) -> None:
         """Send without asking whether it was stored. May be lost."""
@@ -549,27 +552,27 @@ class Bus:
 
     # Blobs: what is over the message limit
 
-    async def put_blob(self, name: str, data: bytes) -> None:
+    async def put_blob(self, name: str, data: bytes, bucket: str = BLOBS) -> None:
         try:
-            store = await self._jetstream.object_store(BLOBS)
+            store = await self._jetstream.object_store(bucket)
             await store.put(name, data)
         except (nats.errors.Error, TimeoutError) as error:
             raise Unavailable(f"The object store did not take {name}: {error!r}") from error
 
-    async def get_blob(self, name: str) -> bytes:
+    async def get_blob(self, name: str, bucket: str = BLOBS) -> bytes:
         """Raises KeyError when there is none of that name."""
         try:
-            store = await self._jetstream.object_store(BLOBS)
+            store = await self._jetstream.object_store(bucket)
             return (await store.get(name)).data or b""
         except nats.js.errors.ObjectNotFoundError:
             raise KeyError(name) from None
         except (nats.errors.Error, TimeoutError) as error:
             raise Unavailable(f"The object store did not give {name}: {error!r}") from error
 
-    async def delete_blob(self, name: str) -> None:
+    async def delete_blob(self, name: str, bucket: str = BLOBS) -> None:
         """Raises Unavailable; one that is not there is gone already."""
         try:
-            store = await self._jetstream.object_store(BLOBS)
+            store = await self._jetstream.object_store(bucket)
             await store.delete(name)
         except nats.js.errors.NotFoundError:
             return
@@ -895,10 +898,14 @@ STREAMS: tuple[dict[str, Any], ...] = (
         discard="new",
         allow_rollup_hdrs=True,
     ),
-    _stream(
-        f"OBJ_{BLOBS}",
-        subjects=[f"$O.{BLOBS}.C.>", f"$O.{BLOBS}.M.>"],
-        discard="new",
-        allow_rollup_hdrs=True,
+    *(
+        _stream(
+            f"OBJ_{bucket}",
+            subjects=[f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"],
+            discard="new",
+            allow_rollup_hdrs=True,
+            compression="s2" if bucket == SNAPSHOTS else "none",
+        )
+        for bucket in (BLOBS, SNAPSHOTS)
     ),
 )

@@ -34,6 +34,7 @@ from services.scheduler.decide import Limits, claim, lose_lease
 from services.scheduler.election import Election
 from services.scheduler.leases import AttemptLeases
 from services.scheduler.policy import choose
+from services.scheduler.snapshots import FOLDS, KeptTask, KeptUser, Snapshot, load, save
 
 VERSION = "0.1.0"
 COMMIT_AGAIN_SECONDS = 0.05
@@ -50,6 +51,9 @@ class Config(Struct, frozen=True, kw_only=True):
     """Tasks of one user that run at one time; the others wait."""
     attempts_per_turn: Count = 5
     """How often a turn is tried when its runner dies or it fails for a passing reason."""
+    snapshot_messages: Count = 10_000
+    """After so many messages the states are kept aside: a start then reads only what came since, and the commands
+    before, all of which have their receipts, are taken away."""
     log_level: LogLevel = "info"
 
 
@@ -75,6 +79,11 @@ class Scheduler:
         """The due times of the timers that are set, by task."""
         self._claims = Claims()
         self._leases = AttemptLeases()
+        self._taken = 0
+        """The last message that was taken in."""
+        self._kept = 0
+        """The sequence of the last snapshot."""
+        self._snapshot_due = anyio.Event()
         self._active = False
         self._draining = False
         self._log = log.get()
@@ -83,8 +92,9 @@ class Scheduler:
 
     async def run(self, started: Callable[[], None]) -> None:
         await self._bus.make_streams()
+        self._restore(await load(self._bus))
         async with (
-            self._bus.read("cmd.>", "evt.*.*.task.>", "evt.*.user.>", after=0) as reader,
+            self._bus.read("cmd.>", "evt.*.*.task.>", "evt.*.user.>", after=self._taken) as reader,
             anyio.create_task_group() as group,
         ):
             group.start_soon(self._follow, reader)
@@ -122,6 +132,7 @@ class Scheduler:
             for actor in self._all_actors():
                 self._wake(actor)
             group.start_soon(self._keep_armed)
+            group.start_soon(self._keep_snapshots)
             await self._election.hold()
             self._active = False
             self._log.info("standby")
@@ -138,6 +149,9 @@ class Scheduler:
                     self._take_in(stored)
                 except msgspec.MsgspecError as error:
                     await self._bury(stored, f"The event cannot be read: {error}")
+                self._taken = stored.sequence
+            if self._taken - self._kept >= self._config.snapshot_messages:
+                self._snapshot_due.set()
 
     def _take_in(self, stored: Stored) -> None:
         kind, user, name, *_ = stored.subject.split(".")
@@ -339,6 +353,45 @@ class Scheduler:
                     self._armed.pop(actor.id, None)
                 await self._arm(actor.task)
             await anyio.sleep(ARM_SECONDS)
+
+    # Snapshots
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        self._taken = self._kept = snapshot.sequence
+        for kept in snapshot.tasks:
+            actor = self._task(kept.task.user, kept.task.id)
+            actor.task, actor.sequence = kept.task, kept.sequence
+            self._index(actor)
+        for kept in snapshot.users:
+            known = self._user(kept.user.id)
+            known.user, known.sequence = kept.user, kept.sequence
+
+    async def _keep_snapshots(self) -> None:
+        while True:
+            await self._snapshot_due.wait()
+            self._snapshot_due = anyio.Event()
+            snapshot = self._snapshot()
+            if snapshot.sequence - self._kept < self._config.snapshot_messages:
+                continue  # a command waits; what it leads to makes another one due
+            try:
+                await save(self._bus, snapshot)
+                # Each has its receipt, by which the same command is known should it come again.
+                await self._bus.purge(Stream.TASKS, "cmd.>", below=snapshot.sequence + 1)
+                self._kept = snapshot.sequence
+                self._log.info("snapshot", sequence=snapshot.sequence, tasks=len(snapshot.tasks))
+            except (Unavailable, Refused) as error:
+                self._log.warning("no_snapshot", error=str(error))
+
+    def _snapshot(self) -> Snapshot:
+        """As of the last message before which no command waits. One that another scheduler makes later of an older
+        state does no harm: what was taken away in between was answered, and the answers are in the log."""
+        unanswered = (actor.mailbox[0].sequence - 1 for actor in self._all_actors() if actor.mailbox)
+        return Snapshot(
+            folds=FOLDS,
+            sequence=min((self._taken, *unanswered)),
+            tasks=tuple(KeptTask(actor.task, actor.sequence) for actor in self._tasks.values()),
+            users=tuple(KeptUser(actor.user, actor.sequence) for actor in self._users.values()),
+        )
 
     # Claims and leases
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -24,6 +25,7 @@ from protocol.base import MESSAGE_LIMIT_BYTES, encode
 from protocol.query import Refusal
 from protocol.routes import Service, Stream
 from services.bus import (
+    BLOBS,
     LEASE_SECONDS,
     LEASES,
     PUBLISH_TRIES,
@@ -75,7 +77,7 @@ class Server:
         self.messages: list[Stored] = []
         self.sequence = 0
         self.timers: dict[str, Timer] = {}
-        self.blobs: dict[str, bytes] = {}
+        self.blobs: dict[tuple[str, str], bytes] = {}
         self.buried: list[tuple[Stored, str]] = []
         self.handlers: dict[Service, list[tuple[MemoryBus, Mapping[type, Answer]]]] = {}
         self.connections: list[MemoryBus] = []
@@ -111,9 +113,17 @@ class Server:
         candidates = self.messages if log is None and "*" in _log_of(subject) + subject else log or ()
         return [each for each in candidates if each.sequence > after and matches(subject, each.subject)]
 
+    def after(self, sequence: int) -> list[Stored]:
+        return self.messages[bisect_right(self.messages, sequence, key=lambda stored: stored.sequence) :]
+
     def last(self, subject: str) -> int:
         found = self.find(subject)
         return found[-1].sequence if found else 0
+
+    def purge(self, subject: str, below: int) -> None:
+        self.timers.pop(subject, None)
+        for messages in (self.messages, *self._logs.values()):
+            messages[:] = [m for m in messages if not matches(subject, m.subject) or 0 < below <= m.sequence]
 
     def fire(self, timer: Timer) -> None:
         """A schedule is due. One that was replaced or purged meanwhile does nothing."""
@@ -268,8 +278,8 @@ class MemoryBus:
 
         return await self._ask_server(arm)
 
-    async def purge(self, stream: Stream, subject: str) -> None:
-        await self._ask_server(lambda: self._server.timers.pop(subject, None))
+    async def purge(self, stream: Stream, subject: str, *, below: int = 0) -> None:
+        await self._ask_server(lambda: self._server.purge(subject, below))
 
     async def preview(self, subject: str, message: Struct) -> None:
         pass
@@ -406,14 +416,14 @@ class MemoryBus:
 
     # Blobs, leases, streams
 
-    async def put_blob(self, name: str, data: bytes) -> None:
-        await self._ask_server(lambda: self._server.blobs.__setitem__(name, data))
+    async def put_blob(self, name: str, data: bytes, bucket: str = BLOBS) -> None:
+        await self._ask_server(lambda: self._server.blobs.__setitem__((bucket, name), data))
 
-    async def get_blob(self, name: str) -> bytes:
-        return await self._ask_server(lambda: self._server.blobs[name])
+    async def get_blob(self, name: str, bucket: str = BLOBS) -> bytes:
+        return await self._ask_server(lambda: self._server.blobs[bucket, name])
 
-    async def delete_blob(self, name: str) -> None:
-        await self._ask_server(lambda: self._server.blobs.pop(name, None))
+    async def delete_blob(self, name: str, bucket: str = BLOBS) -> None:
+        await self._ask_server(lambda: self._server.blobs.pop((bucket, name), None))
 
     async def take_lease(self, name: str, holder: Struct, revision: int = 0) -> int:
         return await self._ask_server(lambda: self._server.take_lease(name, encode(holder), revision))
@@ -483,22 +493,22 @@ class MemoryReader:
         self._server = server
         self._weather = weather
         self._filters = filters
-        self._goal = server.sequence
+        self._seen = 0
+        """Everything up to here was looked at."""
 
     async def batches(self) -> AsyncIterator[list[Stored]]:
-        seen = 0
         while True:
             await anyio.sleep(self._weather.delay())
             await self._bus.link.joined()
             await self._bus.link.thawed()
             waiting = self._server.stored
-            new = [m for m in self._server.messages[seen:] if m.sequence > self.position and self._wanted(m.subject)]
+            new = [m for m in self._server.after(max(self.position, self._seen)) if self._wanted(m.subject)]
             batch = new if self._weather.calm else new[: self._weather.chance.randint(1, 50)]
             if batch:
                 self.position = batch[-1].sequence
                 yield batch
                 continue
-            seen = len(self._server.messages)
+            self._seen = self._server.sequence
             self.caught_up.set()
             await waiting.wait()
 

@@ -223,7 +223,9 @@ class World:
     async def _scheduler(self, link: Link) -> None:
         skew = timedelta(milliseconds=self.chance.randint(-200, 200))
         async with connect(self.server, Service.SCHEDULER, self.weather, link) as bus:
-            await Scheduler(bus, SchedulerConfig(running_per_user=2), VirtualClock(skew)).run(lambda: None)  # type: ignore[arg-type]
+            await Scheduler(bus, SchedulerConfig(running_per_user=2, snapshot_messages=20), VirtualClock(skew)).run(
+                lambda: None
+            )  # type: ignore[arg-type]
 
     async def _runner(self, link: Link) -> None:
         config = RunnerConfig(slots=2, scripted=True, hold_question_seconds=3.0)

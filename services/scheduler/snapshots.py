@@ -1,0 +1,72 @@
+"""What all actors are, at one sequence: so that a start reads what came since, and old commands can go.
+
+A snapshot is a shortcut and nothing else. One that is missing, torn, or made by another release's folds is passed over,
+and the whole log is folded instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from types import ModuleType
+
+import msgspec
+from msgspec import Struct
+
+import protocol.evolve
+import protocol.task
+import protocol.user
+from protocol.evolve import Task, User
+from services import log
+from services.bus import SNAPSHOTS, Bus, Unavailable
+
+NAME = "scheduler"
+
+
+class KeptTask(Struct, frozen=True):
+    task: Task
+    sequence: int
+    """Of its last decision."""
+
+
+class KeptUser(Struct, frozen=True):
+    user: User
+    sequence: int
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    folds: str
+    """The folds that made it, by `FOLDS`."""
+    sequence: int
+    """Every command up to here has its receipt in the states, and every decision up to here is folded. The states may
+    be further."""
+    tasks: tuple[KeptTask, ...] = ()
+    users: tuple[KeptUser, ...] = ()
+
+
+def _source(*modules: ModuleType) -> str:
+    """Any change of what is folded, or how, makes another one: also one that nobody thought of."""
+    text = "".join(inspect.getsource(module) for module in modules)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+FOLDS = _source(protocol.evolve, protocol.task, protocol.user)
+NOTHING = Snapshot(folds=FOLDS, sequence=0)
+_decode = msgspec.json.Decoder(Snapshot).decode
+
+
+async def load(bus: Bus) -> Snapshot:
+    """The last snapshot, or `NOTHING`."""
+    try:
+        snapshot = _decode(await bus.get_blob(NAME, SNAPSHOTS))
+    except KeyError:
+        return NOTHING
+    except (Unavailable, msgspec.MsgspecError) as error:
+        log.get().warning("snapshot_passed_over", error=str(error))
+        return NOTHING
+    return snapshot if snapshot.folds == FOLDS else NOTHING
+
+
+async def save(bus: Bus, snapshot: Snapshot) -> None:
+    """Raises Unavailable."""
+    await bus.put_blob(NAME, msgspec.json.encode(snapshot), SNAPSHOTS)
