@@ -13,6 +13,7 @@ from gateway.config import Config
 from gateway.github import GithubDoor
 from gateway.live.sockets import Sockets
 from gateway.notices import Notices
+from gateway.pages import Pages
 from gateway.push.courier import Courier
 from gateway.push.web_push import WebPush
 from gateway.sign_in import Door
@@ -81,6 +82,7 @@ class Gateway:
             github_door=github_door,
             tasks_=self._tasks,
             notices=self._notices,
+            pages_=Pages(_version()),
             sockets=self._sockets,
             web_push=self._web_push,
         )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import msgspec
-from litestar import Litestar, Request, Response, WebSocket, get, websocket
+from litestar import Litestar, Request, Response, WebSocket, websocket
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi import OpenAPIConfig
 
+from gateway import pages
 from gateway.config import Config
 from gateway.errors import Problem, of_refusal
 from gateway.github import GithubDoor
@@ -28,20 +28,6 @@ from gateway.users import Users
 from services import log
 from services.actor import Actor
 from services.bus import Bus, Refused, Unavailable
-
-WEB = Path(__file__).parent / "web"
-PAGE = (WEB / "index.html").read_bytes()
-STYLE = (WEB / "page.css").read_bytes()
-
-
-@get("/", media_type="text/html")
-async def page() -> bytes:
-    return PAGE
-
-
-@get("/page.css", media_type="text/css")
-async def style() -> bytes:
-    return STYLE
 
 
 @websocket("/api/live")
@@ -81,6 +67,7 @@ def make(
     github_door: GithubDoor,
     tasks_: Tasks,
     notices: Notices,
+    pages_: pages.Pages,
     sockets: Sockets,
     web_push: WebPush,
     openapi: OpenAPIConfig | None = None,
@@ -93,6 +80,7 @@ def make(
         "door": door,
         "github": github_door,
         "notices": notices,
+        "pages": pages_,
         "sockets": sockets,
         "tasks": tasks_,
         "users": users,
@@ -102,7 +90,7 @@ def make(
     dependencies |= {"asker": Provide(identify.asker), "owner": Provide(identify.owner)}
     return Litestar(
         route_handlers=[
-            *(page, style, live),
+            *(live, pages.ROUTER),
             *(tasks.ROUTER, account.ROUTER, github.ROUTER, installation.ROUTER, push.ROUTER),
         ],
         dependencies=dependencies,
@@ -113,6 +101,7 @@ def make(
             HTTPException: say_http,
             Exception: say_failure,
         },
+        response_headers={"cache-control": "no-store"},
         request_max_body_size=config.body_limit_bytes,
         openapi_config=openapi,
         logging_config=None,
@@ -127,7 +116,9 @@ def _always(part: Any) -> Any:
 
 
 def say(problem: Problem) -> Response[dict[str, Any]]:
-    headers = {"www-authenticate": "Bearer"} if problem.status == 401 else None
+    headers = {"cache-control": "no-store"}
+    if problem.status == 401:
+        headers["www-authenticate"] = "Bearer"
     return Response(problem.body(), status_code=problem.status, headers=headers, media_type="application/json")
 
 

@@ -300,13 +300,14 @@ async def test_notices_are_shown_to_everybody(gateway: GatewayHouse, user: httpx
         await until(user, "/api/me", lambda answer: answer.json()["notices"] == [NOTICE])
 
 
-async def test_health_needs_no_token_and_the_page_runs_no_script(gateway: GatewayHouse) -> None:
+async def test_health_needs_no_token_and_every_answer_keeps_strangers_scripts_out(gateway: GatewayHouse) -> None:
     async with rest(gateway) as stranger:
         assert (await stranger.get("/api/health")).json()["healthy"]
         page = await stranger.get("/")
         nowhere = await stranger.get("/api/nowhere")
         wrong = await stranger.delete("/api/health")
-    assert "errand login" in page.text
+    assert "errand login" in page.text, "for a browser without JavaScript"
+    assert nowhere.headers["cache-control"] == "no-store"
     assert (nowhere.status_code, wrong.status_code) == (404, 405)
     for answer in (page, nowhere, wrong):
         assert answer.headers["content-security-policy"].startswith("default-src 'none'")

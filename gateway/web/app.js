@@ -1,0 +1,160 @@
+/** The page's start: who is signed in, which screen the address names, and what stands on every screen. */
+
+import { fill, h, say } from "./dom.js";
+import { forget, known, onOtherTab } from "./live/account.js";
+import { Database } from "./live/database.js";
+import { Session } from "./live/session.js";
+import { diffScreen } from "./screens/diff.js";
+import { listScreen } from "./screens/list.js";
+import { newScreen } from "./screens/new.js";
+import { settingsScreen } from "./screens/settings.js";
+import { signInScreen } from "./screens/signin.js";
+import { taskScreen } from "./screens/task.js";
+import { oneLine } from "./text/clean.js";
+
+/** @typedef {import("./live/account.js").Account} Account */
+/** @typedef {{title: string, node: Element, close: () => void}} Screen */
+
+const QUIET_MS = 1_500;
+/** So long a broken connection is nobody's business. */
+const SIGNED_OUT = "This device was signed out. To go on, sign in with a new link.";
+
+class App {
+  #root;
+  #database;
+  #notices = h("div", { class: "notices", role: "note" });
+  #place = h("div", { class: "place" });
+  #net = h("div", { class: "net", role: "status" });
+  /** @type {Session | null} */
+  #session = null;
+  /** @type {Screen | null} */
+  #screen = null;
+  #netTimer = 0;
+
+  /**
+   * @param {Element} root
+   * @param {Database} database
+   */
+  constructor(root, database) {
+    this.#root = root;
+    this.#database = database;
+    root.append(this.#notices, this.#place, this.#net);
+    addEventListener("hashchange", () => this.#arrived());
+    onOtherTab(() => location.reload());
+  }
+
+  async start(reason = "") {
+    const code = takeCode();
+    const account = await known(this.#database);
+    if (account && !code) return this.#enter(account);
+    this.#show(asScreen("Sign in", signInScreen({ database: this.#database, code, reason, done: (made) => void this.#enter(made) })));
+  }
+
+  /** @param {Account} account */
+  async #enter(account) {
+    const session = new Session(this.#database, account);
+    this.#session = session;
+    session.stateChanged.on(() => this.#showNet());
+    session.noticesChanged.on(() => this.#showNotices());
+    session.signedOut.on(() => void this.#signedOut());
+    await session.start();
+    this.#showNotices();
+    this.#route();
+  }
+
+  async #signedOut() {
+    this.#session?.stop();
+    await forget(this.#database);
+    this.#restart(SIGNED_OUT);
+  }
+
+  #restart(reason = "") {
+    this.#session = null;
+    this.#showNotices();
+    this.#showNet();
+    history.replaceState(null, "", "/");
+    void this.start(reason);
+  }
+
+  #arrived() {
+    if (location.hash.startsWith("#code=")) {
+      this.#session?.stop();
+      this.#session = null;
+      void this.start();
+    } else if (this.#session) this.#route();
+  }
+
+  #route() {
+    const session = this.#session;
+    if (!session) return;
+    const [path = "", query = ""] = location.hash.slice(1).split("?");
+    const [, name = "", id = "", part = ""] = path.split("/");
+    const context = { session, go, restart: (/** @type {string} */ reason = "") => this.#restart(reason) };
+    if (name === "new") this.#show(newScreen(context, new URLSearchParams(query)));
+    else if (name === "settings") this.#show(settingsScreen(context));
+    else if (name === "task" && part === "diff") this.#show(diffScreen(context, id));
+    else if (name === "task" && id) this.#show(taskScreen(context, id));
+    else this.#show(listScreen(context));
+  }
+
+  /** @param {Screen} screen */
+  #show(screen) {
+    this.#screen?.close();
+    this.#screen = screen;
+    document.title = screen.title === "Errand" ? "Errand" : `${oneLine(screen.title, 60)} · Errand`;
+    fill(this.#place, screen.node);
+    if (document.activeElement === document.body) /** @type {HTMLElement | null} */ (this.#place.querySelector("main"))?.focus({ preventScroll: true });
+  }
+
+  #showNotices() {
+    const notices = this.#session?.notices ?? [];
+    fill(this.#notices, ...notices.map((notice) => h("p", {}, oneLine(notice))));
+  }
+
+  #showNet() {
+    clearTimeout(this.#netTimer);
+    const state = this.#session?.state ?? "stopped";
+    const broken = state === "broken" || state === "connecting";
+    if (!broken) return say(this.#net, "");
+    this.#netTimer = setTimeout(() => say(this.#net, navigator.onLine ? "Connecting…" : "No network. What you send goes out later."), QUIET_MS);
+  }
+}
+
+/** The one-time code of a sign-in link; it leaves the address bar and the history at once. */
+function takeCode() {
+  const code = /^#code=(.+)$/.exec(location.hash)?.[1] ?? "";
+  if (code) history.replaceState(null, "", "/");
+  return code;
+}
+
+/** @param {string} hash replaces this entry: who goes back does not come here again */
+function go(hash) {
+  location.replace(hash);
+}
+
+/**
+ * @param {string} title
+ * @param {Element} node
+ * @returns {Screen}
+ */
+function asScreen(title, node) {
+  return { title, node, close() {} };
+}
+
+function installServiceWorker() {
+  if (!navigator.serviceWorker) return; // a page that came over plain http has none
+  navigator.serviceWorker.register(trusted("/worker.js")).catch(() => undefined);
+}
+
+/** A script's address of ours, said to the browser in the one way that `require-trusted-types-for` leaves. @param {string} url */
+function trusted(url) {
+  const types = /** @type {any} */ (window).trustedTypes; // not in Safari before 26
+  return types ? types.createPolicy("errand", { createScriptURL: (/** @type {string} */ same) => same }).createScriptURL(url) : url;
+}
+
+const root = document.getElementById("app");
+if (root) {
+  installServiceWorker();
+  const app = new App(root, await Database.open());
+  await app.start();
+}

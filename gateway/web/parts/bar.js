@@ -1,0 +1,20 @@
+/** The top of a screen: the way back, the title, and what can be done there. */
+
+import { h } from "../dom.js";
+import { icon } from "./icons.js";
+
+/**
+ * @param {object} given
+ * @param {string} given.title
+ * @param {string} [given.back] where the way back leads
+ * @param {Node[]} [given.actions]
+ */
+export function bar({ title, back, actions = [] }) {
+  return h(
+    "header",
+    { class: "bar" },
+    back ? h("a", { class: "round", href: back, "aria-label": "Back" }, icon("back")) : null,
+    h("h1", { class: back ? "title" : "title big" }, title),
+    ...actions,
+  );
+}

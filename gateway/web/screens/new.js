@@ -1,0 +1,270 @@
+/** A new task. What is wrong is said at the field; without a connection it goes out later. */
+
+import { draft, keepDraft } from "../drafts.js";
+import { h } from "../dom.js";
+import { bar } from "../parts/bar.js";
+import { Field, growing } from "../parts/field.js";
+import { toast } from "../parts/toast.js";
+import { clean } from "../text/clean.js";
+import { shortRepository } from "../text/units.js";
+
+/** @typedef {import("../protocol.js").Budget} Budget */
+/** @typedef {import("../protocol.js").Submit} Submit */
+/** @typedef {import("../live/outbox.js").Entry} Entry */
+/** @typedef {import("../live/session.js").Session} Session */
+
+const ANSWER_MS = 5_000;
+/** So long the answer is waited for here; then it is waited for in the list. */
+const RECENT_LIMIT = 5;
+const LATER = "It will be sent as soon as there is a connection.";
+const DEFAULT = "The server's default";
+
+/**
+ * @param {{session: Session, go: (hash: string) => void}} context
+ * @param {URLSearchParams} given `prompt` to begin with, or `key` of one that was not taken
+ */
+export function newScreen({ session, go }, given) {
+  const before = session.outbox.get(given.get("key") ?? "");
+  const form = new Form(session, before?.frame.type === "submit" ? before.frame : kept(given.get("prompt")));
+  if (before?.frame.type === "submit") form.complain(before.field, before.reason);
+  const send = async () => {
+    const entry = await session.outbox.add(form.written());
+    if (before) await session.outbox.dismiss(before.frame.key);
+    if (session.state !== "live") return leave(go, "#/", LATER);
+    form.busy(true);
+    const answer = await answered(session, entry);
+    form.busy(false);
+    if (answer.state === "refused") {
+      form.complain(answer.field, answer.reason);
+      await session.outbox.dismiss(answer.frame.key);
+    } else if (answer.state === "accepted") leave(go, `#/task/${answer.task}`);
+    else leave(go, "#/", LATER);
+  };
+  form.onSubmit(send);
+  return {
+    title: "New task",
+    node: h("div", { class: "screen" }, bar({ title: "New task", back: "#/" }), form.body, form.dock),
+    close() {},
+  };
+}
+
+/**
+ * @param {(hash: string) => void} go
+ * @param {string} hash
+ * @param {string} [told]
+ */
+function leave(go, hash, told) {
+  keepDraft("new", "");
+  if (told) toast(told);
+  go(hash);
+}
+
+/** What was begun here before. @param {string | null} prompt @returns {Partial<Submit>} */
+function kept(prompt) {
+  if (prompt) return { prompt };
+  try {
+    return JSON.parse(draft("new") || "{}");
+  } catch {
+    return {};
+  }
+}
+
+/**
+ * What the server says to it; the entry as it is where it says nothing in time.
+ * @param {Session} session
+ * @param {Entry} entry
+ * @returns {Promise<Entry>}
+ */
+function answered(session, entry) {
+  const { key } = entry.frame;
+  return new Promise((resolve) => {
+    const done = (/** @type {Entry} */ found) => {
+      off();
+      clearTimeout(timer);
+      resolve(found);
+    };
+    const off = session.outbox.changed.on((changed) => {
+      if (changed?.frame.key === key && changed.state !== "waiting") done(changed);
+    });
+    const timer = setTimeout(() => done(session.outbox.get(key) ?? entry), ANSWER_MS);
+  });
+}
+
+class Form {
+  body;
+  dock;
+  #form;
+  #prompt;
+  #repository;
+  #base;
+  #model;
+  #money;
+  #steps;
+  #minutes;
+  #options;
+  #wrong = h("p", { class: "wrong", role: "alert" });
+  #button = h("button", { class: "button", type: "submit", form: "new-task" }, "Start");
+
+  /**
+   * @param {Session} session
+   * @param {Partial<Submit>} from
+   */
+  constructor(session, from) {
+    const area = h("textarea", { rows: 5, value: from.prompt ?? "", maxlength: 100_000, dir: "auto" });
+    area.placeholder = "Say it as you would to a colleague: what, where, and how to know that it is right.";
+    this.#prompt = new Field("prompt", "What is to be done?", growing(area));
+    this.#repository = new Field("repository", "Repository", address(from.repository ?? recent(session)[0] ?? ""));
+    this.#base = new Field("base", "Branch to start from", plain(from.base, "The default branch"));
+    this.#model = new Field("model", "Model", modelInput(from.model));
+    this.#money = new Field("budget.money_usd", "Dollars", number(from.budget?.money_usd, "0.01"));
+    this.#steps = new Field("budget.steps", "Steps", number(from.budget?.steps, "1"));
+    const seconds = from.budget?.wall_seconds;
+    this.#minutes = new Field("budget.wall_seconds", "Minutes", number(seconds ? seconds / 60 : seconds, "1"));
+    this.#options = this.#more();
+    this.#form = h(
+      "form",
+      { class: "form", id: "new-task", on: { input: () => keepDraft("new", JSON.stringify(this.written())) } },
+      this.#prompt.node,
+      this.#repository.node,
+      this.#recents(session),
+      this.#options,
+    );
+    this.body = h("main", { class: "body", tabindex: -1 }, this.#form);
+    this.dock = h("footer", { class: "dock" }, this.#wrong, this.#button);
+    if (!from.prompt && matchMedia("(pointer: fine)").matches) requestAnimationFrame(() => area.focus());
+  }
+
+  #more() {
+    const budget = h(
+      "fieldset",
+      { class: "budget" },
+      h("legend", {}, "Limits of one turn"),
+      h("div", { class: "thirds" }, this.#money.node, this.#steps.node, this.#minutes.node),
+      h("p", { class: "hint" }, "Left empty, the server's limits hold. At a limit it stops and says so; a message goes on."),
+    );
+    const models = h("datalist", { id: "models" }, ...knownModels().map((name) => h("option", { value: name })));
+    const summary = h("summary", {}, "Branch, model, limits");
+    return h("details", { class: "more" }, summary, this.#base.node, this.#model.node, models, budget);
+  }
+
+  /** @param {Session} session */
+  #recents(session) {
+    const choose = (/** @type {string} */ one) => () => {
+      this.#repository.input.value = one;
+      this.#repository.complain("");
+    };
+    const chips = recent(session).map((one) =>
+      h("button", { class: "chip", type: "button", title: one, on: { click: choose(one) } }, clean(shortRepository(one))),
+    );
+    return chips.length ? h("div", { class: "chips", role: "group", "aria-label": "Repositories used before" }, ...chips) : null;
+  }
+
+  /** @param {() => Promise<void>} send */
+  onSubmit(send) {
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#wrong.textContent = "";
+      rememberModel(this.#model.value);
+      if (this.#complete()) void send();
+    });
+  }
+
+  /** What can be said without the server. */
+  #complete() {
+    if (!this.#prompt.value.trim()) this.complain("prompt", "Say what is to be done.");
+    else if (!this.#repository.value.trim()) this.complain("repository", "Give the address of a git repository.");
+    else return true;
+    return false;
+  }
+
+  /** @returns {Omit<Submit, "key">} */
+  written() {
+    return {
+      type: "submit",
+      prompt: this.#prompt.value,
+      repository: this.#repository.value.trim(),
+      base: this.#base.value.trim(),
+      model: this.#model.value.trim(),
+      budget: this.#budget(),
+    };
+  }
+
+  #budget() {
+    /** @type {Budget} */
+    const budget = {};
+    if (this.#money.value) budget.money_usd = Number(this.#money.value);
+    if (this.#steps.value) budget.steps = Math.round(Number(this.#steps.value));
+    if (this.#minutes.value) budget.wall_seconds = Number(this.#minutes.value) * 60;
+    return budget;
+  }
+
+  /**
+   * @param {string} name the field; "" for the whole
+   * @param {string} reason
+   */
+  complain(name, reason) {
+    const fields = [this.#prompt, this.#repository, this.#base, this.#model, this.#money, this.#steps, this.#minutes];
+    const field = fields.find((one) => one.input.name === name);
+    if (!field) {
+      this.#wrong.textContent = reason;
+      return;
+    }
+    if (this.#options.contains(field.node)) this.#options.open = true;
+    field.complain(reason);
+    requestAnimationFrame(() => field.input.focus());
+  }
+
+  /** @param {boolean} sending */
+  busy(sending) {
+    this.#button.disabled = sending;
+    this.#button.textContent = sending ? "Sending…" : "Start";
+  }
+}
+
+/** Repositories of the newest tasks. @param {Session} session */
+function recent(session) {
+  const newest = session.list.newest.sort((a, b) => (a.created_at < b.created_at ? 1 : -1));
+  return [...new Set(newest.map((task) => task.repository))].slice(0, RECENT_LIMIT);
+}
+
+/** @param {string} value */
+function address(value) {
+  const given = { type: "text", inputmode: "url", autocapitalize: "off", autocomplete: "off", spellcheck: "false" };
+  return h("input", { ...given, value, placeholder: "https://github.com/you/project" });
+}
+
+/**
+ * @param {string | undefined} value
+ * @param {string} placeholder
+ */
+function plain(value, placeholder) {
+  return h("input", { type: "text", autocapitalize: "off", autocomplete: "off", spellcheck: "false", value: value ?? "", placeholder });
+}
+
+/** @param {string | undefined} value */
+function modelInput(value) {
+  const input = plain(value, DEFAULT);
+  input.setAttribute("list", "models");
+  return input;
+}
+
+/**
+ * @param {number | null | undefined} value
+ * @param {string} step
+ */
+function number(value, step) {
+  return h("input", { type: "number", min: 0, step, inputmode: "decimal", value: value ?? "" });
+}
+
+/** Models that were asked for on this device. @returns {string[]} */
+function knownModels() {
+  return (localStorage.getItem("models") ?? "").split(" ").filter(Boolean);
+}
+
+/** @param {string} model */
+function rememberModel(model) {
+  const name = model.trim();
+  if (!name) return;
+  const others = knownModels().filter((one) => one !== name);
+  localStorage.setItem("models", [name, ...others].slice(0, RECENT_LIMIT).join(" "));
+}

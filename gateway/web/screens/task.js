@@ -1,0 +1,179 @@
+/** One task, live. */
+
+import { fill, h, say } from "../dom.js";
+import { bar } from "../parts/bar.js";
+import { confirmed } from "../parts/confirm.js";
+import { icon } from "../parts/icons.js";
+import { Dock } from "../task/dock.js";
+import { WORDS } from "../task/states.js";
+import { TurnBox } from "../task/turn.js";
+import { clean, oneLine } from "../text/clean.js";
+import { count, money, shortRepository, tokens } from "../text/units.js";
+
+/** @typedef {import("../live/session.js").Session} Session */
+/** @typedef {import("../task/fold.js").View} View */
+/** @typedef {import("../task/log.js").TaskLog} TaskLog */
+
+const DRAW_MS = 80;
+/** Between two drawings of what streams in. */
+const CLOCK_MS = 1_000;
+const NEAR_PX = 60;
+
+/**
+ * @param {{session: Session}} context
+ * @param {string} task
+ */
+export function taskScreen({ session }, task) {
+  const screen = new TaskScreen(session, task);
+  return { title: session.list.get(task)?.title ?? "Task", node: screen.node, close: () => screen.close() };
+}
+
+class TaskScreen {
+  node;
+  #session;
+  #task;
+  #title = h("span", { class: "task-title", dir: "auto" });
+  #word = h("span", { class: "word" });
+  #stop;
+  #about = h("div", { class: "about" });
+  #plan = h("details", { class: "plan", hidden: true });
+  #planTitle = h("summary");
+  #planItems = h("ol");
+  #feed = h("div", { class: "feed", "aria-busy": "true" });
+  #body;
+  #newest;
+  #dock;
+  /** @type {TurnBox[]} */
+  #turns = [];
+  /** @type {TaskLog | null} */
+  #log = null;
+  /** @type {(() => void)[]} */
+  #offs = [];
+  #drawing = 0;
+  #following = true;
+  #closed = false;
+
+  /**
+   * @param {Session} session
+   * @param {string} task
+   */
+  constructor(session, task) {
+    this.#session = session;
+    this.#task = task;
+    this.#stop = h("button", { class: "button small stop", hidden: true, on: { click: () => void this.#cancel() } }, icon("stop"), "Stop");
+    this.#plan.append(this.#planTitle, this.#planItems);
+    this.#body = h("main", { class: "body", tabindex: -1, on: { scroll: () => this.#scrolled() } }, this.#about, this.#feed);
+    this.#newest = h("button", { class: "round newest", hidden: true, "aria-label": "To the newest", on: { click: () => this.#toEnd() } }, icon("down"));
+    this.#dock = new Dock(session, task);
+    const head = bar({ title: "", back: "#/", actions: [this.#word, this.#stop] });
+    head.querySelector("h1")?.append(this.#title);
+    this.node = h("div", { class: "screen task" }, head, this.#plan, this.#body, h("div", { class: "newest-place" }, this.#newest), this.#dock.node);
+    say(this.#title, oneLine(session.list.get(task)?.title ?? "") || "Task");
+    const ticking = setInterval(() => this.#tick(), CLOCK_MS);
+    this.#offs.push(() => clearInterval(ticking), session.outbox.changed.on(() => this.#drawSoon()));
+    void this.#watch();
+  }
+
+  async #watch() {
+    const log = await this.#session.watch(this.#task);
+    if (this.#closed) return this.#session.leave(this.#task);
+    this.#log = log;
+    this.#offs.push(log.changed.on(() => this.#drawSoon()));
+    this.#draw();
+  }
+
+  close() {
+    this.#closed = true;
+    clearTimeout(this.#drawing);
+    for (const off of this.#offs) off();
+    if (this.#log) this.#session.leave(this.#task);
+  }
+
+  // Drawing
+
+  #drawSoon() {
+    this.#drawing ||= setTimeout(() => this.#draw(), DRAW_MS);
+  }
+
+  #draw() {
+    this.#drawing = 0;
+    const log = this.#log;
+    if (!log) return;
+    const { view } = log;
+    if (log.refused && !view.turns.length) return this.#showMissing(log.refused);
+    if (!view.turns.length) return this.#dock.show(view);
+    const isFirst = this.#turns.length === 0;
+    this.#showHead(view);
+    this.#showPlan(view);
+    view.turns.forEach((turn, at) => {
+      const drawn = this.#turns[at];
+      if (drawn) drawn.show(turn);
+      else this.#addTurn(new TurnBox(this.#task, turn));
+    });
+    this.#dock.show(view);
+    this.#feed.setAttribute("aria-busy", String(!view.caughtUp));
+    if (this.#following || isFirst) this.#toEnd();
+  }
+
+  /** @param {TurnBox} turn */
+  #addTurn(turn) {
+    this.#turns.push(turn);
+    this.#feed.append(turn.node);
+  }
+
+  /** @param {View} view */
+  #showHead(view) {
+    say(this.#title, oneLine(view.title) || "Task");
+    document.title = `${oneLine(view.title, 60)} · Errand`;
+    say(this.#word, WORDS[view.state]);
+    this.#word.className = `word ${view.state}`;
+    const stopping = this.#session.outbox.of(this.#task).some((entry) => entry.frame.type === "cancel" && entry.state !== "refused");
+    this.#stop.hidden = !view.isOpen;
+    this.#stop.disabled = stopping;
+    const { money_usd: limit } = view.budget;
+    const spent = `${money(view.total.cost_usd ?? 0)}${limit ? ` of ${money(limit)} a turn` : ""}`;
+    const facts = [shortRepository(view.repository), view.base, view.model, spent, `${count(tokens(view.total))} tokens`];
+    fill(this.#about, ...facts.filter(Boolean).map((fact) => h("span", {}, clean(fact))));
+  }
+
+  /** @param {View} view */
+  #showPlan({ plan, isOpen }) {
+    this.#plan.hidden = !isOpen || plan.length === 0;
+    const done = plan.filter((item) => item.status === "done").length;
+    const now = plan.find((item) => item.status === "in_progress")?.text ?? "";
+    say(this.#planTitle, `Plan ${done}/${plan.length}${now ? `: ${now}` : ""}`);
+    fill(this.#planItems, ...plan.map((item) => h("li", { class: item.status }, icon(item.status === "done" ? "ok" : item.status === "in_progress" ? "next" : ""), h("span", {}, item.text))));
+  }
+
+  /** @param {string} reason */
+  #showMissing(reason) {
+    fill(this.#feed, h("div", { class: "empty" }, h("h2", {}, "Not here"), h("p", {}, reason), h("a", { class: "button", href: "#/" }, "All tasks")));
+    this.#dock.node.hidden = true;
+  }
+
+  #tick() {
+    const turn = this.#log?.view.turn;
+    if (turn) this.#turns[this.#turns.length - 1]?.tick(turn, Date.now());
+  }
+
+  // Following the end
+
+  #scrolled() {
+    const { scrollTop, clientHeight, scrollHeight } = this.#body;
+    this.#following = scrollHeight - scrollTop - clientHeight < NEAR_PX;
+    this.#newest.hidden = this.#following;
+  }
+
+  #toEnd() {
+    this.#body.scrollTop = this.#body.scrollHeight;
+    this.#following = true;
+  }
+
+  // Stopping
+
+  async #cancel() {
+    const text = "The turn ends now. What it did is not pushed; with a message you can go on from there.";
+    const sure = await confirmed({ title: "Stop this task?", text, yes: "Stop it" });
+    if (sure) await this.#session.outbox.add({ type: "cancel", task: this.#task });
+  }
+}

@@ -1,0 +1,129 @@
+/** The bottom of a task: the open question, what is on its way, and where one writes. */
+
+import { draft, keepDraft } from "../drafts.js";
+import { fill, h } from "../dom.js";
+import { growing } from "../parts/field.js";
+import { icon } from "../parts/icons.js";
+import { clean, oneLine } from "../text/clean.js";
+import { markdown } from "../text/markdown.js";
+
+/** @typedef {import("../live/outbox.js").Entry} Entry */
+/** @typedef {import("../live/session.js").Session} Session */
+/** @typedef {import("../protocol.js").Question} Question */
+/** @typedef {import("./fold.js").View} View */
+
+const PLACEHOLDERS = {
+  waiting: "Or answer in your own words",
+  open: "Tell it something while it works",
+  over: "Go on with…",
+};
+
+export class Dock {
+  node;
+  #session;
+  #task;
+  #card = h("div", { class: "card-place" });
+  #pending = h("ul", { class: "pending", "aria-label": "On its way" });
+  #area = h("textarea", { rows: 1, dir: "auto", maxlength: 100_000, "aria-label": "Message" });
+  #send = h("button", { class: "round accent", type: "submit", "aria-label": "Send" }, icon("send"));
+  /** @type {Question | null} */
+  #question = null;
+  /** The question that was answered here; the card goes at once. */
+  #answered = "";
+
+  /**
+   * @param {Session} session
+   * @param {string} task
+   */
+  constructor(session, task) {
+    this.#session = session;
+    this.#task = task;
+    this.#area.value = draft(task);
+    this.#area.addEventListener("input", () => this.#typed());
+    this.#area.addEventListener("keydown", (event) => this.#key(event));
+    const form = h("form", { class: "composer" }, growing(this.#area), this.#send);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#say(this.#area.value);
+    });
+    this.node = h("footer", { class: "dock" }, this.#card, this.#pending, form);
+    this.#typed();
+  }
+
+  /** @param {View} view */
+  show(view) {
+    const question = view.question && view.question.id !== this.#answered ? view.question : null;
+    if (question !== this.#question) this.#ask(question);
+    this.#area.placeholder = question ? PLACEHOLDERS.waiting : view.isOpen ? PLACEHOLDERS.open : PLACEHOLDERS.over;
+    this.#showPending();
+  }
+
+  #showPending() {
+    const entries = this.#session.outbox.of(this.#task);
+    fill(this.#pending, ...entries.map((entry) => this.#pendingRow(entry)));
+    this.#pending.hidden = entries.length === 0;
+    const refused = entries.find((entry) => entry.state === "refused" && entry.frame.type === "answer");
+    if (refused) this.#answered = "";
+  }
+
+  /** @param {Entry} entry */
+  #pendingRow(entry) {
+    const { frame, state, reason } = entry;
+    const text = frame.type === "cancel" ? "Stop" : "text" in frame ? oneLine(frame.text, 120) : "";
+    const told = state === "refused" ? `Not done: ${reason}` : state === "accepted" ? "Sent" : "Will be sent as soon as there is a connection";
+    const dismiss = () => void this.#session.outbox.dismiss(frame.key);
+    return h(
+      "li",
+      { class: state === "refused" ? "wrong" : "" },
+      icon(state === "refused" ? "failed" : state === "accepted" ? "ok" : "clock"),
+      h("span", { class: "pending-main" }, h("span", { dir: "auto" }, text), h("span", { class: "pending-told" }, told)),
+      state === "refused" && "text" in frame ? h("button", { class: "button small quiet", on: { click: () => this.#takeBack(entry) } }, "Edit") : null,
+      state === "refused" ? h("button", { class: "round small", "aria-label": "Dismiss", on: { click: dismiss } }, icon("close")) : null,
+    );
+  }
+
+  /** What was refused, to be written anew. @param {Entry} entry */
+  #takeBack(entry) {
+    if ("text" in entry.frame) this.#area.value = entry.frame.text;
+    this.#area.dispatchEvent(new Event("input"));
+    void this.#session.outbox.dismiss(entry.frame.key);
+    this.#area.focus();
+  }
+
+  /** @param {Question | null} question */
+  #ask(question) {
+    this.#question = question;
+    if (!question) return fill(this.#card);
+    const choices = (question.choices ?? []).map((choice) =>
+      h("button", { class: "button choice", dir: "auto", on: { click: () => this.#say(choice) } }, clean(choice)),
+    );
+    const text = h("div", { class: "prose", id: "question", dir: "auto", tabindex: 0 }, markdown(question.text));
+    fill(this.#card, h("section", { class: "card", "aria-label": "Question" }, h("h2", {}, "Needs you"), text, h("div", { class: "choices" }, ...choices)));
+  }
+
+  /** @param {string} text */
+  #say(text) {
+    if (!text.trim()) return;
+    const question = this.#question;
+    if (question) {
+      this.#answered = question.id;
+      void this.#session.outbox.add({ type: "answer", task: this.#task, question: question.id, text });
+      this.#ask(null);
+    } else void this.#session.outbox.add({ type: "say", task: this.#task, text });
+    if (text === this.#area.value) this.#area.value = "";
+    this.#area.dispatchEvent(new Event("input"));
+  }
+
+  #typed() {
+    keepDraft(this.#task, this.#area.value);
+    this.#send.disabled = !this.#area.value.trim();
+  }
+
+  /** @param {KeyboardEvent} event */
+  #key(event) {
+    const wanted = event.metaKey || event.ctrlKey || (!event.shiftKey && matchMedia("(pointer: fine)").matches);
+    if (event.key !== "Enter" || !wanted || event.isComposing) return;
+    event.preventDefault();
+    this.#say(this.#area.value);
+  }
+}

@@ -1,0 +1,441 @@
+/**
+ * What a watcher sees of one task: a fold of its frames. It mirrors `services/cli/view.py`: the same words, in the same
+ * order. An item that changes is replaced, so that who draws it sees that by comparing. It knows no document.
+ */
+
+import { oneLine } from "../text/clean.js";
+import { seconds, sum } from "../text/units.js";
+import { describe } from "./calls.js";
+import { OUTCOMES } from "./states.js";
+
+/** @typedef {import("../protocol.js").AnyServerFrame} ServerFrame */
+/** @typedef {import("../protocol.js").Decision} Decision */
+/** @typedef {import("../protocol.js").Decision["events"]} Events */
+/** @typedef {import("../protocol.js").JournalEntry} JournalEntry */
+/** @typedef {import("../protocol.js").Output} Output */
+/** @typedef {import("../protocol.js").Usage} Usage */
+/** @typedef {import("../protocol.js").Budget} Budget */
+/** @typedef {import("../protocol.js").Published} Published */
+/** @typedef {import("../protocol.js").Question} Question */
+/** @typedef {import("../protocol.js").TaskState} TaskState */
+/** @typedef {"ok" | "failed" | "unknown"} Mark */
+
+/** @typedef {{kind: "said", text: string, at: string}} Said by the user */
+/** @typedef {{kind: "note", level: "info" | "warning", text: string, key: string}} Note key: of the command it answers, if any */
+/** @typedef {{kind: "asked", question: Question, answer: string | null}} Asked */
+/**
+ * @typedef {object} Reply a model call
+ * @property {"reply"} kind
+ * @property {number} step
+ * @property {boolean} running
+ * @property {string} at
+ * @property {string} text so far
+ * @property {string} thinking so far
+ * @property {string} writing a tool call that is being written
+ * @property {Usage} usage
+ * @property {number} seconds
+ * @property {string} lost why there is no answer
+ * @property {Record<string, number>} ends characters seen, by channel
+ */
+/**
+ * @typedef {object} Used a tool call
+ * @property {"used"} kind
+ * @property {number} step
+ * @property {boolean} running
+ * @property {string} at
+ * @property {string} name
+ * @property {Record<string, any>} input
+ * @property {string} what one line
+ * @property {Mark} mark
+ * @property {string} note exit code and duration
+ * @property {string} text what it answered; while it runs, the end of its output
+ * @property {number} dropped bytes left out of a long output
+ * @property {Record<string, number>} ends
+ */
+/** @typedef {Said | Note | Asked | Reply | Used} Item */
+/**
+ * @typedef {object} End
+ * @property {TaskState} outcome
+ * @property {string} reason
+ * @property {string} summary
+ * @property {Published | null} published
+ * @property {Usage} usage
+ * @property {number} seconds
+ * @property {number} steps
+ */
+/** @typedef {{number: number, at: string, items: Item[], end: End | null}} Turn */
+
+const PREVIEW_LIMIT_CHARS = 4_000;
+const REPLY_LIMIT_CHARS = 200_000;
+export const SCRIPTED = "The model is scripted, not Claude.";
+export const UNSANDBOXED = "UNSANDBOXED: commands run on the server itself, without a sandbox.";
+
+export class View {
+  title = "";
+  prompt = "";
+  repository = "";
+  base = "";
+  model = "";
+  branch = "";
+  sandbox = "";
+  /** @type {Budget} */
+  budget = {};
+  /** @type {TaskState} */
+  state = "queued";
+  reason = "";
+  delayedUntil = "";
+  /** @type {Question | null} */
+  question = null;
+  /** @type {Published | null} */
+  published = null;
+  /** @type {{text: string, status: string}[]} */
+  plan = [];
+  /** @type {string[]} */
+  notices = [];
+  /** @type {Turn[]} */
+  turns = [];
+  /** Of the open turn, or the last. */
+  steps = 0;
+  /** Of the open turn so far. @type {Usage} */
+  usage = {};
+  /** Of the turns that ended. @type {Usage} */
+  usageBefore = {};
+  caughtUp = false;
+  /** A message that opens the next turn. @type {Said[]} */
+  #held = [];
+
+  /** @param {string} id */
+  constructor(id) {
+    this.id = id;
+  }
+
+  get turn() {
+    return this.turns[this.turns.length - 1];
+  }
+
+  get isOpen() {
+    return this.turns.length > 0 && !OUTCOMES.has(this.state);
+  }
+
+  /** Of the whole task. */
+  get total() {
+    return sum(this.usageBefore, this.usage);
+  }
+
+  /** @param {ServerFrame} frame */
+  take(frame) {
+    switch (frame.type) {
+      case "decision_seen":
+        return this.#decided(frame.decision);
+      case "journal_seen":
+        return this.#journalled(frame.entry);
+      case "output_seen":
+        return this.#previewed(frame.output);
+      case "caught_up":
+        this.caughtUp = true;
+    }
+  }
+
+  // Decisions
+
+  /** @param {Decision} decision */
+  #decided(decision) {
+    for (const event of decision.events ?? []) this.#event(event, decision.at);
+    const receipt = decision.receipt;
+    if (receipt && receipt.status !== "consumed") {
+      this.#note("warning", `Not done: ${oneLine(receipt.reason ?? "")}`, receipt.key);
+    }
+  }
+
+  /**
+   * @param {NonNullable<Events>[number]} event
+   * @param {string} at
+   */
+  #event(event, at) {
+    switch (event.type) {
+      case "task_submitted":
+        this.title = event.title;
+        this.prompt = event.prompt;
+        this.repository = event.repository;
+        this.base = event.base ?? "";
+        this.model = event.model ?? "";
+        this.budget = event.budget ?? {};
+        this.#newTurn(1, at, [{ kind: "said", text: event.prompt, at }]);
+        break;
+      case "message_sent":
+        this.#said({ kind: "said", text: event.text, at });
+        break;
+      case "turn_opened":
+        this.#newTurn(event.turn, at, this.#held);
+        this.#held = [];
+        break;
+      case "attempt_claimed":
+        this.#become("running", "");
+        if (event.attempt > 1) this.#note("info", `attempt ${event.attempt}, taken by runner ${oneLine(event.runner)}`);
+        break;
+      case "attempt_ended":
+        this.#attemptEnded(event);
+        break;
+      case "task_queued":
+        this.#become("queued", event.reason);
+        this.#note("info", `queued again: ${oneLine(event.reason)}`);
+        break;
+      case "task_delayed":
+        this.#become("delayed", event.reason);
+        this.delayedUntil = event.until;
+        this.#note("warning", `tried again at ${timeOfDay(event.until)}: ${oneLine(event.reason)}`);
+        break;
+      case "question_raised":
+        this.#become("waiting", "");
+        this.question = event.question;
+        this.#add({ kind: "asked", question: event.question, answer: null });
+        break;
+      case "question_answered":
+        this.#become("running", "");
+        this.question = null;
+        this.#answered(event.question, event.text);
+        break;
+      case "turn_ended":
+        this.#turnEnded(event, at);
+        break;
+    }
+  }
+
+  /**
+   * @param {number} number
+   * @param {string} at
+   * @param {Item[]} items
+   */
+  #newTurn(number, at, items) {
+    this.#become("queued", "");
+    this.usage = {};
+    this.steps = 0;
+    this.plan = [];
+    this.turns.push({ number, at, items: [...items], end: null });
+  }
+
+  /** @param {Said} said */
+  #said(said) {
+    if (this.turn?.end) this.#held.push(said);
+    else this.#add(said);
+  }
+
+  /** @param {import("../protocol.js").AttemptEnded} event */
+  #attemptEnded(event) {
+    const reason = event.reason ? `: ${oneLine(event.reason)}` : "";
+    if (event.how === "parked") this.#note("info", `the sandbox is given back until the task goes on${reason}`);
+    if (event.how === "lease_lost") this.#note("warning", `the runner of attempt ${event.attempt} is gone${reason}`);
+    if (event.how === "failed") this.#note("warning", `attempt ${event.attempt} failed${reason}`);
+  }
+
+  /**
+   * @param {string} id
+   * @param {string} answer
+   */
+  #answered(id, answer) {
+    this.#replace(
+      (item) => item.kind === "asked" && item.question.id === id,
+      (item) => ({ .../** @type {Asked} */ (item), answer }),
+    );
+  }
+
+  /**
+   * @param {import("../protocol.js").TurnEnded} event
+   * @param {string} at
+   */
+  #turnEnded(event, at) {
+    const turn = this.turn;
+    if (!turn) return;
+    this.#settleRunning();
+    const took = (Date.parse(at) - Date.parse(turn.at)) / 1000;
+    const { outcome, reason = "", summary = "", published = null, usage = {} } = event;
+    turn.end = { outcome, reason, summary, published, usage, seconds: took, steps: this.steps };
+    this.usageBefore = sum(this.usageBefore, usage);
+    this.usage = {};
+    this.question = null;
+    this.published = published ?? this.published;
+    this.#become(outcome, reason);
+  }
+
+  /** Steps that nobody will finish any more. */
+  #settleRunning() {
+    this.#replace(
+      (item) => (item.kind === "reply" || item.kind === "used") && item.running,
+      (item) => (item.kind === "used" ? { ...item, running: false, mark: "unknown" } : { .../** @type {Reply} */ (item), running: false }),
+    );
+  }
+
+  /**
+   * @param {TaskState} state
+   * @param {string} reason
+   */
+  #become(state, reason) {
+    this.state = state;
+    this.reason = reason;
+  }
+
+  // Journal
+
+  /** @param {JournalEntry} entry */
+  #journalled(entry) {
+    const event = entry.event;
+    switch (event.type) {
+      case "attempt_started":
+        return this.#started(event);
+      case "step_started":
+        return this.#stepStarted(event, entry.at);
+      case "step_finished":
+        return this.#stepFinished(event);
+      case "noticed":
+        return this.#note(event.level === "warning" ? "warning" : "info", oneLine(event.text));
+    }
+  }
+
+  /** @param {import("../protocol.js").AttemptStarted} started */
+  #started(started) {
+    this.model = started.model;
+    this.branch = started.branch;
+    this.sandbox = started.sandbox;
+    const warnings = [started.scripted && SCRIPTED, started.sandbox === "unsandboxed" && UNSANDBOXED];
+    for (const warning of warnings) if (warning && !this.notices.includes(warning)) this.notices = [...this.notices, warning];
+    if (started.restored_step) this.#note("info", `restored as after step ${started.restored_step}`);
+  }
+
+  /**
+   * @param {import("../protocol.js").StepStarted} event
+   * @param {string} at
+   */
+  #stepStarted({ step, action }, at) {
+    this.steps += 1;
+    const common = { step, running: true, at, ends: {} };
+    if (action.type === "model_call") {
+      this.#add({ ...common, kind: "reply", text: "", thinking: "", writing: "", usage: {}, seconds: 0, lost: "" });
+      return;
+    }
+    if (action.name === "todo") this.plan = planOf(action.input);
+    const what = describe(action.name, action.input);
+    const { name, input } = action;
+    this.#add({ ...common, kind: "used", name, input, what, mark: "ok", note: "", text: "", dropped: 0 });
+  }
+
+  /** @param {import("../protocol.js").StepFinished} event */
+  #stepFinished(event) {
+    const { result, duration_seconds: took = 0 } = event;
+    if (result.type === "model_reply" || result.type === "step_lost") this.usage = sum(this.usage, result.usage ?? {});
+    this.#replace(
+      (item) => (item.kind === "reply" || item.kind === "used") && item.step === event.step,
+      (item) => (item.kind === "reply" ? replied(item, result, took) : used(/** @type {Used} */ (item), result, took)),
+    );
+  }
+
+  // Output
+
+  /** @param {Output} output */
+  #previewed(output) {
+    this.#replace(
+      (item) => (item.kind === "reply" || item.kind === "used") && item.running && item.step === output.step,
+      (item) => previewed(/** @type {Reply | Used} */ (item), output),
+    );
+  }
+
+  // Items
+
+  /** @param {Item} item */
+  #add(item) {
+    this.turn?.items.push(item);
+  }
+
+  /**
+   * @param {Note["level"]} level
+   * @param {string} text
+   */
+  #note(level, text, key = "") {
+    this.#add({ kind: "note", level, text, key });
+  }
+
+  /**
+   * In the open turn and the one before: steps of a lost attempt are settled late.
+   * @param {(item: Item) => boolean} is
+   * @param {(item: Item) => Item} after
+   */
+  #replace(is, after) {
+    for (const turn of this.turns.slice(-2)) {
+      for (let at = turn.items.length - 1; at >= 0; at -= 1) {
+        const item = turn.items[at];
+        if (item && is(item)) turn.items[at] = after(item);
+      }
+    }
+  }
+}
+
+/**
+ * @param {Reply} reply
+ * @param {import("../protocol.js").StepFinished["result"]} result
+ * @param {number} took
+ * @returns {Reply}
+ */
+function replied(reply, result, took) {
+  const ended = { ...reply, running: false, writing: "", seconds: took };
+  if (result.type === "step_lost") return { ...ended, usage: result.usage ?? {}, lost: oneLine(result.reason) };
+  if (result.type !== "model_reply") return ended;
+  return { ...ended, usage: result.usage, text: textOf(result.content, "text"), thinking: textOf(result.content, "thinking") };
+}
+
+/**
+ * @param {Record<string, any>[]} content
+ * @param {"text" | "thinking"} type
+ */
+function textOf(content, type) {
+  const texts = content.filter((block) => block.type === type).map((block) => block[type]);
+  return texts.filter((text) => typeof text === "string").join("\n\n").trim();
+}
+
+/**
+ * @param {Used} call
+ * @param {import("../protocol.js").StepFinished["result"]} result
+ * @param {number} took
+ * @returns {Used}
+ */
+function used(call, result, took) {
+  const ended = { ...call, running: false, ends: {}, note: seconds(took) };
+  if (result.type === "step_lost") return { ...ended, mark: "unknown", text: result.reason };
+  if (result.type !== "tool_result") return ended;
+  const exit = result.exit_code ?? 0;
+  const failed = result.is_error || exit !== 0;
+  const note = exit !== 0 ? `exit ${exit} · ${ended.note}` : ended.note;
+  return { ...ended, mark: failed ? "failed" : "ok", note, text: result.text, dropped: result.dropped_bytes ?? 0 };
+}
+
+/**
+ * A piece that was seen already is left out; one that was dropped leaves a hole, which the step's end will fill.
+ * @param {Reply | Used} item
+ * @param {Output} output
+ * @returns {Reply | Used}
+ */
+function previewed(item, output) {
+  const channel = output.channel ?? "text";
+  const characters = [...output.text]; // the server counts characters, not UTF-16 units
+  const seen = item.ends[channel] ?? 0;
+  const end = output.offset + characters.length;
+  if (end <= seen) return item;
+  const hole = output.offset > seen ? "…" : "";
+  const piece = hole + characters.slice(Math.max(0, seen - output.offset)).join("");
+  const ends = { ...item.ends, [channel]: end };
+  if (item.kind === "used") return channel === "tool" ? { ...item, ends, text: (item.text + piece).slice(-PREVIEW_LIMIT_CHARS) } : item;
+  if (channel === "input") return { ...item, ends, writing: (item.writing + piece).slice(-PREVIEW_LIMIT_CHARS) };
+  const field = channel === "thinking" ? "thinking" : "text";
+  return { ...item, ends, writing: "", [field]: (item[field] + piece).slice(-REPLY_LIMIT_CHARS) };
+}
+
+/** @param {Record<string, any>} input */
+function planOf(input) {
+  const items = Array.isArray(input.items) ? input.items : [];
+  return items
+    .filter((item) => item && typeof item === "object")
+    .map((item) => ({ text: oneLine(String(item.text ?? "")), status: String(item.status ?? "") }));
+}
+
+/** @param {string} at */
+function timeOfDay(at) {
+  return new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+}
