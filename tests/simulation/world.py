@@ -126,6 +126,20 @@ class PlayedSandbox:
         pass
 
 
+class PlayedDrivers:
+    """Always the same one."""
+
+    why = notice = ""
+
+    def __init__(self, driver: PlayedDriver) -> None:
+        self.driver = driver
+        self.found = anyio.Event()
+
+    async def keep(self, tell: Callable[[str, str], None]) -> None:
+        self.found.set()
+        await anyio.sleep_forever()
+
+
 class PlayedDriver:
     name = "played"
 
@@ -228,10 +242,11 @@ class World:
             )  # type: ignore[arg-type]
 
     async def _runner(self, link: Link) -> None:
-        config = RunnerConfig(slots=2, scripted=True, hold_question_seconds=3.0)
+        config = RunnerConfig(data="", slots=2, scripted=True, hold_question_seconds=3.0)
         async with connect(self.server, Service.RUNNER, self.weather, link) as bus:
-            model, driver = PlayedModel(self.chance), PlayedDriver(self.chance, self.weather)
-            await Runner(bus, config, model, driver).run(lambda: None)  # type: ignore[arg-type]
+            model = PlayedModel(self.chance)
+            drivers = PlayedDrivers(PlayedDriver(self.chance, self.weather))
+            await Runner(bus, config, model, drivers).run(lambda: None)  # type: ignore[arg-type]
 
     async def _repos(self, link: Link) -> None:
         async with connect(self.server, Service.REPOS, self.weather, link) as bus:
