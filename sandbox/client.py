@@ -218,9 +218,10 @@ class ExecClient:
 
     def __init__(self, environment: Mapping[str, str], cleanup: Callable[[], None] = lambda: None) -> None:
         """`environment` is each command's; `cleanup` runs in a thread when the sandbox has been stopped."""
-        self._environment = dict(environment)
+        self.environment = dict(environment)
+        self.link: Link | None = None
         self._cleanup = cleanup
-        self._link: Link | None = None
+        self._on_stop: Callable[[], None] = lambda: None
         self._frames = exec_server.FrameReader()
         self._replies = msgspec.json.Decoder(Reply)
         self._ready = ReadyCall()
@@ -230,7 +231,7 @@ class ExecClient:
         self._checkpoints = Checkpoints(self)
 
     def attach(self, link: Link) -> None:
-        self._link = link
+        self.link = link
 
     async def ready(self) -> None:
         """Return when the server takes commands; SandboxDied with what it said when it does not come up."""
@@ -259,7 +260,7 @@ class ExecClient:
             "op": "exec",
             "command": command,
             "cwd": cwd,
-            "environment": {**self._environment, **(environment or {})},
+            "environment": {**self.environment, **(environment or {})},
             "timeout": timeout_seconds,
             "limit": limit,
             "stream": on_output is not None,
@@ -303,10 +304,19 @@ class ExecClient:
 
     async def stop(self) -> None:
         self._death = self._death or "it was stopped"
-        if self._link is not None:
-            await self._link.stop(STOP_SECONDS)
+        if self.link is not None:
+            await self.link.stop(STOP_SECONDS)
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._cleanup)
+        self._on_stop()
+
+    def on_stop(self, tell: Callable[[], None]) -> None:
+        """Called when it has been stopped."""
+        self._on_stop = tell
+
+    @property
+    def is_dead(self) -> bool:
+        return bool(self._death)
 
     # What the link calls.
 
@@ -351,9 +361,9 @@ class ExecClient:
             del self._calls[call_id]
 
     async def _send(self, frame: bytes) -> None:
-        assert self._link is not None
-        self._link.send(frame)
-        await self._link.drain()
+        assert self.link is not None
+        self.link.send(frame)
+        await self.link.drain()
 
     async def _change(self, call: Call) -> None:
         """Return when the call has received something; raise when it failed or the sandbox died."""
@@ -405,8 +415,8 @@ class ExecClient:
 
     def _die(self, reason: str) -> None:
         self._death = self._death or reason
-        if self._link is not None:
-            self._link.kill()
+        if self.link is not None:
+            self.link.kill()
         for call in self._calls.values():
             call.changed.set()
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -132,9 +133,10 @@ class ContainerLink(asyncio.Protocol):
     """The stream of an attached container as a `Link`; what it says goes to `receiver`, cut out of the engine's frames
     (a byte for stdout or stderr, three of padding, four for the size)."""
 
-    def __init__(self, engine: Engine, container: str, receiver: Receiver) -> None:
+    def __init__(self, engine: Engine, name: str, receiver: Receiver) -> None:
         self._engine = engine
-        self.container = container
+        self.container = name
+        """By its name until it has an id."""
         self._receiver = receiver
         self._transport: asyncio.Transport | None = None
         self._response: Any = None
@@ -143,11 +145,12 @@ class ContainerLink(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._ended = asyncio.Event()
+        self._renaming: asyncio.Task[None] | None = None
         self._removal: asyncio.Task[None] | None = None
 
     async def start(self, spec: ContainerSpec) -> None:
         """Make the container, take its stream before anything is said, start it. EngineError."""
-        await self._engine.create(self.container, container_config(spec))
+        self.container = await self._engine.create(self.container, container_config(spec))
         await self._attach()
         self.send(SERVER)
         await self._engine.start(self.container)
@@ -158,6 +161,10 @@ class ContainerLink(asyncio.Protocol):
         ours = socket.socket(fileno=os.dup(theirs.fileno()))
         ours.setblocking(False)
         await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
+
+    def rename(self, name: str) -> None:
+        """For people who look at the engine. Nobody waits for it but `stop`."""
+        self._renaming = asyncio.get_running_loop().create_task(self._rename(name))
 
     def send(self, data: bytes) -> None:
         """Queue `data`; into nothing once the container is gone."""
@@ -180,8 +187,8 @@ class ContainerLink(asyncio.Protocol):
                 with anyio.move_on_after(timeout_seconds):
                     await self._ended.wait()
             self.kill()
-            assert self._removal is not None
-            await self._removal
+            for task in filter(None, (self._renaming, self._removal)):
+                await task
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, because uvloop's transports are not instances of asyncio's classes.
@@ -218,13 +225,14 @@ class ContainerLink(asyncio.Protocol):
             start = end
         del self._buffer[:start]
 
+    async def _rename(self, name: str) -> None:
+        with suppress(EngineError, SandboxUnavailable):
+            await self._engine.rename(self.container, name)
+
     async def _remove(self) -> None:
         """What the engine cannot remove now, because it is down, the reconciler removes later."""
-        try:
-            with anyio.move_on_after(REMOVE_SECONDS):
-                await self._engine.remove(self.container)
-        except (EngineError, SandboxUnavailable):
-            pass
+        with suppress(EngineError, SandboxUnavailable), anyio.move_on_after(REMOVE_SECONDS):
+            await self._engine.remove(self.container)
         if self._transport is not None:
             self._transport.abort()
         if self._response is not None:

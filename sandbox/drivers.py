@@ -17,7 +17,7 @@ from sandbox.contract import Driver, ImageMissing, SandboxUnavailable
 from sandbox.unsandboxed import Unsandboxed
 
 if TYPE_CHECKING:
-    from sandbox.docker import Docker
+    from sandbox.warm import Warm
 
 LOOK_SECONDS = 30.0
 """How often it is looked again for a better driver, and for containers that nobody holds."""
@@ -33,7 +33,8 @@ class Drivers:
         self._config = config
         self._data = data
         self._host = docker_host or DOCKER_HOST
-        self._docker: Docker | None = None
+        self._docker: Warm | None = None
+        self._docker_found = anyio.Event()
         self._other = without_engine(config)
         self.driver: Driver | None = None
         """For new attempts; None while there is none."""
@@ -45,18 +46,22 @@ class Drivers:
         """Set once there is a driver."""
 
     async def keep(self, tell: Callable[[str, str], None]) -> None:
-        """Look from time to time, make a missing image, remove what nobody holds, until cancelled. Whenever something
-        else is found, `tell` is called with the driver's name, or nothing, and why."""
-        told = ("", "")
-        try:
+        """Look from time to time, make a missing image, keep containers warm, remove what nobody holds, until
+        cancelled. Whenever something else is found, `tell` is called with the driver's name, or nothing, and why."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._keep_warm)
+            told = ("", "")
             while True:
                 is_missing = await self._look_and_sweep()
                 if told != (now := (self.driver.name if self.driver else "", self.why)):
                     tell(*now)
                     told = now
                 await anyio.sleep(await self._make_image() if is_missing else LOOK_SECONDS)
-        finally:
-            await self.close()
+
+    def rest(self) -> None:
+        """No new task comes: start nothing ahead of one."""
+        if self._docker is not None:
+            self._docker.rest()
 
     async def look(self) -> None:
         """Find the best driver that works at this moment. ImageMissing where Docker would, if it had its image."""
@@ -74,23 +79,31 @@ class Drivers:
 
     def image_is_being_made(self) -> bool:
         """By whichever process of this installation."""
-        return self._docker is not None and self._docker.image.is_being_made()
+        return self._docker is not None and self._docker.docker.image.is_being_made()
 
     async def close(self) -> None:
+        """When all sandboxes have stopped."""
         if self._docker is not None:
             with anyio.CancelScope(shield=True):
-                await self._docker.close()
+                await self._docker.docker.close()
 
-    def _found_docker(self) -> Docker:
+    async def _keep_warm(self) -> None:
+        await self._docker_found.wait()
+        assert self._docker is not None
+        await self._docker.keep()
+
+    def _found_docker(self) -> Warm:
         """Imported only where there may be an engine: machines without one do not pay for it."""
         if self._docker is None:
             socket_path = Path(self._host.removeprefix("unix://"))
             if self._host.startswith("unix://") and not socket_path.exists():
                 raise SandboxUnavailable(f"there is no Docker Engine at {socket_path}")
             from sandbox.docker import connect
+            from sandbox.warm import Warm
 
             runner = f"{socket.gethostname()}-{os.getpid()}"
-            self._docker = connect(self._config, self._host, self._data / "sandbox", runner)
+            docker = connect(self._config, self._host, self._data / "sandbox", runner)
+            self._docker = Warm(docker, self._config.sandbox_warm, self._config.sandbox_warm_seconds)
         return self._docker
 
     async def _use_other(self, why: str) -> None:
@@ -106,6 +119,7 @@ class Drivers:
         self.driver, self.why = driver, why
         if driver is not None and driver is self._docker:
             self.notice = ""
+            self._docker_found.set()
         if driver is not None:
             self.found.set()
         elif self.found.is_set():
@@ -119,7 +133,7 @@ class Drivers:
             self.notice = f"{self.why}: `python -m sandbox.image` does it. Until then tasks {meanwhile}."
             return LOOK_SECONDS
         try:
-            async for line in self._docker.image.make():
+            async for line in self._docker.docker.image.make():
                 if line.startswith("Step ") or not self.notice:
                     step = line.partition(" : ")[0].lower()
                     self.notice = f"The Docker sandbox's image is being made ({step}): until then tasks {meanwhile}."
@@ -136,7 +150,7 @@ class Drivers:
             return True
         if self._docker is not None and self.driver is self._docker:
             with suppress(SandboxUnavailable):
-                await self._docker.sweep()
+                await self._docker.docker.sweep()
         return False
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,11 +27,26 @@ class Owners:
         """Be alive, until this process ends or `release`."""
         if self._mine != -1:
             return
+        # Another one of this name has ended: a container's process has the same id each time.
+        shutil.rmtree(self.folder / "spares" / self.runner, ignore_errors=True)
         self._mine = os.open(self._locks / self.runner, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._mine, fcntl.LOCK_EX)
 
+    def own_folder(self) -> Path:
+        """For what is this runner's alone; `forget_dead` of another one removes it."""
+        folder = self.folder / "spares" / self.runner
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
+
+    def forget_dead(self) -> None:
+        """Remove the folders of runners that have ended."""
+        for folder in (self.folder / "spares").glob("*"):
+            if folder.name != self.runner and not self.is_alive(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
+
     def release(self) -> None:
         if self._mine != -1:
+            shutil.rmtree(self.folder / "spares" / self.runner, ignore_errors=True)
             (self._locks / self.runner).unlink(missing_ok=True)
             os.close(self._mine)
             self._mine = -1

@@ -82,6 +82,12 @@ class Runner:
         self._log = log.get()
 
     async def run(self, started: Callable[[], None]) -> None:
+        try:
+            await self._run_service(started)
+        finally:
+            await self._drivers.close()
+
+    async def _run_service(self, started: Callable[[], None]) -> None:
         async with anyio.create_task_group() as group:
             service = await self._bus.serve({AskHealth: self._answer_health}, version=VERSION)
             group.start_soon(self._model.load)
@@ -98,6 +104,7 @@ class Runner:
     async def drain(self) -> None:
         """Claim nothing more; give back what runs, saved as it is."""
         self._draining = True
+        self._drivers.rest()
         # The answer to a claim that waits may be a grant: it is given back like the others.
         await self._claim_over.wait()
         for attempt in list(self._attempts):

@@ -519,7 +519,7 @@ async def test_the_death_of_the_exec_server_is_an_outcome_and_the_host_goes_on(d
 
 async def kill_server(sandbox: ExecClient) -> None:
     """As the kernel would, for memory."""
-    link = sandbox._link
+    link = sandbox.link
     if isinstance(link, ContainerLink):
         await anyio.run_process(["docker", "kill", link.container])
     else:

@@ -1,0 +1,128 @@
+"""Started containers at hand, so that the next task of a repository waits for none.
+
+A spare has the repository's mirror mounted and an empty folder as its workspace. It has run nothing: whose task comes
+next does not matter, and no container is ever used twice. A task's workspace gets into it by renames: what lies in the
+prepared folder moves into the spare's, which then takes the prepared folder's place and name; a mount follows its
+folder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from sandbox.client import ExecClient
+from sandbox.contract import Capabilities, SandboxError, SandboxSpec
+from sandbox.docker import Docker, Spare
+from sandbox.folders import check_folders, give, is_root
+
+Key = tuple[Path, ...]
+"""What is mounted read-only: the mirror of one repository."""
+LOOK_SECONDS = 10.0
+
+
+class Warm:
+    """The Docker driver with spares: at most `limit` of them, one a repository, those of the last ones worked on, each
+    for `idle_seconds`."""
+
+    name = "docker"
+
+    def __init__(self, docker: Docker, limit: int, idle_seconds: float) -> None:
+        self.docker = docker
+        self._limit = limit
+        self._idle_seconds = idle_seconds
+        self._spares: OrderedDict[Key, Spare] = OrderedDict()
+        """The oldest first."""
+        self._wanted: OrderedDict[Key, None] = OrderedDict()
+        self._changed = anyio.Event()
+
+    async def capabilities(self) -> Capabilities:
+        return await self.docker.capabilities()
+
+    async def start(self, spec: SandboxSpec) -> ExecClient:
+        """As `Docker.start`."""
+        sandbox = await self._from_spare(spec) or await self.docker.start(spec)
+        sandbox.on_stop(lambda: self._want(spec.readonly_paths))
+        return sandbox
+
+    async def keep(self) -> None:
+        """Make the spares that are wanted, remove those that nobody came for; until cancelled: then there is none."""
+        try:
+            while True:
+                self._changed = anyio.Event()
+                await self._remove_old()
+                await self._make_wanted()
+                with anyio.move_on_after(LOOK_SECONDS):
+                    await self._changed.wait()
+        finally:
+            self.rest()
+            with anyio.CancelScope(shield=True):
+                while self._spares:
+                    await self._spares.popitem()[1].remove()
+
+    def rest(self) -> None:
+        """Make no more."""
+        self._limit = 0
+        self._wanted.clear()
+
+    def _want(self, key: Key) -> None:
+        """A task of this repository has ended: its next one is likely."""
+        if self._limit > 0:
+            self._wanted[key] = None
+            self._changed.set()
+
+    async def _make_wanted(self) -> None:
+        while self._wanted:
+            key, _ = self._wanted.popitem(last=False)
+            if key in self._spares:
+                self._spares.move_to_end(key)
+                continue
+            with suppress(SandboxError):  # it would only have been faster
+                self._spares[key] = await self.docker.spare(key)
+            while len(self._spares) > self._limit:
+                await self._spares.popitem(last=False)[1].remove()
+
+    async def _remove_old(self) -> None:
+        oldest = time.monotonic() - self._idle_seconds
+        for key, spare in list(self._spares.items()):
+            if spare.made_at < oldest or spare.client.is_dead:
+                del self._spares[key]
+                await spare.remove()
+
+    async def _from_spare(self, spec: SandboxSpec) -> ExecClient | None:
+        """None when there is none, or when the workspace cannot be moved into it."""
+        spare = self._spares.pop(spec.readonly_paths, None)
+        if spare is None:
+            return None
+        try:
+            check_folders(spec, spare.uid)
+            await anyio.to_thread.run_sync(take_place, spare, spec.workspace)
+            self.docker.assign(spare, spec)
+        except OSError:
+            await spare.remove()
+            return None
+        except BaseException:
+            await spare.remove()
+            raise
+        return spare.client
+
+
+def take_place(spare: Spare, workspace: Path) -> None:
+    """Give the spare what lies in `workspace`, and this path. OSError when that cannot be; then all is as before."""
+    if is_root():
+        give(workspace, spare.uid)
+    spare.folder.chmod(workspace.stat().st_mode & 0o777)
+    moved: list[Path] = []
+    try:
+        for path in list(workspace.iterdir()):
+            moved.append(path.rename(spare.folder / path.name))
+        spare.folder.rename(workspace)
+    except OSError:
+        for path in moved:
+            path.rename(workspace / path.name)
+        raise
