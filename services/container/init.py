@@ -1,6 +1,6 @@
-"""`python -m services.container.init FOLDER`: the secrets of an installation, each made once, in one folder a service.
+"""`python -m services.container.init FOLDER`: the secrets of an installation, each made once, in `secrets-<service>`.
 
-Each folder is a volume that its service alone mounts, so that nobody else can read what is in it.
+Each of these is a volume that its service alone mounts, so that nobody else can read what is in it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def make(folder: Path) -> None:
         passwords[service] = path.read_text().strip()
     # On every address of its container; the network it stands in is internal.
     text = configuration(passwords, STORE, host="0.0.0.0", monitor_port=MONITOR_PORT)
-    write_secret(folder / "nats" / "nats.conf", text)
+    write_secret(folder / "secrets-nats" / "nats.conf", text)
 
 
 def password_path(folder: Path, service: Service) -> Path:
     """Whoever operates the installation also reads its traces."""
     holder = Service.OPERATOR if service is Service.READER else service
-    return folder / holder / password_file(Path(), service).name
+    return folder / f"secrets-{holder}" / password_file(Path(), service).name
 
 
 def refuse_key(environment: Mapping[str, str]) -> None:

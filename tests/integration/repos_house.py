@@ -87,7 +87,7 @@ def bundle(folder: Path, commit: str, base: str) -> bytes:
 class GitServer:
     """`git http-backend` behind a password. Counts fetches, and can hold them back or send them elsewhere."""
 
-    def __init__(self, root: Path, token: str = "") -> None:
+    def __init__(self, root: Path, token: str = "", bind: str = "127.0.0.1") -> None:
         self.token = token
         self.seen_authorizations: list[str] = []
         self.listings = 0
@@ -110,9 +110,9 @@ class GitServer:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = ThreadingHTTPServer((bind, 0), Handler)
         self._http.daemon_threads = True
-        self.host = f"127.0.0.1:{self._http.server_port}"
+        self.host = f"{bind}:{self._http.server_port}"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
         self._thread.start()
 
@@ -187,9 +187,9 @@ def _password(authorization: str) -> str:
 
 
 @contextmanager
-def git_server(root: Path, token: str = "") -> Iterator[GitServer]:
+def git_server(root: Path, token: str = "", bind: str = "127.0.0.1") -> Iterator[GitServer]:
     need_git_over_http()
-    server = GitServer(root, token)
+    server = GitServer(root, token, bind)
     try:
         yield server
     finally:

@@ -17,7 +17,7 @@ KEEPERS = ("nats", "gateway", "scheduler", "runner", "repos", "history", "operat
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name in KEEPERS:
-        (tmp_path / name).mkdir()
+        (tmp_path / f"secrets-{name}").mkdir()
     return tmp_path
 
 
@@ -29,13 +29,13 @@ def test_each_service_finds_its_own_password_alone_and_only_the_server_knows_the
     init.make(folder)
     made = files(folder)
     assert set(made) == {
-        *(f"{name}/nats-{name}" for name in KEEPERS if name != "nats"),
-        "operator/nats-reader",
-        "nats/nats.conf",
+        *(f"secrets-{name}/nats-{name}" for name in KEEPERS if name != "nats"),
+        "secrets-operator/nats-reader",
+        "secrets-nats/nats.conf",
     }
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in folder.rglob("*") if path.is_file())
-    passwords = {name: text for name, text in made.items() if name != "nats/nats.conf"}
-    assert all(password in made["nats/nats.conf"] for password in passwords.values())
+    passwords = {name: text for name, text in made.items() if name != "secrets-nats/nats.conf"}
+    assert all(password in made["secrets-nats/nats.conf"] for password in passwords.values())
     assert len(set(passwords.values())) == len(Service)
 
 

@@ -1,0 +1,110 @@
+"""`docker compose up` from the checkout: a task from submit to a pushed branch, each container killed under one, and
+nothing left after `down`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from protocol.task import TaskState
+from tests.integration.repos_house import GitServer, git, git_server, make_origin
+from tests.journey.compose_house import ComposeHouse, compose_up
+from tests.journey.house import assert_ended_once, assert_no_gap, phone
+from tests.journey.test_kills import open_tool_call
+
+# The first test builds the image.
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(900)]
+TOKEN = "ghp_s3cretT0kenThatMustNotBeSeen"
+SERVICES = {"nats", "gateway", "scheduler", "runner", "model", "repos", "history"}
+AGAIN_SECONDS = 60.0
+"""For the rest of a task whose container was killed; the engine is in no hurry."""
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeHouse]:
+    with compose_up(tmp_path_factory.mktemp("compose")) as house:
+        yield house
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_origin(tmp_path_factory.mktemp("git") / "greeter.git")
+
+
+@pytest.fixture(scope="module")
+def server(house: ComposeHouse, origin: Path) -> Iterator[GitServer]:
+    with git_server(origin.parent, TOKEN, house.gateway_address()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def repository(house: ComposeHouse, origin: Path, server: GitServer) -> str:
+    """A private one, whose host's credential the owner has given."""
+    house.errand("host", "add", server.host, stdin=TOKEN)
+    return server.url(origin)
+
+
+def test_a_task_goes_from_submit_to_a_pushed_branch(house: ComposeHouse, origin: Path, repository: str) -> None:
+    said = house.errand("submit", "[scenario: steps] 3 steps", "--repo", repository, "--watch")
+    assert "succeeded" in said
+    [branch] = branches(origin)
+    assert git(origin, "show", f"{branch}:steps.txt").split() == ["1", "2", "3"]
+
+
+def test_each_secret_is_in_one_container_and_none_in_the_logs(house: ComposeHouse) -> None:
+    for service in ("gateway", "scheduler", "runner", "repos", "history"):
+        files = set(house.compose("exec", "-T", service, "ls", "/data/secrets").split())
+        assert files >= {f"nats-{service}"}
+        assert not {name for name in files if name.startswith("nats-")} - {f"nats-{service}"}
+        assert ("repos.key" in files) is (service == "repos")
+    assert TOKEN not in house.logs()
+
+
+@pytest.mark.parametrize("service", sorted(SERVICES))
+async def test_a_container_is_killed_under_a_task(house: ComposeHouse, repository: str, service: str) -> None:
+    async with phone(house) as owner:
+        task = await owner.submit("[scenario: slow] seconds=4", repository, key=f"kill-{service}")
+        await owner.until(lambda: open_tool_call(owner, task) is not None)
+        await anyio.to_thread.run_sync(house.kill, service)
+        done = await owner.ended(task, AGAIN_SECONDS)
+        assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
+        assert_ended_once(owner, task)
+        assert_no_gap(owner, task)
+
+
+def test_afterwards_every_container_is_well(house: ComposeHouse) -> None:
+    house.compose("up", "--detach", "--wait")
+    states = [json.loads(line) for line in house.compose("ps", "--format", "json").splitlines()]
+    assert {state["Service"] for state in states} == SERVICES
+    assert {state["Health"] for state in states} == {"healthy", ""}
+    said = json.loads(house.errand("doctor", "--json"))
+    assert [check for check in said["checks"] if check["status"] == "fail"] == []
+
+
+async def test_a_running_installation_is_backed_up_and_comes_back_elsewhere(
+    house: ComposeHouse, origin: Path, repository: str, tmp_path: Path
+) -> None:
+    async with phone(house) as owner:
+        done = await owner.submit("[scenario: steps] 2 steps", repository, key="done")
+        asks = await owner.submit("[scenario: ask] Which?", repository, key="asks")
+        await owner.ended(done)
+        await owner.until(lambda: owner.tasks[asks].state is TaskState.WAITING)
+    backup = tmp_path / "errand.tar.gz"
+    await anyio.to_thread.run_sync(house.backup, backup)
+    with compose_up(tmp_path, backup=backup, token=house.token) as other:
+        shown = [json.loads(at.errand("show", done, "--json")) for at in (house, other)]
+        assert shown[0] == shown[1]
+        assert '"succeeded"' in other.errand("sql", "--json", f"select state from tasks where task_id = '{done}'")
+        other.errand("answer", asks, "blue")
+        other.errand("watch", asks)
+        # The host's credential came back with the key that opens it.
+        branch = next(name for name in branches(origin) if asks in name)
+        assert "blue" in git(origin, "show", f"{branch}:ANSWER.md")
+
+
+def branches(origin: Path) -> list[str]:
+    return git(origin, "for-each-ref", "--format=%(refname)", "refs/heads/errand").splitlines()
