@@ -31,6 +31,7 @@ class ComposeHouse:
         self.project = f"errand-test-{secrets.token_hex(4)}"
         self._port = free_port()
         self.ready = Ready(server=f"http://127.0.0.1:{self._port}", link="", seconds=0)
+        self._installation = ""
         self._settings = folder / ".env"
         self._settings.write_text("")
 
@@ -50,7 +51,6 @@ class ComposeHouse:
             "CA_CERTIFICATES": certificates,
             "ERRAND_IMAGE": IMAGE,
             "ERRAND_PORT": str(self._port),
-            "ERRAND_SANDBOX": "unsandboxed",
         }
         command = [str(Path(sys.executable).with_name("docker-compose")), "--env-file", str(self._settings)]
         return [*command, "-p", self.project, *arguments], environment
@@ -63,6 +63,7 @@ class ComposeHouse:
     def start(self) -> None:
         self.compose("build", "--quiet")
         self.compose("up", "--detach", "--wait")
+        self._installation = self.compose("exec", "-T", "runner", "cat", "/data/sandbox/installation").strip()
 
     def sign_in(self) -> None:
         """As docs/vps.md tells the owner to."""
@@ -102,17 +103,16 @@ class ComposeHouse:
         return self.compose("logs", "--no-color", "--tail", "40")
 
     def left(self) -> list[str]:
-        """What the engine still has of this project."""
+        """What the engine still has of this project, its sandboxes too."""
         label = f"label=com.docker.compose.project={self.project}"
-        return [
-            f"{kind} {name}"
-            for kind, listing in (
-                ("container", ["ps", "--all"]),
-                ("volume", ["volume", "ls"]),
-                ("network", ["network", "ls"]),
-            )
-            for name in docker(*listing, "--quiet", "--filter", label).split()
-        ]
+        sandboxes = f"label=errand.installation={self._installation}"
+        listings = {
+            "container": ("ps", "--all", "--filter", label),
+            "sandbox": ("ps", "--all", "--filter", sandboxes),
+            "volume": ("volume", "ls", "--filter", label),
+            "network": ("network", "ls", "--filter", label),
+        }
+        return [f"{kind} {name}" for kind, listing in listings.items() for name in docker(*listing, "--quiet").split()]
 
 
 @contextmanager

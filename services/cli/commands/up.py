@@ -60,7 +60,18 @@ def announce(ready) -> None:
     """To whoever sits at the server."""
     for notice in ready.notices:
         click.echo(click.style(f"! {notice}", fg="yellow", bold=True))
-    click.echo(f"Errand takes work at {ready.server} ({ready.seconds:.1f} s). This link signs a phone in, once:\n")
+    click.echo(f"Errand takes work at {ready.server} ({ready.seconds:.1f} s).")
+    if is_journal(sys.stdout.fileno(), os.environ.get("JOURNAL_STREAM", "")):
+        click.echo("`errand user link` on this machine shows a link that signs a phone in.")
+        return
+    click.echo("This link signs a phone in, once:\n")
     print_link(ready.link)
     click.echo()
     click.echo('Send a task from another terminal: errand submit "…" --repo URL. Ctrl-C stops everything.')
+
+
+def is_journal(descriptor: int, stream: str) -> bool:
+    """Whether what we print goes into systemd's journal (systemd.exec on JOURNAL_STREAM), where a link would stay for
+    everybody who may read it."""
+    there = os.fstat(descriptor)
+    return stream == f"{there.st_dev}:{there.st_ino}"
