@@ -18,6 +18,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 	@$(PIP) --require-hashes -r requirements-dev.lock && touch $@
 .venv/.web: .venv/.dev tests/web/package-lock.json
 	@$(BIN)/python -m tests.web.node && touch $@
+$(BIN)/nats: .venv/.dev tests/natscli/go.sum
+	@$(BIN)/python -m tests.natscli.build
 
 .PHONY: demo run test test-faults bench check generate lock
 demo: .venv/.ready ## a real task from submit to a pushed branch, then everything stops

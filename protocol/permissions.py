@@ -1,5 +1,5 @@
-"""What each service may send and hear, as NATS allow-lists made from ROUTES. Deny rules have been bypassed before:
-there are none."""
+"""What each service may send and hear, as NATS allow-lists made from ROUTES. Deny rules have been bypassed before, so
+nothing rests on one but what the reader is not shown, which is hashed or sealed besides."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def _bucket(name: str) -> tuple[str, ...]:
 
 _BLOBS = _bucket("blobs")
 _STREAMS = (*Stream, "KV_lease", "OBJ_blobs", "OBJ_snapshots")
+_OF_TASKS = tuple(r.wildcard for r in ROUTES if r.subject.startswith(("cmd.<user>.<task>", "evt.<user>.<task>")))
+"""What is said of tasks, without the users' logs."""
 
 _EXTRA_PUBLISH: dict[Service, tuple[str, ...]] = {
     S.SCHEDULER: (
@@ -57,15 +59,18 @@ _EXTRA_PUBLISH: dict[Service, tuple[str, ...]] = {
         *(subject.format(stream) for stream in Stream for subject in _READ_STREAM),
     ),
     S.READER: (
-        "$SRV.>",
+        *(f"$SRV.{verb}{which}" for verb in ("PING", "INFO", "STATS") for which in ("", ".>")),
+        "$SYS.REQ.USER.INFO",
         "$JS.API.INFO",
         "$JS.API.STREAM.NAMES",
         "$JS.API.STREAM.LIST",
-        *(
-            subject.format(stream)
-            for stream in (Stream.TASKS, Stream.OUTPUT, Stream.DEAD)
-            for subject in _FOLLOW_STREAM
-        ),
+        *(f"$JS.API.STREAM.INFO.{stream}" for stream in _STREAMS),
+        *(f"$JS.API.CONSUMER.{verb}.{stream}" for verb in ("NAMES", "LIST") for stream in Stream),
+        *(f"$JS.API.CONSUMER.INFO.{stream}.>" for stream in Stream),
+        # The last message of a subject, and of the streams without a user's log any. No consumer: the server would
+        # deliver its messages to whatever subject it names, other services' queries and inboxes too.
+        *(f"$JS.API.DIRECT.GET.TASKS.{subject}" for subject in _OF_TASKS),
+        *(f"$JS.API.{get}.{stream}" for get in ("DIRECT.GET", "STREAM.MSG.GET") for stream in ("OUTPUT", "DEAD")),
     ),
 }
 
@@ -74,8 +79,13 @@ _EXTRA_SUBSCRIBE: dict[Service, tuple[str, ...]] = {
     S.GATEWAY: ("live.>",),
     S.RUNNER: ("live.*.*.task.*",),
     # The very subject that a person writes: a wildcard that is wider than what is allowed is refused as a whole.
-    S.READER: ("evt.>", "out.>", "dead.>", "live.>"),
+    S.READER: ("cmd.>", "evt.>", "out.>", "dead.>", "live.>"),
 }
+
+_HIDDEN: dict[Service, tuple[str, ...]] = {
+    S.READER: ("cmd.*.user.>", "evt.*.user.>", "live.*.user.>"),
+}
+"""Left out of a wildcard that is allowed as a whole."""
 
 
 class Permissions(Struct, frozen=True):
@@ -83,6 +93,10 @@ class Permissions(Struct, frozen=True):
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
+    hidden: tuple[str, ...] = ()
+    """Subjects that are left out of what is subscribed to."""
+    answers: bool = False
+    """Whether it may answer who asks it. Whoever hears a publish could otherwise answer it in the server's name."""
 
 
 def permissions(service: Service) -> Permissions:
@@ -100,5 +114,8 @@ def permissions(service: Service) -> Permissions:
     # subject.
     subscribe |= {subject for subject in hears if subject.startswith(("out.", "look.")) or service is S.READER}
     return Permissions(
-        publish=tuple(sorted(sends | set(_EXTRA_PUBLISH.get(service, ())))), subscribe=tuple(sorted(subscribe))
+        publish=tuple(sorted(sends | set(_EXTRA_PUBLISH.get(service, ())))),
+        subscribe=tuple(sorted(subscribe)),
+        hidden=_HIDDEN.get(service, ()),
+        answers=bool(serves),
     )

@@ -8,6 +8,7 @@ import shutil
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from protocol.permissions import permissions
 from protocol.routes import Service
@@ -51,18 +52,13 @@ def users_config(passwords: Mapping[Service, str]) -> str:
     users = []
     for service, password in passwords.items():
         allowed = permissions(service)
-        users.append(
-            {
-                "user": service.value,
-                "password": password,
-                "permissions": {
-                    "publish": {"allow": list(allowed.publish)},
-                    "subscribe": {"allow": list(allowed.subscribe)},
-                    # Who serves queries may answer each once.
-                    "allow_responses": {"max": 1, "expires": "5m"},
-                },
-            }
-        )
+        granted: dict[str, Any] = {
+            "publish": {"allow": allowed.publish},
+            "subscribe": {"allow": allowed.subscribe, "deny": allowed.hidden},
+        }
+        if allowed.answers:
+            granted["allow_responses"] = {"max": 1, "expires": "5m"}
+        users.append({"user": service.value, "password": password, "permissions": granted})
     return f"authorization {{\n  users: {json.dumps(users, indent=2)}\n}}\n"
 
 

@@ -1,4 +1,4 @@
-"""What the raw stream says of a task, by code that shares nothing with the house: plain JSON, read as `reader`."""
+"""What the raw stream says of a task, by code that shares nothing with the house: plain JSON, read as the operator."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ async def raw_stream(data: Path, task: str) -> list[Message]:
     """Every message of the task's log, in order."""
     connection = await nats.connect(
         (data / "nats-url").read_text().strip(),
-        user="reader",
-        password=(data / "secrets" / "nats-reader").read_text().strip(),
-        inbox_prefix=b"_INBOX_reader",
+        user="operator",
+        password=(data / "secrets" / "nats-operator").read_text().strip(),
+        inbox_prefix=b"_INBOX_operator",
     )
     try:
         stream = connection.jetstream()

@@ -170,3 +170,7 @@ def test_no_service_may_say_more_than_its_routes() -> None:
     assert commands_of_repos == ["cmd.*.user.rotate_github_tokens"]
     deciding = {s for s in Service if "evt.*.*.task.*" in permissions(s).publish}
     assert deciding == {Service.SCHEDULER}
+    # Who may make a consumer may have its messages delivered to anybody; who may answer, answer in another's name.
+    reader = permissions(Service.READER)
+    assert not any("CREATE" in subject for subject in reader.publish)
+    assert not reader.answers

@@ -36,9 +36,10 @@ def command(data: Path | None, as_json: bool) -> int:
         click.echo(json.dumps({"context": "errand", "path": str(path)}))
         return 0
     click.echo(f"Wrote {path}. With the `nats` CLI (go install github.com/nats-io/natscli/nats@latest):")
-    click.echo("  nats --context errand sub 'evt.>'          every event as it happens")
-    click.echo("  nats --context errand stream view TASKS    what was stored")
-    click.echo("  nats --context errand micro ls             the services")
+    click.echo("  nats --context errand sub 'evt.>'    every decision and every step, as it happens")
+    click.echo("  nats --context errand stream ls      what is kept")
+    click.echo("  nats --context errand micro ls       the services")
+    click.echo("More in docs/tracing.md.")
     return 0
 
 
