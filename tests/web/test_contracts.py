@@ -21,7 +21,7 @@ def test_the_openapi_document_is_valid() -> None:
     openapi_spec_validator.validate(json.loads((DOCS / "rest.openapi.json").read_text()))
 
 
-@pytest.mark.parametrize("project", ["page", "examples"])
+@pytest.mark.parametrize("project", ["page", "worker", "examples"])
 def test_the_javascript_satisfies_the_typescript_compiler(project: str) -> None:
     done = node.run(node.packages() / "typescript/bin/tsc", "--project", node.HERE / f"tsconfig.{project}.json")
     assert done.returncode == 0, done.stdout
