@@ -10,19 +10,26 @@ from msgspec import Meta
 
 from services.bus import BusConfig
 from services.config import Count, LogLevel, Seconds
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+from services.listening import PUBLIC_URL, is_loopback, url_of
 
 
 class Config(BusConfig, frozen=True, kw_only=True):
     """What a gateway is told."""
 
     bind: str = "127.0.0.1"
-    """Address to listen on. Beyond loopback, put a server that speaks TLS before it."""
+    """Address to listen on. Beyond loopback it needs a public URL with https, or ERRAND_ALLOW_HTTP."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 8420
     """0 takes a free one."""
-    public_url: Annotated[str, Meta(pattern=r"^(https?://[^/?#\s]+/?)?$")] = ""
+    public_url: Annotated[str, Meta(pattern=PUBLIC_URL)] = ""
     """Where people reach this server, such as `https://errand.example.org`; empty: `http://<bind>:<port>`."""
+    allow_http: bool = False
+    """`1`: listen beyond loopback by plain HTTP. Whoever is on the way can read all and take a sign-in over."""
+    trusted_proxies: str = "127.0.0.1,::1"
+    """Addresses and networks, separated by commas, whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed:
+    attempts to sign in are counted by the peer that they name."""
+    hosts: str = ""
+    """Further names that the server goes by, separated by commas. Its addresses, the public URL's name and names that
+    are not in the public DNS need not be here; what comes by another name is refused."""
     data: str = ""
     """The installation's data folder."""
     push_key_file: str = ""
@@ -54,8 +61,7 @@ class Config(BusConfig, frozen=True, kw_only=True):
     @property
     def url(self) -> str:
         """The public URL, without a slash at its end."""
-        host = f"[{self.bind}]" if ":" in self.bind else self.bind
-        return self.public_url.rstrip("/") or f"http://{host}:{self.port}"
+        return self.public_url.rstrip("/") or url_of(self.bind, self.port)
 
     @property
     def push_keys(self) -> Path | None:
@@ -71,7 +77,7 @@ class Config(BusConfig, frozen=True, kw_only=True):
 
     def is_secure(self, scheme: str, host: str) -> bool:
         """Whether a page of this address is a secure context, which service workers and push need."""
-        return scheme == "https" or self.url.startswith("https:") or host in LOOPBACK
+        return scheme == "https" or self.url.startswith("https:") or is_loopback(host)
 
     def is_own_origin(self, origin: str, host: str) -> bool:
         """Whether a browser's `Origin` is ours: the public URL's, or that of the address it asked by (`Host`)."""

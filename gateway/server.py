@@ -13,10 +13,12 @@ import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from gateway.config import Config
+from gateway.hosts import OwnHosts, proxies
 from gateway.live.wire import ABORT, PING
 from protocol.live import FRAME_LIMIT_BYTES
 from services import log
 from services.config import WrongSetting
+from services.listening import refusal
 
 PING_SECONDS = 20.0
 """Also keeps a NAT's entry for an idle phone; a phone that answers none is gone after as much again."""
@@ -107,7 +109,8 @@ def make(app: Any, config: Config, started: Callable[[], None]) -> Server:
     logger.setLevel(logging.WARNING)
     hsts = [("strict-transport-security", "max-age=31536000")] if config.url.startswith("https:") else []
     settings = uvicorn.Config(
-        app,
+        OwnHosts(app, config),
+        interface="asgi3",
         ws=Protocol,
         ws_max_size=2 * FRAME_LIMIT_BYTES,
         ws_ping_interval=PING_SECONDS,
@@ -119,7 +122,8 @@ def make(app: Any, config: Config, started: Callable[[], None]) -> Server:
         server_header=False,
         date_header=False,
         headers=[*HEADERS, *hsts],
-        proxy_headers=False,
+        proxy_headers=True,
+        forwarded_allow_ips=proxies(config.trusted_proxies),
         timeout_graceful_shutdown=GRACE_SECONDS,
         backlog=BACKLOG,
     )
@@ -129,6 +133,8 @@ def make(app: Any, config: Config, started: Callable[[], None]) -> Server:
 def bind(config: Config) -> socket.socket:
     """The socket to listen on, bound: who comes before the server has started is refused, and tries again. Raises
     WrongSetting with the setting that is in the way."""
+    if reason := refusal(config.bind, config.public_url, allow_http=config.allow_http):
+        raise WrongSetting(f"ERRAND_BIND: {reason}")
     bound = socket.socket(socket.AF_INET6 if ":" in config.bind else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # Accepted sockets inherit it.

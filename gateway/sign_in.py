@@ -22,6 +22,7 @@ from services.bus import Unavailable
 CODE_LIFE = timedelta(hours=24)
 PEERS_LIMIT = 10_000
 """Peers whose attempts are counted; the one not seen for longest is forgotten first."""
+PEER_CHARS = 64
 WINDOW_SECONDS = 60.0
 USED_UP = "This sign-in link was used already or has expired: ask for a new one."
 
@@ -65,12 +66,14 @@ class Limiter:
 
 
 def _network(peer: str) -> str:
-    """One customer has a whole /64 of IPv6 addresses."""
+    """One customer has a whole /64 of IPv6 addresses, and one IPv4 address, however the socket writes it."""
     try:
         address = ip_address(peer)
     except ValueError:
-        return peer
-    return str(int(address) >> 64) if isinstance(address, IPv6Address) else peer
+        return peer[:PEER_CHARS]
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
+        return str(int(address) >> 64)
+    return str(address.ipv4_mapped if isinstance(address, IPv6Address) else address)
 
 
 class Door:

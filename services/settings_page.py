@@ -32,12 +32,15 @@ SERVICES: dict[str, type[Struct]] = {
     "history": History,
 }
 """What each service reads besides `BusConfig`, in the order of the flow."""
-SET_BY_UP = frozenset({"data", "nats_url", "nats_password_file", "bind", "port", "public_url", "scripted"})
+SET_BY_UP = frozenset(
+    {"data", "nats_url", "nats_password_file", "bind", "port", "public_url", "allow_http", "scripted"}
+)
 OF_ERRAND = {
     "ANTHROPIC_API_KEY": "The key for Claude. `errand up` gives it to the runner alone; without it the scripted model "
     "answers.",
     "ERRAND_DATA": "The data folder (`--data`); `~/.local/share/errand` when it is not set.",
-    "ERRAND_BIND, ERRAND_PORT, ERRAND_PUBLIC_URL": "As the gateway's, or `--bind`, `--port`, `--public-url`.",
+    "ERRAND_BIND, ERRAND_PORT, ERRAND_PUBLIC_URL, ERRAND_ALLOW_HTTP": "As the gateway's, or `--bind`, `--port`, "
+    "`--public-url`, `--allow-http`.",
     "ERRAND_NATS_URL": "For `errand up`: use this NATS server instead of starting one.",
     "ERRAND_SERVER, ERRAND_TOKEN": "The server that a command speaks to and the device's token there, instead of what "
     "`errand login` wrote down.",

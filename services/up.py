@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -18,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from protocol.routes import Service
-from services import nats_server
+from services import listening, nats_server
 from services.background import background
 from services.supervisor import Program, Supervisor
 
@@ -72,6 +73,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Of the gateway; 0 takes a free one."""
     public_url: str = ""
     """Where phones reach the gateway, when that is not `http://<bind>:<port>`."""
+    allow_http: bool = False
+    """Listen beyond loopback by plain HTTP."""
 
 
 class Welcome(Struct, frozen=True, kw_only=True):
@@ -85,8 +88,11 @@ class Ready(Struct, frozen=True, kw_only=True):
     """What `errand up` says once every service takes work; `--json` prints it as a line."""
 
     server: str
+    """Where this machine reaches it."""
     link: str
     seconds: float
+    reach: str = ""
+    """Who else reaches it, and what does not work at that address."""
     notices: tuple[str, ...] = ()
     pids: dict[str, int] = {}
     ready: bool = True
@@ -149,14 +155,19 @@ class House:
         self._nats_url = environment.get("ERRAND_NATS_URL", "")
         self._scripted_url = ""
         self._port = settings.port or free_port()
-        self.server = f"http://{_host(settings.bind)}:{self._port}"
-        if not _is_free(settings.bind, self._port):
-            raise CannotStart(f"Port {self._port} on {settings.bind} is taken: choose another with --port.")
+        self.server = listening.local_url(settings.bind, self._port)
+        self.url = settings.public_url or _url_for_phones(settings.bind, self._port)
+        if reason := self._why_not(settings):
+            raise CannotStart(reason)
+
+    def _why_not(self, settings: Settings) -> str:
+        reason = listening.refusal(settings.bind, settings.public_url, allow_http=settings.allow_http)
+        return reason or _why_taken(settings.bind, self._port)
 
     def start(self, supervisor: Supervisor) -> None:
         nats_server.make_passwords(self._data)
         (self._data / "logs").mkdir(exist_ok=True)
-        port = 4222 if _is_free("127.0.0.1", 4222) else free_port()
+        port = free_port() if _why_taken("127.0.0.1", 4222) else 4222
         # Also written where another server is used: its operator installs the users that it lists.
         config = nats_server.write_config(self._data, port)
         if not self._nats_url:
@@ -180,8 +191,13 @@ class House:
             "ERRAND_NATS_PASSWORD_FILE": str(nats_server.password_file(self._data, service)),
         }
         if service is Service.GATEWAY:
-            told |= {"ERRAND_BIND": self._settings.bind, "ERRAND_PORT": str(self._port)}
-        if service in (Service.GATEWAY, Service.REPOS) and self._settings.public_url:
+            told |= {
+                "ERRAND_BIND": self._settings.bind,
+                "ERRAND_PORT": str(self._port),
+                "ERRAND_PUBLIC_URL": self.url,
+                "ERRAND_ALLOW_HTTP": str(int(self._settings.allow_http)),
+            }
+        if service is Service.REPOS and self._settings.public_url:
             told["ERRAND_PUBLIC_URL"] = self._settings.public_url
         if service is Service.RUNNER:
             if self._key:
@@ -201,7 +217,7 @@ class House:
             "ERRAND_NATS_URL": self._nats_url,
             "ERRAND_NATS_PASSWORD_FILE": str(nats_server.password_file(self._data, Service.OPERATOR)),
             "ERRAND_SERVER": self.server,
-            "ERRAND_PUBLIC_URL": self._settings.public_url,
+            "ERRAND_PUBLIC_URL": self.url,
         }
         # In a process of its own, which ends: what it imports would weigh on this one for as long as the house stands.
         async with background() as group:
@@ -215,6 +231,7 @@ class House:
         return Ready(
             server=self.server,
             link=welcome.link,
+            reach=listening.what_works(self.url),
             notices=welcome.notices,
             seconds=round(time.monotonic() - began, 2),
             pids=supervisor.pids(),
@@ -269,16 +286,34 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def _is_free(bind: str, port: int) -> bool:
+def _why_taken(bind: str, port: int) -> str:
+    """Why nobody can listen there; empty where one can."""
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
     with closing(socket.socket(family)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((bind, port))
+        except OSError as error:
+            return _said(error, bind, port)
+        return ""
+
+
+def _said(error: OSError, bind: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} on {bind} is taken: choose another with --port."
+    if error.errno == errno.EACCES:
+        return f"Port {port} needs root: choose one from 1024 up with --port."
+    return f"{bind} is no address of this machine: choose another with --bind."
+
+
+def _url_for_phones(bind: str, port: int) -> str:
+    """Of the addresses that `bind` stands for, the one that leads out of this machine."""
+    if bind not in listening.ANY:
+        return listening.url_of(bind, port)
+    family, elsewhere = (socket.AF_INET6, "2001:db8::1") if ":" in bind else (socket.AF_INET, "192.0.2.1")
+    with closing(socket.socket(family, socket.SOCK_DGRAM)) as asking:
+        try:
+            asking.connect((elsewhere, 9))  # of UDP this sends nothing
         except OSError:
-            return False
-        return True
-
-
-def _host(bind: str) -> str:
-    return f"[{bind}]" if ":" in bind else bind
+            return listening.local_url(bind, port)
+        return listening.url_of(asking.getsockname()[0], port)

@@ -23,7 +23,18 @@ STOP_SECONDS = 30.0
 """For `errand up` to stop all services in order; then it is killed, and they die with it."""
 GONE_SECONDS = 5.0
 PR_SET_PDEATHSIG = 1
-OURS = ("SERVER", "TOKEN", "DATA", "NATS_URL", "NATS_PASSWORD_FILE", "BIND", "PORT", "PUBLIC_URL")
+OURS = (
+    "SERVER",
+    "TOKEN",
+    "DATA",
+    "NATS_URL",
+    "NATS_PASSWORD_FILE",
+    "BIND",
+    "PORT",
+    "PUBLIC_URL",
+    "ALLOW_HTTP",
+    "HOSTS",
+)
 """ERRAND_ settings of another installation, which the child must not see."""
 
 

@@ -232,14 +232,14 @@ async def test_a_code_works_once(gateway: GatewayHouse, github: GithubServer) ->
 async def test_a_browser_is_sent_nowhere_else(gateway: GatewayHouse, github: GithubServer, extra: str) -> None:
     github.browser = "bob"
     async with browser() as client:
-        left = await client.get(gateway.url + START + extra, headers={"host": "evil.example"})
+        left = await client.get(gateway.url + START + extra, headers={"x-forwarded-host": "evil.example"})
         assert left.headers["location"].startswith(github.base + "/login/oauth/authorize?")
         sent = parse_qs(urlsplit(left.headers["location"]).query)
         assert sent["redirect_uri"] == [gateway.url + CALLBACK]
         foreign = left.headers["location"].replace("redirect_uri=http", "redirect_uri=https")
         assert (await client.get(foreign)).status_code == 404
         back = (await client.get(left.headers["location"])).headers["location"]
-        home = await client.get(f"{back}&{extra[1:]}", headers={"host": "evil.example"})
+        home = await client.get(f"{back}&{extra[1:]}", headers={"x-forwarded-host": "evil.example"})
     assert home.headers["location"].startswith("/#code=")
 
 

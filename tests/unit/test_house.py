@@ -26,6 +26,7 @@ SHARED = {
     "services.config",
     "services.envelope",
     "services.github",
+    "services.listening",
     "services.log",
     "services.reach",
     "services.secrets_file",

@@ -30,8 +30,9 @@ from services.cli.options import json_option
     metavar="URL",
     help="Where phones reach this server, if elsewhere.",
 )
+@click.option("--allow-http", is_flag=True, envvar="ERRAND_ALLOW_HTTP", help="Listen beyond this machine without TLS.")
 @json_option
-def command(data: Path | None, port: int, bind: str, public_url: str, as_json: bool) -> int:
+def command(data: Path | None, port: int, bind: str, public_url: str, allow_http: bool, as_json: bool) -> int:
     """Start everything on this machine.
 
     It shows a link that signs a phone in, and runs until Ctrl-C. Data are kept in --data, ERRAND_DATA or
@@ -40,7 +41,11 @@ def command(data: Path | None, port: int, bind: str, public_url: str, as_json: b
     from services import up
 
     settings = up.Settings(
-        data=data.absolute() if data else data_folder(), bind=bind, port=port, public_url=public_url.rstrip("/")
+        data=data.absolute() if data else data_folder(),
+        bind=bind,
+        port=port,
+        public_url=public_url.rstrip("/"),
+        allow_http=allow_http,
     )
     try:
         up.run(settings, os.environ, announce_json if as_json else announce)
@@ -66,7 +71,7 @@ def announce(ready) -> None:
         return
     click.echo("This link signs a phone in, once:\n")
     print_link(ready.link)
-    click.echo()
+    click.echo(f"\n{ready.reach}")
     click.echo('Send a task from another terminal: errand submit "…" --repo URL. Ctrl-C stops everything.')
 
 
