@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from gateway import ticket
 from gateway.admission import Admitted, admit
+from gateway.check import Check
 from gateway.errors import Problem
 from gateway.sign_in import PEERS_LIMIT, Limiter
 from gateway.users import Users
@@ -83,16 +84,27 @@ class GithubDoor:
         tokens, who = await self._ask(code, pending)
         return await self._sign_in(pending, tokens, who, admit(who, self._github, self._users))
 
-    async def check(self) -> str:
-        """What is wrong with the app or the way to GitHub; empty when nothing is."""
-        return await self._app.check()
+    async def check(self) -> Check:
+        """For `errand doctor`: whether GitHub knows the app, and what is to be registered with it."""
+        if not self.available:
+            return Check("github", "ok", "nobody signs in with GitHub: ERRAND_GITHUB_CLIENT_ID is not set")
+        about = f"The app's callback URL has to be {self.redirect_uri}"
+        if wrong := await self._app.check():
+            return Check("github", "fail", f"{wrong} {about}")
+        if not self._github.logins:
+            return Check("github", "warn", f"no login may come in: set ERRAND_GITHUB_USERS. {about}")
+        allowed = ", ".join(sorted(self._github.logins))
+        return Check("github", "ok", f"{allowed} may sign in at {self._github.url}. {about}")
 
     def _must_be_available(self) -> None:
         if not self.available:
             raise Problem(404, "Nobody can sign in with GitHub here: ERRAND_GITHUB_CLIENT_ID is not set.")
 
     def _key(self) -> bytes:
-        return ticket.make_key(self._github.client_secret())
+        try:
+            return ticket.make_key(self._github.client_secret())
+        except GithubAway as away:
+            raise Problem(500, f"Nobody can sign in with GitHub now: {away}") from None
 
     def _redeem(self, cookie: str, state: str) -> ticket.Ticket:
         """The pending sign-in that a browser brings back, once. Here only this process remembers; what holds in every

@@ -79,17 +79,16 @@ class GithubConfig(Struct, frozen=True, kw_only=True):
         return self.github_owner.strip().casefold()
 
     def client_secret(self) -> str:
-        """Read at each use, so that it can be changed while we run. Raises WrongSetting without one."""
-        if not self.github_client_secret_file:
-            raise WrongSetting("ERRAND_GITHUB_CLIENT_SECRET_FILE is not set: it goes with ERRAND_GITHUB_CLIENT_ID.")
+        """Read at each use, so that it can be changed while we run. Raises GithubAway without one."""
+        path = self.github_client_secret_file
+        if not path:
+            raise GithubAway("ERRAND_GITHUB_CLIENT_SECRET_FILE is not set: it goes with ERRAND_GITHUB_CLIENT_ID.")
         try:
-            secret = Path(self.github_client_secret_file).read_text().strip()
-        except OSError as error:
-            raise WrongSetting(
-                f"ERRAND_GITHUB_CLIENT_SECRET_FILE: {self.github_client_secret_file} cannot be read ({error.strerror})."
-            ) from None
+            secret = Path(path).read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            raise GithubAway(f"ERRAND_GITHUB_CLIENT_SECRET_FILE: {path} cannot be read.") from None
         if not secret:
-            raise WrongSetting(f"ERRAND_GITHUB_CLIENT_SECRET_FILE: {self.github_client_secret_file} is empty.")
+            raise GithubAway(f"ERRAND_GITHUB_CLIENT_SECRET_FILE: {path} is empty.")
         return secret
 
 
@@ -98,10 +97,12 @@ def github_settings(environment: Mapping[str, str]) -> GithubConfig:
     config = from_environment(GithubConfig, environment)
     try:
         normal_host(urlsplit(config.github_url).netloc)
+        if config.signs_in:
+            config.client_secret()
     except ValueError as error:
         raise WrongSetting(f"ERRAND_GITHUB_URL: {error}") from None
-    if config.signs_in:
-        config.client_secret()
+    except GithubAway as error:
+        raise WrongSetting(str(error)) from None
     return config
 
 
@@ -132,7 +133,7 @@ class GithubRefused(Exception):
 
 
 class GithubAway(Exception):
-    """GitHub did not answer, or not what it should; another try may help."""
+    """GitHub cannot be asked, did not answer, or not what it should; another try may help."""
 
 
 def bound_to(host: str, user: str) -> str:
@@ -193,8 +194,8 @@ class GithubApp:
         GitHub is asked about a token that nobody has: who asks must prove to be the app, and hears that there is none.
         """
         url = f"{self._config.api_url}/applications/{self._config.github_client_id}/token"
-        credentials = (self._config.github_client_id, self._config.client_secret())
         try:
+            credentials = (self._config.github_client_id, self._config.client_secret())
             async with self._asking() as client:
                 answer = await client.post(url, auth=credentials, headers=ACCEPT, json={"access_token": "none"})
         except (GithubAway, GithubRefused) as error:

@@ -11,7 +11,9 @@ from litestar.params import Dependency
 from msgspec import Struct
 
 from gateway import checks
+from gateway.check import Check
 from gateway.errors import of_refusal
+from gateway.github import GithubDoor
 from gateway.rest.account import consumed
 from gateway.rest.identify import Owner
 from gateway.users import Users
@@ -65,15 +67,6 @@ class SqlBody(Struct, frozen=True):
     at_least: int = 0
     """The last stream sequence the asker has seen; the answer has reached it."""
     limit: int = 1_000
-
-
-class Check(Struct, frozen=True):
-    """One thing that was looked at."""
-
-    name: str
-    status: str
-    """`ok`, `warn` or `fail`."""
-    text: str
 
 
 class Doctor(Struct, frozen=True):
@@ -138,8 +131,8 @@ async def health(actor: This) -> Response[Health]:
 
 
 @get("/doctor")
-async def doctor(owner: Owner, actor: This, bus: Bus) -> Doctor:
-    """The health of every service."""
+async def doctor(owner: Owner, actor: This, bus: Bus, github: GithubDoor) -> Doctor:
+    """The health of every service, and whether people can sign in with GitHub."""
     found = {Service.GATEWAY: actor.health()}
 
     async def ask(service: Service) -> None:
@@ -151,8 +144,9 @@ async def doctor(owner: Owner, actor: This, bus: Bus) -> Doctor:
     async with anyio.create_task_group() as group:
         for service in OTHERS:
             group.start_soon(ask, service)
-    checks = tuple(check_of(found[service]) for service in (Service.GATEWAY, *OTHERS))
-    return Doctor(all(health.healthy for health in found.values()), checks)
+    services = (check_of(found[service]) for service in (Service.GATEWAY, *OTHERS))
+    checks = (*services, await github.check())
+    return Doctor(all(check.status != "fail" for check in checks), checks)
 
 
 def check_of(health: Health) -> Check:

@@ -4,9 +4,11 @@ one."""
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
@@ -362,6 +364,62 @@ async def test_an_account_is_forgotten_on_request(gateway: GatewayHouse, github:
             again = await page.delete("/api/github")
         assert (again.status_code, "No GitHub account" in again.json()["error"]) == (404, True)
         assert (await signed_in(client, gateway))["name"] == "grace"
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "words"),
+    [
+        (None, "ok", "olivia may sign in"),
+        (Answer("/applications/", 401), "fail", "does not know this client id"),
+        (Answer("/applications/", 503), "fail", "answers 503"),
+    ],
+    ids=["well", "wrong-secret", "away"],
+)
+async def test_the_doctor_tries_the_app_and_names_what_to_register(
+    gateway: GatewayHouse, github: GithubServer, fault: Answer | None, status: str, words: str
+) -> None:
+    github.faults += [fault] if fault else []
+    async with rest(gateway, OWNER_TOKEN) as owner:
+        checks = {check["name"]: check for check in (await owner.get("/api/doctor")).json()["checks"]}
+    assert checks["github"]["status"] == status
+    assert words in checks["github"]["text"]
+    assert gateway.url + CALLBACK in checks["github"]["text"]
+
+
+async def test_a_secret_that_is_gone_is_explained_and_ends_nothing(gateway: GatewayHouse, github: GithubServer) -> None:
+    secret = Path(gateway.environment["ERRAND_GITHUB_CLIENT_SECRET_FILE"])
+    aside = secret.rename(secret.with_suffix(".aside"))
+    try:
+        async with browser() as client:
+            await refused(client, gateway.url + START, 500, "cannot be read")
+            await refused(client, gateway.url + CALLBACK, 500, "cannot be read")
+    finally:
+        aside.rename(secret)
+    github.browser = "bob"
+    async with browser() as client:
+        assert (await signed_in(client, gateway))["name"] == "bob"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("ERRAND_GITHUB_CLIENT_SECRET_FILE", "", "ERRAND_GITHUB_CLIENT_SECRET_FILE is not set"),
+        ("ERRAND_GITHUB_CLIENT_SECRET_FILE", "/nonexistent", "cannot be read"),
+        ("ERRAND_GITHUB_CLIENT_SECRET_FILE", "/dev/null", "is empty"),
+        ("ERRAND_GITHUB_URL", "github.com", "ERRAND_GITHUB_URL"),
+        ("ERRAND_GITHUB_API_URL", "https://u:p@api", "ERRAND_GITHUB_API_URL"),
+        ("ERRAND_GITHUB_URL", "https://a b", "ERRAND_GITHUB_URL"),
+    ],
+)
+async def test_a_wrong_setting_is_refused_with_its_name(
+    gateway: GatewayHouse, setting: str, value: str, words: str
+) -> None:
+    for program in ("gateway", "services.repos"):
+        environment = {**gateway.environment, "ERRAND_DATA": "/nonexistent", setting: value}
+        done = await anyio.run_process([sys.executable, "-m", program], env=environment, check=False)
+        assert done.returncode == 1
+        assert words in done.stderr.decode()
+        assert "Traceback" not in done.stderr.decode()
 
 
 @pytest.fixture(scope="module")

@@ -353,7 +353,7 @@ async def test_a_later_turn_brings_the_pull_request_up_to_date(
         first = await at.work(url, "u_alice", "t1")
         before = await at.publish(first)
         pull = github.pulls["alice/app"][0]
-        assert "https://errand.example.org/#task=t1" in pull["body"]
+        assert "https://errand.example.org/#/task/t1" in pull["body"]
         pull["title"], pull["body"] = "My own title", f"A word before.\n\n{pull['body']}\n\nCloses #5"
         second = await at.more(at.workspace("t1"), first.base_commit, url, "u_alice", "t1", b="2")
         wish = PullRequestWish(title="Also the docs", summary="Documented.", scripted=True)

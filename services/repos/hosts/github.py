@@ -81,7 +81,7 @@ class Github:
             return _without(branch, "Errand failed at it; the log of repos says why.")
 
     def _link(self, branch: Branch) -> str:
-        return f"{self._public_url}/#task={branch.task}" if self._public_url else ""
+        return f"{self._public_url}/#/task/{branch.task}" if self._public_url else ""
 
 
 class _Offer:
