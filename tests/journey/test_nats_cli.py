@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,14 @@ from tests.journey.house import House, errand_up
 from tests.journey.test_kills import make_repository
 from tests.natscli.build import program
 
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DOCUMENTED = [
+    shlex.split(line, comments=True)
+    for block in BLOCK.findall((ROOT / "docs" / "tracing.md").read_text())
+    for line in block.splitlines()
+    if not line.startswith("go ")
+]
 TRACED = 40
 """More messages than a task of this scenario has."""
 
@@ -111,6 +120,18 @@ def test_the_services_answer_with_their_names_endpoints_and_counts(cli: Cli, tas
 def test_the_last_event_of_a_kind_is_read_from_the_stream(cli: Cli, task: str) -> None:
     found = cli.nats("req", f"$JS.API.DIRECT.GET.TASKS.evt.owner.{task}.task.succeeded", "", "--raw")
     assert json.loads(found)["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("command", DOCUMENTED, ids=shlex.join)
+def test_a_documented_command_works(cli: Cli, task: str, command: list[str]) -> None:
+    program, *arguments = (word.replace("<task>", task) for word in command)
+    if program == "errand":
+        assert cli.errand(*arguments)
+        return
+    arguments = arguments[2:]  # the context
+    said = cli.nats(*arguments, *(("--wait", "1s") if arguments[0] == "sub" else ()))
+    assert "Permissions Violation" not in said
+    assert "nats: error" not in said
 
 
 @pytest.mark.parametrize(
