@@ -1,4 +1,5 @@
-"""What every screen has to say: that the model is scripted, that commands run unsandboxed. The runner knows."""
+"""What every screen has to say: that the model is scripted, that commands run unsandboxed; and which models can be
+chosen. The runner knows."""
 
 from __future__ import annotations
 
@@ -20,6 +21,8 @@ class Notices:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self.models: tuple[str, ...] = ()
+        """Names to offer for a task, the default first; as they were when `current` was called last."""
         self._notices: tuple[str, ...] = ()
         self._until = 0.0
 
@@ -31,6 +34,6 @@ class Notices:
                 health = await self._bus.ask(Service.RUNNER, AskHealth(), Health, timeout_seconds=ANSWER_SECONDS)
             except (Unavailable, Refused):
                 return self._notices
-            self._notices = health.notices
+            self._notices, self.models = health.notices, health.models
             self._until = time.monotonic() + FRESH_SECONDS
         return self._notices

@@ -104,6 +104,12 @@ async def service_worker(request: Request, pages: Pages) -> Response[bytes]:
     return answer(request, pages.assets["worker.js"], ASK_AGAIN)
 
 
+@get("/page.css")
+async def style(request: Request, pages: Pages) -> Response[bytes]:
+    """For what the server itself has to say to a browser."""
+    return answer(request, pages.assets["page.css"], ASK_AGAIN)
+
+
 @get("/web/{version:str}/{name:path}")
 async def file(request: Request, pages: Pages, version: str, name: str) -> Response[bytes]:
     found = pages.assets.get(str(name).lstrip("/"))
@@ -113,4 +119,4 @@ async def file(request: Request, pages: Pages, version: str, name: str) -> Respo
     return answer(request, found, KEEP if version == pages.version else ASK_AGAIN)
 
 
-ROUTER = Router("/", route_handlers=[index, service_worker, file], include_in_schema=False)
+ROUTER = Router("/", route_handlers=[index, service_worker, style, file], include_in_schema=False)

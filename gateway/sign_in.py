@@ -43,6 +43,8 @@ class SignInLink(Struct, frozen=True):
     link: str
     """Good for one device; the code is in the fragment, which browsers send to no server."""
     expires_at: datetime
+    qr: str = ""
+    """Where it was asked for: the link as a QR code, a `data:` URL of an SVG."""
 
 
 class Limiter:

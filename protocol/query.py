@@ -117,3 +117,5 @@ class Health(Message, frozen=True):
     detail: str = ""
     notices: tuple[str, ...] = ()
     """Sentences to show the user on every screen: scripted model, unsandboxed."""
+    models: tuple[str, ...] = ()
+    """From a runner: names to offer for a task, the default first. Another name that the API knows is taken too."""

@@ -23,6 +23,7 @@ PRICES = {
     # Nobody is billed for it: it has a price so that budgets and reports can be tried.
     "scripted": Price(0.10, 0.50),
 }
+SCRIPTED = "scripted"
 DEAREST = max(PRICES.values(), key=lambda price: price.output)
 
 
@@ -31,6 +32,12 @@ def price_of(model: str) -> Price:
     one the dearest known price, so that a budget is never overrun for want of knowing (see `is_known`)."""
     known = max((name for name in PRICES if model.startswith(name)), key=len, default=None)
     return PRICES[known] if known else DEAREST
+
+
+def offered(default: str, *, scripted: bool) -> tuple[str, ...]:
+    """Names to choose from, the default first. The scripted model answers to its own alone."""
+    others = () if scripted else tuple(name for name in PRICES if name not in (default, SCRIPTED))
+    return (default, *others)
 
 
 def is_known(model: str) -> bool:

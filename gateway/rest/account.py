@@ -7,6 +7,7 @@ from datetime import datetime
 
 from litestar import Request, Router, delete, get, post
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway import checks
 from gateway.errors import Problem
@@ -32,6 +33,8 @@ class AddUserBody(Struct, frozen=True):
 class LinkBody(Struct, frozen=True):
     user: str = ""
     """Whose link; empty means the asker's own. Another user's is the owner's to make."""
+    qr: bool = False
+    """Whether to draw it as a QR code too."""
 
 
 class DeviceShown(Struct, frozen=True):
@@ -67,6 +70,8 @@ class Me(Struct, frozen=True):
     """Sentences to show on every screen."""
     github: str = ""
     """The login of the GitHub account with which the asker's branches are pushed."""
+    models: tuple[str, ...] = ()
+    """Names to offer for a task, the default first; another one that the API knows is taken too."""
 
 
 def shown(user: User) -> UserShown:
@@ -99,7 +104,10 @@ async def sign_in(request: Request, door: Door, data: SignInBody) -> SignedInDev
 async def me(asker: Asker, users: Users, notices: Notices) -> Me:
     user = users.get(asker.user)
     current = await notices.current()
-    return Me(asker.user, asker.name, asker.role, asker.device, devices_of(user), current, github_of(user))
+    return Me(
+        *(asker.user, asker.name, asker.role, asker.device),
+        *(devices_of(user), current, github_of(user), notices.models),
+    )
 
 
 @post("/users", status_code=201)
@@ -125,7 +133,15 @@ async def make_link(asker: Asker, users: Users, door: Door, data: LinkBody) -> S
         raise Problem(403, "Only the owner makes links for others.", "user")
     if users.get(user) is None:
         raise Problem(404, "There is no such user.", "user")
-    return await door.link(user)
+    made = await door.link(user)
+    return replace(made, qr=picture(made.link)) if data.qr else made
+
+
+def picture(link: str) -> str:
+    """The link as a QR code: a `data:` URL of an SVG."""
+    import segno  # asked for once in a while; it would stay in memory
+
+    return segno.make(link, error="l").svg_data_uri(border=0, scale=4)
 
 
 @delete("/devices/{device:str}")

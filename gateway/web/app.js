@@ -17,6 +17,8 @@ import { oneLine } from "./text/clean.js";
 
 const QUIET_MS = 1_500;
 /** So long a broken connection is nobody's business. */
+const CONNECTING = "Connecting…";
+const NO_NETWORK = "No network. What you write is sent later.";
 const SIGNED_OUT = "This device was signed out. To go on, sign in with a new link.";
 
 class App {
@@ -38,9 +40,10 @@ class App {
   constructor(root, database) {
     this.#root = root;
     this.#database = database;
-    root.append(this.#notices, this.#place, this.#net);
+    root.append(this.#notices, h("div", { class: "net-place" }, this.#net), this.#place);
     addEventListener("hashchange", () => this.#arrived());
     onOtherTab(() => location.reload());
+    navigator.serviceWorker?.addEventListener("message", ({ data }) => goTo(data?.go));
   }
 
   async start(reason = "") {
@@ -112,11 +115,14 @@ class App {
   }
 
   #showNet() {
-    clearTimeout(this.#netTimer);
     const state = this.#session?.state ?? "stopped";
-    const broken = state === "broken" || state === "connecting";
-    if (!broken) return say(this.#net, "");
-    this.#netTimer = setTimeout(() => say(this.#net, navigator.onLine ? "Connecting…" : "No network. What you send goes out later."), QUIET_MS);
+    if (state === "broken" || state === "connecting") {
+      this.#netTimer ||= setTimeout(() => say(this.#net, navigator.onLine ? CONNECTING : NO_NETWORK), QUIET_MS);
+      return;
+    }
+    clearTimeout(this.#netTimer);
+    this.#netTimer = 0;
+    say(this.#net, "");
   }
 }
 
@@ -130,6 +136,11 @@ function takeCode() {
 /** @param {string} hash replaces this entry: who goes back does not come here again */
 function go(hash) {
   location.replace(hash);
+}
+
+/** A notification was tapped. @param {unknown} hash */
+function goTo(hash) {
+  if (typeof hash === "string" && hash.startsWith("#/")) location.hash = hash;
 }
 
 /**

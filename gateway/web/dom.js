@@ -3,6 +3,9 @@
  */
 
 /** @typedef {Node | string | number | null | undefined | false} Child */
+/** What has to be set on the element: as an attribute it would be its first value alone. */
+const PROPERTIES = { value: true, checked: true };
+
 /**
  * @typedef {object} Given
  * @property {string} [class]
@@ -22,7 +25,7 @@ export function h(tag, given = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(given)) {
     if (name === "on") listen(node, value);
-    else if (name === "value" && "value" in node) node.value = value;
+    else if (name in PROPERTIES && name in node) /** @type {any} */ (node)[name] = value;
     else attribute(node, name, value);
   }
   return append(node, children);

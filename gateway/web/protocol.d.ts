@@ -579,6 +579,8 @@ export interface Health {
   detail?: string;
   /** Sentences to show the user on every screen: scripted model, unsandboxed. @default [] */
   notices?: string[];
+  /** From a runner: names to offer for a task, the default first. Another name that the API knows is taken too. @default [] */
+  models?: string[];
 }
 
 export interface HostBody {
@@ -606,6 +608,8 @@ export interface Hosts {
 export interface LinkBody {
   /** Whose link; empty means the asker's own. Another user's is the owner's to make. @default "" */
   user?: string;
+  /** Whether to draw it as a QR code too. @default false */
+  qr?: boolean;
 }
 
 export interface Listed {
@@ -625,6 +629,8 @@ export interface Me {
   notices: string[];
   /** The login of the GitHub account with which the asker's branches are pushed. @default "" */
   github?: string;
+  /** Names to offer for a task, the default first; another one that the API knows is taken too. @default [] */
+  models?: string[];
 }
 
 export interface DeviceShown {
@@ -735,6 +741,8 @@ export interface SignInLink {
   /** Good for one device; the code is in the fragment, which browsers send to no server. */
   link: string;
   expires_at: Time;
+  /** Where it was asked for: the link as a QR code, a `data:` URL of an SVG. @default "" */
+  qr?: string;
 }
 
 /** What a device needs from now on. */

@@ -11,9 +11,11 @@ from typing import Protocol
 import anyio
 import anyio.abc
 from msgspec import Struct
+from msgspec.structs import replace
 
 from agents.contract import Model
 from agents.loop import Settings
+from agents.models.prices import offered
 from protocol.query import AskHealth, AttemptGranted, ClaimAttempt, Health
 from protocol.routes import Service
 from sandbox.drivers import Drivers
@@ -124,7 +126,8 @@ class Runner:
             return Health(healthy=False, service=Service.RUNNER, detail=self._drivers.why, notices=tuple(notices))
         sandbox = f"sandbox {driver.name} ({self._drivers.why})" if driver else "no sandbox yet"
         detail = f"{len(self._attempts)} of {self._config.slots} slots in use, {sandbox}"
-        return healthy(Service.RUNNER, self._bus, notices=tuple(notices), detail=detail)
+        now = healthy(Service.RUNNER, self._bus, notices=tuple(notices), detail=detail)
+        return replace(now, models=offered(self._config.model, scripted=self._model.scripted))
 
     def _log_sandbox(self, driver: str, why: str) -> None:
         if driver:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from tests.journey.house import House
@@ -114,3 +115,18 @@ def new_link(house: House) -> str:
     )
     with urllib.request.urlopen(request) as answer:
         return json.load(answer)["link"]
+
+
+def look(me: Phone, name: str, scheme: Scheme) -> None:
+    """Keep a picture of the screen, and let axe look for what somebody could not read or reach."""
+    folder = PICTURES / scheme
+    folder.mkdir(parents=True, exist_ok=True)
+    me.page.screenshot(path=folder / f"{name}.png", animations="disabled")
+    found = Axe().run(me.page).response["violations"]
+    bad = [one for one in found if one["impact"] in ("serious", "critical")]
+    told = [(one["id"], node["html"], node["failureSummary"]) for one in bad for node in one["nodes"]]
+    assert told == [], f"{name}, {scheme}: {told}"
+    wide = me.page.evaluate(
+        "[...document.querySelectorAll('body, .body, .dock')].filter(e => e.scrollWidth > e.clientWidth).length"
+    )
+    assert wide == 0, f"{name}: the screen can be pushed sideways"

@@ -36,20 +36,23 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_repository(tmp_path_factory.mktemp("repository") / "greeter")
 
 
+IDENTITY = {
+    **os.environ,
+    "GIT_AUTHOR_NAME": "a",
+    "GIT_AUTHOR_EMAIL": "a@b",
+    "GIT_COMMITTER_NAME": "a",
+    "GIT_COMMITTER_EMAIL": "a@b",
+}
+
+
 def make_repository(folder: Path) -> Path:
     """A bare repository with one commit, as a host would have it."""
     work = folder.with_suffix(".work")
     work.mkdir(parents=True)
     (work / "README.md").write_text("# Greeter\n\nIt greets.\n")
     (work / "greet.py").write_text('def greet(name):\n    return f"Hello, {name}"\n')
-    identity = {
-        "GIT_AUTHOR_NAME": "a",
-        "GIT_AUTHOR_EMAIL": "a@b",
-        "GIT_COMMITTER_NAME": "a",
-        "GIT_COMMITTER_EMAIL": "a@b",
-    }
     for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "Begin"]):
-        subprocess.run(["git", *command], cwd=work, check=True, env={**os.environ, **identity})
+        subprocess.run(["git", *command], cwd=work, check=True, env=IDENTITY)
     subprocess.run(["git", "clone", "-q", "--bare", str(work), str(folder)], check=True)
     return folder
 

@@ -42,6 +42,7 @@ export class Connection {
 
   start() {
     addEventListener("online", this.#wake);
+    addEventListener("offline", this.#wake);
     addEventListener("pageshow", this.#wake);
     addEventListener("focus", this.#wake);
     document.addEventListener("visibilitychange", this.#wake);
@@ -50,6 +51,7 @@ export class Connection {
 
   stop() {
     removeEventListener("online", this.#wake);
+    removeEventListener("offline", this.#wake);
     removeEventListener("pageshow", this.#wake);
     removeEventListener("focus", this.#wake);
     document.removeEventListener("visibilitychange", this.#wake);

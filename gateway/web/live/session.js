@@ -9,6 +9,7 @@ import { Outbox } from "./outbox.js";
 import { TaskList } from "./tasks.js";
 
 /** @typedef {import("../protocol.js").AnyServerFrame} ServerFrame */
+/** @typedef {import("../protocol.js").Me} Me */
 /** @typedef {import("./account.js").Account} Account */
 /** @typedef {import("./connection.js").State} State */
 /** @typedef {import("./database.js").Database} Database */
@@ -65,10 +66,12 @@ export class Session {
     const kept = await this.database.get("kept", "list");
     if (kept) this.list.restore(kept);
     this.notices = (await this.database.get("kept", "notices")) ?? [];
+    document.addEventListener("visibilitychange", this.#tellLooking);
     this.#connection.start();
   }
 
   stop() {
+    document.removeEventListener("visibilitychange", this.#tellLooking);
     this.#connection.stop();
   }
 
@@ -94,6 +97,17 @@ export class Session {
     this.#watched.delete(task);
     this.#connection.send({ type: "unwatch_task", task });
     void this.#logs.get(task)?.keep();
+  }
+
+  /** Who we are to the server, with the models it offers: as it says now, else as it said last. @returns {Promise<Me | undefined>} */
+  async me() {
+    try {
+      const me = await this.api.get("/api/me");
+      await this.database.put("kept", "me", me);
+      return me;
+    } catch {
+      return this.database.get("kept", "me");
+    }
   }
 
   /** @param {TaskLog} log */
@@ -145,6 +159,7 @@ export class Session {
     this.notices = [...(frame.notices ?? [])];
     this.noticesChanged.emit();
     void this.database.put("kept", "notices", this.notices);
+    this.#tellLooking();
     this.#connection.send({ type: "watch_tasks", limit: LIST_LINES });
     for (const task of this.#watched) {
       const log = this.#logs.get(task);
@@ -152,6 +167,11 @@ export class Session {
     }
     this.outbox.flush();
   }
+
+  /** No push comes to a device that is looking. */
+  #tellLooking = () => {
+    this.#connection.send({ type: "looking", looking: document.visibilityState === "visible" });
+  };
 
   async #askWhetherSignedOut() {
     if (!(await isKnownToServer(this.account))) this.signedOut.emit();

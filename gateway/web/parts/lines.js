@@ -17,6 +17,14 @@ export function diffLines(lines) {
   return h("div", { class: numbered ? "lines" : "lines bare" }, ...lines.map(one));
 }
 
+/**
+ * @param {number} added
+ * @param {number} deleted
+ */
+export function lineCounts(added, deleted) {
+  return h("span", { class: "counts" }, h("span", { class: "plus" }, `+${added}`), h("span", { class: "minus" }, `−${deleted}`));
+}
+
 /** @param {Line} line */
 function one(line) {
   const sign = h("span", { class: "mark" }, SIGNS[line.kind], h("span", { class: "unseen" }, WORDS[line.kind]));

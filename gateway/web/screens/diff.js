@@ -4,7 +4,7 @@ import { fill, h } from "../dom.js";
 import { Problem } from "../live/api.js";
 import { bar } from "../parts/bar.js";
 import { icon, ring } from "../parts/icons.js";
-import { diffLines } from "../parts/lines.js";
+import { diffLines, lineCounts } from "../parts/lines.js";
 import { clean } from "../text/clean.js";
 import { parse } from "../text/diff.js";
 import { many } from "../text/units.js";
@@ -57,17 +57,9 @@ function whole(diff) {
     shown += file.added + file.deleted;
     return fileBox(file, shown <= OPEN_LINES);
   });
-  const head = h("p", { class: "diff-head" }, many(files.length, "file"), " changed", counts(added, deleted));
+  const head = h("p", { class: "diff-head" }, many(files.length, "file"), " changed", lineCounts(added, deleted));
   const cut = diff.cut ? h("p", { class: "note warning" }, "This diff is too long to show whole: its end is cut off. The branch has all of it.") : null;
   return [head, ...boxes, cut];
-}
-
-/**
- * @param {number} added
- * @param {number} deleted
- */
-function counts(added, deleted) {
-  return h("span", { class: "counts" }, h("span", { class: "plus" }, `+${added}`), h("span", { class: "minus" }, `−${deleted}`));
 }
 
 /**
@@ -80,7 +72,7 @@ function fileBox(file, open) {
   const how = file.how === "changed" ? null : h("span", { class: `tag ${file.how}` }, file.how);
   const body = h("div", { class: "file-body" });
   const fillBody = () => void (box.open && !body.firstChild && fill(body, ...fileBody(file)));
-  const summary = h("summary", {}, icon("next"), name, how, file.binary ? null : counts(file.added, file.deleted));
+  const summary = h("summary", {}, icon("next"), name, how, file.added + file.deleted ? lineCounts(file.added, file.deleted) : null);
   const box = h("details", { class: "file", open, on: { toggle: fillBody } }, summary, body);
   fillBody();
   return box;

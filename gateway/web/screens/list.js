@@ -134,7 +134,7 @@ function idOf(task) {
 
 /** @param {TaskSummary} task */
 function row(task) {
-  const cost = task.cost_usd ? ` · ${money(task.cost_usd)}` : "";
+  const cost = task.cost_usd ? `· ${money(task.cost_usd)}` : "";
   const asks = task.state === "waiting" ? oneLine(task.question || task.reason || "") : "";
   const when = h("time", { datetime: task.updated_at });
   showAge(when);
@@ -144,9 +144,9 @@ function row(task) {
     { class: "row-main" },
     h("span", { class: "row-title", dir: "auto" }, oneLine(task.title) || "Untitled"),
     asks ? h("span", { class: "row-asks", dir: "auto" }, asks) : null,
-    h("span", { class: "row-sub" }, where, cost),
+    h("span", { class: "row-sub" }, h("span", { class: `word ${task.state}` }, WORDS[task.state]), "·", where, cost),
   );
-  const side = h("span", { class: "row-side" }, h("span", { class: `word ${task.state}` }, WORDS[task.state]), when);
+  const side = h("span", { class: "row-side" }, when);
   return h("li", {}, h("a", { class: "row", href: `#/task/${task.id}` }, stateSign(task.state), main, side));
 }
 

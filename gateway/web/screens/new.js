@@ -1,7 +1,7 @@
 /** A new task. What is wrong is said at the field; without a connection it goes out later. */
 
 import { draft, keepDraft } from "../drafts.js";
-import { h } from "../dom.js";
+import { fill, h } from "../dom.js";
 import { bar } from "../parts/bar.js";
 import { Field, growing } from "../parts/field.js";
 import { toast } from "../parts/toast.js";
@@ -16,8 +16,8 @@ import { shortRepository } from "../text/units.js";
 const ANSWER_MS = 5_000;
 /** So long the answer is waited for here; then it is waited for in the list. */
 const RECENT_LIMIT = 5;
+const OTHER = "\0other";
 const LATER = "It will be sent as soon as there is a connection.";
-const DEFAULT = "The server's default";
 
 /**
  * @param {{session: Session, go: (hash: string) => void}} context
@@ -98,6 +98,7 @@ class Form {
   #repository;
   #base;
   #model;
+  #pullRequest;
   #money;
   #steps;
   #minutes;
@@ -115,12 +116,13 @@ class Form {
     this.#prompt = new Field("prompt", "What is to be done?", growing(area));
     this.#repository = new Field("repository", "Repository", address(from.repository ?? recent(session)[0] ?? ""));
     this.#base = new Field("base", "Branch to start from", plain(from.base, "The default branch"));
-    this.#model = new Field("model", "Model", modelInput(from.model));
+    this.#model = new ModelChoice(session, from.model ?? "");
+    this.#pullRequest = h("input", { type: "checkbox", id: "field-pull_request", checked: from.pull_request !== false });
     this.#money = new Field("budget.money_usd", "Dollars", number(from.budget?.money_usd, "0.01"));
     this.#steps = new Field("budget.steps", "Steps", number(from.budget?.steps, "1"));
     const seconds = from.budget?.wall_seconds;
     this.#minutes = new Field("budget.wall_seconds", "Minutes", number(seconds ? seconds / 60 : seconds, "1"));
-    this.#options = this.#more();
+    this.#options = this.#more(from);
     this.#form = h(
       "form",
       { class: "form", id: "new-task", on: { input: () => keepDraft("new", JSON.stringify(this.written())) } },
@@ -134,7 +136,8 @@ class Form {
     if (!from.prompt && matchMedia("(pointer: fine)").matches) requestAnimationFrame(() => area.focus());
   }
 
-  #more() {
+  /** @param {Partial<Submit>} from */
+  #more(from) {
     const budget = h(
       "fieldset",
       { class: "budget" },
@@ -142,9 +145,10 @@ class Form {
       h("div", { class: "thirds" }, this.#money.node, this.#steps.node, this.#minutes.node),
       h("p", { class: "hint" }, "Left empty, the server's limits hold. At a limit it stops and says so; a message goes on."),
     );
-    const models = h("datalist", { id: "models" }, ...knownModels().map((name) => h("option", { value: name })));
+    const offer = h("label", { class: "check" }, this.#pullRequest, "Open a pull request where the host has them");
     const summary = h("summary", {}, "Branch, model, limits");
-    return h("details", { class: "more" }, summary, this.#base.node, this.#model.node, models, budget);
+    const chosen = from.base || from.model || Object.keys(from.budget ?? {}).length || from.pull_request === false;
+    return h("details", { class: "more", open: Boolean(chosen) }, summary, this.#base.node, this.#model.node, offer, budget);
   }
 
   /** @param {Session} session */
@@ -164,7 +168,6 @@ class Form {
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#wrong.textContent = "";
-      rememberModel(this.#model.value);
       if (this.#complete()) void send();
     });
   }
@@ -184,7 +187,8 @@ class Form {
       prompt: this.#prompt.value,
       repository: this.#repository.value.trim(),
       base: this.#base.value.trim(),
-      model: this.#model.value.trim(),
+      model: this.#model.value,
+      pull_request: this.#pullRequest.checked,
       budget: this.#budget(),
     };
   }
@@ -203,7 +207,7 @@ class Form {
    * @param {string} reason
    */
   complain(name, reason) {
-    const fields = [this.#prompt, this.#repository, this.#base, this.#model, this.#money, this.#steps, this.#minutes];
+    const fields = [this.#prompt, this.#repository, this.#base, this.#model.field, this.#money, this.#steps, this.#minutes];
     const field = fields.find((one) => one.input.name === name);
     if (!field) {
       this.#wrong.textContent = reason;
@@ -241,13 +245,6 @@ function plain(value, placeholder) {
   return h("input", { type: "text", autocapitalize: "off", autocomplete: "off", spellcheck: "false", value: value ?? "", placeholder });
 }
 
-/** @param {string | undefined} value */
-function modelInput(value) {
-  const input = plain(value, DEFAULT);
-  input.setAttribute("list", "models");
-  return input;
-}
-
 /**
  * @param {number | null | undefined} value
  * @param {string} step
@@ -256,15 +253,42 @@ function number(value, step) {
   return h("input", { type: "number", min: 0, step, inputmode: "decimal", value: value ?? "" });
 }
 
-/** Models that were asked for on this device. @returns {string[]} */
-function knownModels() {
-  return (localStorage.getItem("models") ?? "").split(" ").filter(Boolean);
-}
+/** Which model: one of those that the server offers, or another by its name. */
+class ModelChoice {
+  field;
+  node;
+  #select = h("select", { id: "model-choice" });
 
-/** @param {string} model */
-function rememberModel(model) {
-  const name = model.trim();
-  if (!name) return;
-  const others = knownModels().filter((one) => one !== name);
-  localStorage.setItem("models", [name, ...others].slice(0, RECENT_LIMIT).join(" "));
+  /**
+   * @param {Session} session
+   * @param {string} chosen "" for the server's default
+   */
+  constructor(session, chosen) {
+    this.field = new Field("model", "Name of the model", plain(chosen, "As the API calls it"));
+    const choice = h("div", { class: "field" }, h("label", { for: "model-choice" }, "Model"), this.#select);
+    this.node = h("div", { class: "form" }, choice, this.field.node);
+    this.#select.addEventListener("change", () => this.#changed());
+    this.#offer([], chosen);
+    void session.me().then((me) => this.#offer(me?.models ?? [], this.value));
+  }
+
+  /**
+   * @param {string[]} models the default first
+   * @param {string} chosen
+   */
+  #offer(models, chosen) {
+    const [first = "", ...others] = models;
+    const options = [["", first ? `${first} (the default)` : "The server's default"], ...others.map((name) => [name, name]), [OTHER, "Another…"]];
+    fill(this.#select, ...options.map(([value = "", told]) => h("option", { value }, told)));
+    this.#select.value = chosen === "" || others.includes(chosen) ? chosen : OTHER;
+    this.#changed();
+  }
+
+  #changed() {
+    this.field.node.hidden = this.#select.value !== OTHER;
+  }
+
+  get value() {
+    return this.#select.value === OTHER ? this.field.value.trim() : this.#select.value;
+  }
 }

@@ -3,12 +3,14 @@
 import { fill, h } from "../dom.js";
 import { signOut } from "../live/account.js";
 import { Problem } from "../live/api.js";
+import { standing, turnOff, turnOn } from "../live/push.js";
 import { bar } from "../parts/bar.js";
 import { confirmed } from "../parts/confirm.js";
 import { ring } from "../parts/icons.js";
 import { copied, toast } from "../parts/toast.js";
 import { clean } from "../text/clean.js";
 
+/** @typedef {import("../live/api.js").Api} Api */
 /** @typedef {import("../live/session.js").Session} Session */
 /** @typedef {import("../protocol.js").DeviceShown} Device */
 /** @typedef {import("../protocol.js").Me} Me */
@@ -20,6 +22,7 @@ export function settingsScreen({ session, restart }) {
   const out = h("button", { class: "button quiet danger", on: { click: () => void leave(session, restart) } }, "Sign this device out");
   const who = h("div", { class: "rows" }, h("div", { class: "row" }, h("span", { class: "row-main" }, h("span", { class: "row-title" }, clean(account.name)), h("span", { class: "row-sub" }, `${account.role} · ${location.host}`))));
   void showDevices(session, devices);
+  void session.me().then((me) => me?.github && who.append(h("div", { class: "row" }, h("span", { class: "row-main" }, h("span", { class: "row-title" }, "GitHub"), h("span", { class: "row-sub wraps" }, `Branches are pushed as ${clean(me.github)}`)))));
   return {
     title: "Settings",
     node: h(
@@ -31,7 +34,7 @@ export function settingsScreen({ session, restart }) {
         { class: "body", tabindex: -1 },
         section("Account", who),
         section("Devices", devices, anotherDevice(session)),
-        section("This device", out),
+        section("This device", notifications(session.api), out),
         h("p", { class: "dim small version" }, `Errand ${document.querySelector("meta[name=version]")?.getAttribute("content") ?? ""}`),
       ),
     ),
@@ -85,8 +88,7 @@ function anotherDevice(session) {
   const make = async () => {
     button.disabled = true;
     try {
-      const { link } = await session.api.post("/api/sign-in-codes", {});
-      fill(place, h("p", {}, "Open this link on the other device within a day. It works once."), h("p", { class: "mono link-text" }, link), h("button", { class: "button", on: { click: () => void copied(link, "Link") } }, "Copy link"));
+      fill(place, ...shownLink(await session.api.post("/api/sign-in-codes", { qr: true })));
     } catch (error) {
       toast(error instanceof Problem ? error.message : String(error));
     }
@@ -95,6 +97,49 @@ function anotherDevice(session) {
   const button = h("button", { class: "button quiet", on: { click: () => void make() } }, "Add another device");
   place.append(button);
   return place;
+}
+
+/** @param {import("../protocol.js").SignInLink} made */
+function shownLink({ link, qr = "" }) {
+  return [
+    h("p", {}, "Point the other device's camera here, or open the link on it. It works once, within a day."),
+    h("img", { class: "qr", src: qr, alt: "The link as a QR code", width: 208, height: 208 }),
+    h("p", { class: "mono link-text" }, link),
+    h("button", { class: "button", on: { click: () => void copied(link, "Link") } }, "Copy link"),
+  ];
+}
+
+/** @param {Api} api */
+function notifications(api) {
+  const button = h("button", { class: "switch", type: "button", role: "switch", "aria-checked": "false", disabled: true, "aria-labelledby": "push-title" });
+  const told = h("span", { class: "row-sub wraps" }, "When a task needs you, or ends");
+  const show = async () => {
+    try {
+      const offer = await standing(api);
+      button.disabled = offer.standing === "impossible" || offer.standing === "denied";
+      button.setAttribute("aria-checked", String(offer.standing === "on"));
+      if (offer.reason) told.textContent = offer.reason;
+      return offer;
+    } catch (error) {
+      told.textContent = error instanceof Error ? error.message : String(error);
+    }
+  };
+  const flip = async () => {
+    button.disabled = true;
+    const offer = await show();
+    button.disabled = true;
+    try {
+      if (offer?.standing === "on") await turnOff(api);
+      else if (offer) await turnOn(api, offer.key);
+    } catch (error) {
+      toast(error instanceof Error ? error.message : String(error));
+    }
+    await show();
+  };
+  button.addEventListener("click", () => void flip());
+  void show();
+  const title = h("span", { class: "row-title", id: "push-title" }, "Notifications");
+  return h("div", { class: "rows" }, h("div", { class: "row" }, h("span", { class: "row-main" }, title, told), button));
 }
 
 /**

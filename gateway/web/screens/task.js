@@ -32,8 +32,9 @@ class TaskScreen {
   node;
   #session;
   #task;
-  #title = h("span", { class: "task-title", dir: "auto" });
+  #title;
   #word = h("span", { class: "word" });
+  #spent = h("span");
   #stop;
   #about = h("div", { class: "about" });
   #plan = h("details", { class: "plan", hidden: true });
@@ -65,10 +66,10 @@ class TaskScreen {
     this.#body = h("main", { class: "body", tabindex: -1, on: { scroll: () => this.#scrolled() } }, this.#about, this.#feed);
     this.#newest = h("button", { class: "round newest", hidden: true, "aria-label": "To the newest", on: { click: () => this.#toEnd() } }, icon("down"));
     this.#dock = new Dock(session, task);
-    const head = bar({ title: "", back: "#/", actions: [this.#word, this.#stop] });
-    head.querySelector("h1")?.append(this.#title);
+    const below = h("p", { class: "sub", role: "status" }, this.#word, this.#spent);
+    const head = bar({ title: oneLine(session.list.get(task)?.title ?? "") || "Task", back: "#/", below, actions: [this.#stop] });
+    this.#title = head.getElementsByTagName("h1").item(0);
     this.node = h("div", { class: "screen task" }, head, this.#plan, this.#body, h("div", { class: "newest-place" }, this.#newest), this.#dock.node);
-    say(this.#title, oneLine(session.list.get(task)?.title ?? "") || "Task");
     const ticking = setInterval(() => this.#tick(), CLOCK_MS);
     this.#offs.push(() => clearInterval(ticking), session.outbox.changed.on(() => this.#drawSoon()));
     void this.#watch();
@@ -123,16 +124,16 @@ class TaskScreen {
 
   /** @param {View} view */
   #showHead(view) {
-    say(this.#title, oneLine(view.title) || "Task");
+    if (this.#title) say(this.#title, oneLine(view.title) || "Task");
     document.title = `${oneLine(view.title, 60)} · Errand`;
     say(this.#word, WORDS[view.state]);
     this.#word.className = `word ${view.state}`;
     const stopping = this.#session.outbox.of(this.#task).some((entry) => entry.frame.type === "cancel" && entry.state !== "refused");
     this.#stop.hidden = !view.isOpen;
     this.#stop.disabled = stopping;
+    say(this.#spent, `· ${money(view.total.cost_usd ?? 0)} · ${count(tokens(view.total))} tokens`);
     const { money_usd: limit } = view.budget;
-    const spent = `${money(view.total.cost_usd ?? 0)}${limit ? ` of ${money(limit)} a turn` : ""}`;
-    const facts = [shortRepository(view.repository), view.base, view.model, spent, `${count(tokens(view.total))} tokens`];
+    const facts = [shortRepository(view.repository), view.base, view.model, limit ? `at most ${money(limit)} a turn` : ""];
     fill(this.#about, ...facts.filter(Boolean).map((fact) => h("span", {}, clean(fact))));
   }
 

@@ -22,7 +22,7 @@ import { OUTCOMES } from "./states.js";
 
 /** @typedef {{kind: "said", text: string, at: string}} Said by the user */
 /** @typedef {{kind: "note", level: "info" | "warning", text: string, key: string}} Note key: of the command it answers, if any */
-/** @typedef {{kind: "asked", question: Question, answer: string | null}} Asked */
+/** @typedef {{kind: "asked", question: Question, answer: string | null, open: boolean}} Asked open: it waits for the user */
 /**
  * @typedef {object} Reply a model call
  * @property {"reply"} kind
@@ -140,7 +140,9 @@ export class View {
 
   /** @param {Decision} decision */
   #decided(decision) {
-    for (const event of decision.events ?? []) this.#event(event, decision.at);
+    const events = decision.events ?? [];
+    const isEnd = events.some((event) => event.type === "turn_ended"); // it tells the reason of its attempt too
+    for (const event of events) if (!(isEnd && event.type === "attempt_ended")) this.#event(event, decision.at);
     const receipt = decision.receipt;
     if (receipt && receipt.status !== "consumed") {
       this.#note("warning", `Not done: ${oneLine(receipt.reason ?? "")}`, receipt.key);
@@ -188,7 +190,7 @@ export class View {
       case "question_raised":
         this.#become("waiting", "");
         this.question = event.question;
-        this.#add({ kind: "asked", question: event.question, answer: null });
+        this.#add({ kind: "asked", question: event.question, answer: null, open: true });
         break;
       case "question_answered":
         this.#become("running", "");
@@ -235,7 +237,7 @@ export class View {
   #answered(id, answer) {
     this.#replace(
       (item) => item.kind === "asked" && item.question.id === id,
-      (item) => ({ .../** @type {Asked} */ (item), answer }),
+      (item) => ({ .../** @type {Asked} */ (item), answer, open: false }),
     );
   }
 
@@ -246,7 +248,7 @@ export class View {
   #turnEnded(event, at) {
     const turn = this.turn;
     if (!turn) return;
-    this.#settleRunning();
+    this.#settleOpen();
     const took = (Date.parse(at) - Date.parse(turn.at)) / 1000;
     const { outcome, reason = "", summary = "", published = null, usage = {} } = event;
     turn.end = { outcome, reason, summary, published, usage, seconds: took, steps: this.steps };
@@ -257,12 +259,9 @@ export class View {
     this.#become(outcome, reason);
   }
 
-  /** Steps that nobody will finish any more. */
-  #settleRunning() {
-    this.#replace(
-      (item) => (item.kind === "reply" || item.kind === "used") && item.running,
-      (item) => (item.kind === "used" ? { ...item, running: false, mark: "unknown" } : { .../** @type {Reply} */ (item), running: false }),
-    );
+  /** What nobody will finish or answer any more. */
+  #settleOpen() {
+    this.#replace((item) => ("running" in item && item.running) || ("open" in item && item.open), settled);
   }
 
   /**
@@ -366,6 +365,13 @@ export class View {
       }
     }
   }
+}
+
+/** @param {Item} item @returns {Item} */
+function settled(item) {
+  if (item.kind === "used") return { ...item, running: false, mark: "unknown" };
+  if (item.kind === "reply") return { ...item, running: false, writing: "" };
+  return item.kind === "asked" ? { ...item, open: false } : item;
 }
 
 /**

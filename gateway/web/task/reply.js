@@ -33,7 +33,7 @@ export class ReplyBox {
   show(item) {
     this.#item = item;
     this.#thought.hidden = !item.thinking.trim();
-    say(this.#thoughtTitle, item.running ? "Thinking" : `Thought for ${seconds(item.seconds)}`);
+    say(this.#thoughtTitle, item.running ? "Thinking" : item.seconds < 1 ? "Thought" : `Thought for ${seconds(item.seconds)}`);
     this.#showThought();
     this.#showText(item);
     this.#now.hidden = !item.running;

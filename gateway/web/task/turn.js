@@ -1,6 +1,7 @@
 /** One turn: what was asked, the work, and how it ended. The work of a turn that was over before one came is folded up. */
 
 import { fill, h, say } from "../dom.js";
+import { lineCounts } from "../parts/lines.js";
 import { icon, stateSign } from "../parts/icons.js";
 import { copied } from "../parts/toast.js";
 import { clean } from "../text/clean.js";
@@ -44,7 +45,7 @@ export class TurnBox {
   /** @param {Turn} turn */
   show(turn) {
     turn.items.forEach((item, at) => this.#showItem(item, at));
-    this.#work.hidden = !turn.items.some((item) => item.kind !== "said" && !(item.kind === "used" && isQuiet(item)));
+    this.#work.hidden = !turn.items.some((item) => item.kind !== "said" && !(item.kind === "used" && isQuiet(item)) && !(item.kind === "asked" && item.open));
     this.#showTitle(turn, Date.now());
     if (turn.end && turn.end !== this.#shownEnd) fill(this.#end, outcome(this.#task, turn.end));
     this.#shownEnd = turn.end;
@@ -134,7 +135,7 @@ function plainNode(item) {
     case "asked":
       return h(
         "div",
-        { class: "was-asked" },
+        { class: "was-asked", hidden: item.open }, // the card has it
         h("div", { class: "prose", dir: "auto" }, markdown(item.question.text)),
         item.answer === null ? null : h("p", { class: "answer", dir: "auto" }, icon("ok"), h("span", {}, clean(item.answer))),
       );
@@ -165,12 +166,20 @@ function outcome(task, end) {
  */
 function published(task, work) {
   const { branch, files_changed: files = 0, insertions = 0, deletions = 0 } = work;
-  const counts = h("span", { class: "counts" }, h("span", { class: "plus" }, `+${insertions}`), h("span", { class: "minus" }, `−${deletions}`));
+  const counts = insertions + deletions ? lineCounts(insertions, deletions) : null;
   const changes = h("a", { class: "line-button", href: `#/task/${task}/diff` }, h("span", {}, many(files, "file"), " changed"), counts, icon("next"));
   const copy = () => void copied(branch, "Branch name");
   const place = h("button", { class: "line-button", on: { click: copy } }, icon("branch"), h("span", { class: "mono" }, branch), icon("copy"));
   const pushed = h("p", { class: "dim small" }, "pushed to ", pushedTo(work.pushed_to));
-  return h("div", { class: "published" }, changes, place, pushed);
+  return h("div", { class: "published" }, work.pull_request ? pullRequest(work.pull_request) : null, changes, place, pushed);
+}
+
+/** @param {import("../protocol.js").PullRequest} request */
+function pullRequest({ url, number, draft }) {
+  const address = webAddress(url);
+  if (!address) return null;
+  const told = h("span", {}, `${draft ? "Draft pull request" : "Pull request"} #${number}`);
+  return h("a", { class: "line-button accent", href: address.href, target: "_blank", rel: "noopener noreferrer" }, told, icon("out"));
 }
 
 /** @param {string} remote */

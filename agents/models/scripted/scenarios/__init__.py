@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from agents.models.scripted.scenarios.ask import ask
+from agents.models.scripted.scenarios.hostile import hostile
 from agents.models.scripted.scenarios.repair import repair
 from agents.models.scripted.scenarios.small import chatty, noop, slow, steps
 from agents.models.scripted.scenarios.tour import tour
@@ -19,6 +20,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "steps": steps,
     "chatty": chatty,
     "noop": noop,
+    "hostile": hostile,
 }
 TAG = re.compile(r"\[scenario:\s*(\w+)\s*\]")
 

@@ -1,0 +1,151 @@
+"""Each screen of the page, light and dark: a picture to look at, and axe finds nothing that keeps somebody out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.journey.browser import Phone, Scheme, chromium, look, new_link, phone
+from tests.journey.house import House, errand_up
+from tests.journey.project import make_project
+
+pytestmark = pytest.mark.timeout(600)
+REPAIR = (
+    "The tests fail since the last change: find out why, and mend it.\n\n`python3 -B -m unittest` [scenario: repair]"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with errand_up(tmp_path / "house", ERRAND_SIGN_IN_ATTEMPTS="1000") as house:
+        yield house
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_screen_can_be_read_by_everybody(browser: Browser, house: House, tmp_path: Path, scheme: Scheme) -> None:
+    repository = str(make_project(tmp_path / "you" / "basket"))
+    with phone(browser, house, scheme) as me:
+        signing_in(me, scheme)
+        writing(me, scheme, repository)
+        working(me, scheme, repository)
+        asking(me, scheme, repository)
+        repairing(me, scheme, repository)
+        failing(me, scheme, repository)
+        settings(me, scheme)
+        offline(me, scheme, repository)
+
+
+def signing_in(me: Phone, scheme: Scheme) -> None:
+    page, link = me.page, new_link(me.house)
+    page.goto("/")
+    page.get_by_label("Sign-in link or code").wait_for()
+    look(me, "01-sign-in", scheme)
+    page.get_by_label("Sign-in link or code").fill("owner.nonsense")
+    page.get_by_role("button", name="Sign in").click()
+    me.see("used already or has expired")
+    look(me, "02-used-link", scheme)
+    page.goto("about:blank")
+    page.goto(link)
+    me.see("Sign this device in")
+    look(me, "03-sign-in-by-link", scheme)
+    page.get_by_role("button", name="Sign in").click()
+    me.see("Nothing to do yet")
+    look(me, "04-nothing-yet", scheme)
+
+
+def writing(me: Phone, scheme: Scheme, repository: str) -> None:
+    page = me.page
+    page.get_by_role("link", name="New task").click()
+    page.get_by_label("What is to be done?").fill(REPAIR.partition("\n")[0])
+    page.get_by_label("Repository", exact=True).fill("https://example.org/you/basket.git")
+    look(me, "05-new-task", scheme)
+    page.get_by_text("Branch, model, limits").click()
+    page.get_by_label("Repository", exact=True).fill("/nowhere/at/all")
+    page.get_by_label("Dollars").fill("2")
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator("#wrong-repository")).not_to_be_empty()
+    look(me, "06-new-task-refused", scheme)
+
+
+def working(me: Phone, scheme: Scheme, repository: str) -> None:
+    page = me.page
+    me.submit("Wait for the build, then say how long it took. [scenario: slow] seconds=600", repository)
+    expect(page.locator(".out.tail")).to_contain_text("waiting")
+    look(me, "07-at-work", scheme)
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("dialog").wait_for()
+    look(me, "08-stop", scheme)
+    page.get_by_role("button", name="Stop it").click()
+    expect(page.locator(".outcome")).to_contain_text("Cancelled")
+    look(me, "09-cancelled", scheme)
+
+
+def asking(me: Phone, scheme: Scheme, repository: str) -> None:
+    me.submit("Paint the front page. [scenario: ask]", repository)
+    me.page.get_by_role("button", name="blue").wait_for()
+    look(me, "10-question", scheme)
+
+
+def repairing(me: Phone, scheme: Scheme, repository: str) -> None:
+    page = me.page
+    me.submit(REPAIR, repository)
+    page.locator(".step-what", has_text="unittest").first.wait_for()
+    look(me, "11-repair-at-work", scheme)
+    expect(page.locator(".outcome")).to_contain_text("Done", timeout=120_000)
+    look(me, "12-done", scheme)
+    page.locator(".step:visible summary", has_text="edit").last.click()
+    look(me, "13-step-opened", scheme)
+    page.get_by_role("link", name="changed").click()
+    page.locator(".file").first.wait_for()
+    look(me, "14-diff", scheme)
+    page.go_back()
+    page.get_by_text("Worked").wait_for()
+    look(me, "15-folded", scheme)
+
+
+def failing(me: Phone, scheme: Scheme, repository: str) -> None:
+    page = me.page
+    page.goto("/#/new")
+    page.get_by_label("What is to be done?").fill("Rename everything. [scenario: tour]")
+    page.get_by_label("Repository", exact=True).fill(repository)
+    page.get_by_text("Branch, model, limits").click()
+    page.get_by_label("Steps").fill("3")
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator(".outcome")).to_contain_text("Failed", timeout=60_000)
+    look(me, "16-limit", scheme)
+
+
+def settings(me: Phone, scheme: Scheme) -> None:
+    page = me.page
+    page.goto("/#/settings")
+    page.get_by_text("This device").last.wait_for()
+    look(me, "17-settings", scheme)
+    page.get_by_role("button", name="Add another device").click()
+    page.locator(".qr").wait_for()
+    page.locator(".link-text").scroll_into_view_if_needed()
+    look(me, "18-another-device", scheme)
+
+
+def offline(me: Phone, scheme: Scheme, repository: str) -> None:
+    page = me.page
+    page.goto("/#/")
+    page.get_by_role("link", name="Paint the front page").wait_for()
+    look(me, "19-list", scheme)
+    me.context.set_offline(True)
+    page.get_by_role("link", name="New task").click()
+    page.get_by_label("What is to be done?").fill("Write down how to release this.")
+    page.get_by_label("Repository", exact=True).fill(repository)
+    page.get_by_role("button", name="Start").click()
+    me.see("Will be sent as soon as")
+    page.locator(".toast").wait_for(state="detached")
+    look(me, "20-not-sent-yet", scheme)
+    me.context.set_offline(False)
