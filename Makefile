@@ -21,7 +21,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 $(BIN)/nats: .venv/.dev tests/natscli/go.sum
 	@$(BIN)/python -m tests.natscli.build
 
-.PHONY: demo run test test-faults bench check generate lock
+.PHONY: demo run test test-faults bench check generate pictures lock
 demo: .venv/.ready ## a real task from submit to a pushed branch, then everything stops
 	@$(BIN)/errand demo
 run: .venv/.ready ## start the server on this machine
@@ -38,5 +38,7 @@ check: .venv/.dev ## format, lint, types, generated files
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/basedpyright && $(call GENERATE,--check)
 generate: .venv/.dev ## from the messages' classes: the protocol page, JSON Schema, AsyncAPI, OpenAPI, TypeScript, the settings
 	@$(call GENERATE)
+pictures: .venv/.dev ## of the terminal, for README and docs
+	@$(BIN)/python -m tests.journey.terminal_pictures
 lock: .venv/.dev ## pin what pyproject.toml asks for, with hashes and without any index's address
 	@$(LOCK) --group build -o requirements.lock && $(LOCK) --group build --group dev -o requirements-dev.lock
