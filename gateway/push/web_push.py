@@ -88,11 +88,22 @@ class WebPush:
         """`key_file` is made at the first use; `contact` and `hosts` are ERRAND_PUSH_CONTACT and ERRAND_PUSH_HOSTS."""
         self._key_file = key_file
         self._loaded: Keys | None = None
+        self._trouble = ""
+        """Why the last push was not delivered; empty when it was."""
         self._contact = contact
         self._trusted = trusted_hosts(hosts)
         self._look_up = look_up
         self._vapid: Vapid02 | None = None
         self._client: httpx2.AsyncClient | None = None
+
+    def problem(self) -> str:
+        """What keeps pushes from their devices, a sentence; empty where nothing is known to."""
+        try:
+            if self._key_file is None or self._key_file.exists():
+                _ = self._keys
+        except OSError as error:
+            return f"The keys cannot be read: {error}."
+        return self._trouble and f"The last one was not delivered: {self._trouble}."
 
     @property
     def _keys(self) -> Keys:
@@ -137,6 +148,14 @@ class WebPush:
 
     async def send(self, subscription: Subscription, news: News, ttl_seconds: int) -> None:
         """Raises Expired, Undelivered and Unusable."""
+        try:
+            await self._send(subscription, news, ttl_seconds)
+        except (Undelivered, Unusable) as error:
+            self._trouble = str(error).rstrip(".")
+            raise
+        self._trouble = ""
+
+    async def _send(self, subscription: Subscription, news: News, ttl_seconds: int) -> None:
         endpoint = self._endpoint(subscription)
         address = await self._address(endpoint)
         status, retry_after = await self._post(

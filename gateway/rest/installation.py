@@ -12,19 +12,23 @@ from msgspec import Struct
 
 from gateway import checks
 from gateway.check import Check
+from gateway.config import Config
 from gateway.errors import of_refusal
 from gateway.github import GithubDoor
+from gateway.push.web_push import WebPush
 from gateway.rest.account import consumed
 from gateway.rest.identify import Owner
 from gateway.users import Users
-from protocol.evolve import Host
+from protocol.evolve import Host, User
 from protocol.history import RunSql, SqlAnswer
+from protocol.ids import OWNER, token_hash
 from protocol.query import AskHealth, Health
 from protocol.repo import AskSealingKey, SealingKey
 from protocol.routes import Service
 from protocol.user import AddHost, HostKind, RemoveHost
 from services.actor import Actor
 from services.bus import Bus, Refused, Unavailable
+from services.listening import PAGE, is_secure
 
 SQL_SECONDS = 30.0
 """For one answer: the wait for the snapshot and the query itself."""
@@ -72,6 +76,15 @@ class SqlBody(Struct, frozen=True):
 class Doctor(Struct, frozen=True):
     healthy: bool
     checks: tuple[Check, ...]
+    url: str = ""
+    """Where people reach this server."""
+    installation: str = ""
+    """What `GET /api/installation` must answer at that address, if the way there leads here."""
+
+
+class Installation(Struct, frozen=True):
+    id: str
+    """The same at all gateways of an installation, and at no other."""
 
 
 def host_shown(host: Host) -> HostShown:
@@ -130,9 +143,22 @@ async def health(actor: This) -> Response[Health]:
     return Response(now, status_code=200 if now.healthy else 503)
 
 
+@get("/installation")
+async def installation(users: Users) -> Installation:
+    """For who wants to know whether an address leads here; needs no token."""
+    return Installation(id_of(users.get(OWNER)))
+
+
+def id_of(owner: User | None) -> str:
+    """Of the moment in which the owner was made: it is in the log, so that every gateway knows it."""
+    return token_hash(f"installation of {owner.added_at.isoformat()}")[:16] if owner and owner.added_at else ""
+
+
 @get("/doctor")
-async def doctor(owner: Owner, actor: This, bus: Bus, github: GithubDoor) -> Doctor:
-    """The health of every service, and whether people can sign in with GitHub."""
+async def doctor(
+    owner: Owner, actor: This, bus: Bus, users: Users, github: GithubDoor, web_push: WebPush, config: Config
+) -> Doctor:
+    """The health of every service, and of what only the gateway knows."""
     found = {Service.GATEWAY: actor.health()}
 
     async def ask(service: Service) -> None:
@@ -145,8 +171,10 @@ async def doctor(owner: Owner, actor: This, bus: Bus, github: GithubDoor) -> Doc
         for service in OTHERS:
             group.start_soon(ask, service)
     services = (check_of(found[service]) for service in (Service.GATEWAY, *OTHERS))
-    checks = (*services, await github.check())
-    return Doctor(all(check.status != "fail" for check in checks), checks)
+    told = sum(device.push is not None for user in users for device in user.devices.values())
+    notifications = check_of_push(web_push.problem(), told, secure=is_secure(config.url))
+    checks = (*services, await github.check(), notifications)
+    return Doctor(all(check.status != "fail" for check in checks), checks, config.url, id_of(users.get(OWNER)))
 
 
 def check_of(health: Health) -> Check:
@@ -155,4 +183,12 @@ def check_of(health: Health) -> Check:
     return Check(health.service, status, text or "works")
 
 
-ROUTER = Router("/api", route_handlers=[list_hosts, add_host, remove_host, run_sql, health, doctor])
+def check_of_push(problem: str, told: int, *, secure: bool) -> Check:
+    """`told` devices wish to be told."""
+    if not secure:
+        return Check("notifications", "warn", f"none: browsers take them from HTTPS alone ({PAGE})")
+    count = f"{told} device{'' if told == 1 else 's'} with notifications on"
+    return Check("notifications", "warn" if problem else "ok", f"{count}. {problem}" if problem else count)
+
+
+ROUTER = Router("/api", route_handlers=[list_hosts, add_host, remove_host, run_sql, health, installation, doctor])

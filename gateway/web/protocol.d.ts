@@ -545,6 +545,10 @@ export interface Diff {
 export interface Doctor {
   healthy: boolean;
   checks: Check[];
+  /** Where people reach this server. @default "" */
+  url?: string;
+  /** What `GET /api/installation` must answer at that address, if the way there leads here. @default "" */
+  installation?: string;
 }
 
 /** One thing that was looked at. */
@@ -603,6 +607,11 @@ export interface HostShown {
 
 export interface Hosts {
   hosts: HostShown[];
+}
+
+export interface Installation {
+  /** The same at all gateways of an installation, and at no other. */
+  id: string;
 }
 
 export interface LinkBody {

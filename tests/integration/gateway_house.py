@@ -42,9 +42,9 @@ F = TypeVar("F", bound=Message)
 class GatewayHouse:
     """One gateway process; can be killed and started again on its port."""
 
-    def __init__(self, nats: NatsHouse, **settings: str) -> None:
+    def __init__(self, nats: NatsHouse, *, port: int = 0, **settings: str) -> None:
         self.nats = nats
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         config = nats.bus_config(Service.GATEWAY)
         self.environment = {
@@ -98,11 +98,11 @@ class GatewayHouse:
 
 
 @contextmanager
-def gateway_house(data: Path, **settings: str) -> Iterator[GatewayHouse]:
+def gateway_house(data: Path, *, port: int = 0, **settings: str) -> Iterator[GatewayHouse]:
     """A nats-server with its streams and an owner, and a gateway."""
     with nats_house(data) as nats:
         anyio.run(_prepare, nats)
-        gateway = GatewayHouse(nats, **settings)
+        gateway = GatewayHouse(nats, port=port, **settings)
         gateway.start()
         try:
             yield gateway

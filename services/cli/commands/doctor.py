@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from msgspec import Struct
 
 from services.cli.account import Account, stored
+from services.cli.check import Check
 from services.cli.failure import Failure
 from services.cli.options import Place, client_command
 
@@ -27,15 +27,6 @@ NO_DISK_BYTES = 256 * 1024**2
 STATUSES = ("ok", "warn", "fail")
 MAKE_IMAGE = "The runner makes it, or `python -m sandbox.image`."
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
-
-
-class Check(Struct, frozen=True):
-    """One thing that was looked at."""
-
-    name: str
-    status: str
-    text: str
-    """What was found, and what to do where it is not ok."""
 
 
 @client_command("doctor")
@@ -161,7 +152,10 @@ def check_server(place: Place) -> list[Check]:
         answer = read(Api(account).get(path("doctor")), dict[str, Any])
     except Failure as failure:
         return [Check("server", "fail", failure.message)]
-    return [Check("server", "ok", account.server), *server_checks(answer)]
+    from services.cli.reaching import way
+
+    way_there = way(str(answer.get("url", "")) or account.server, str(answer.get("installation", "")))
+    return [Check("server", "ok", account.server), *server_checks(answer), *way_there]
 
 
 def server_checks(answer: dict[str, Any]) -> list[Check]:
