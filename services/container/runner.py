@@ -1,20 +1,20 @@
 """`python -m services.container.runner`: begins as root, becomes the runner.
 
-Root's part is to read the API key, whoever owns its file, and to find the group that may use the engine's socket: that
-group has another number on each host. The runner itself is the image's ordinary user with no capability left.
+Root's part is to find the group that may use the engine's socket, which has another number on each host. The runner
+itself is the image's ordinary user with no capability left.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-USER = "errand"
-KEY_FILE = Path("/run/secrets/anthropic_api_key")
+from services.container.user import become
+
+KEY_FILE = Path("/data/secrets/given/anthropic_api_key")
 SOCKET = Path("/var/run/docker.sock")
 SCRIPTED = {"ERRAND_MODEL_URL": "http://model:8080", "ERRAND_SCRIPTED": "1", "ERRAND_MODEL": "scripted"}
 """The service `model` of compose.yaml."""
@@ -27,12 +27,11 @@ def settings(environment: Mapping[str, str], key: str) -> dict[str, str]:
     return {**environment} if environment.get("ERRAND_MODEL_URL") else {**environment, **SCRIPTED}
 
 
-def become(user: str, groups: list[int]) -> None:
-    """This process is `user` from now on, for good."""
-    entry = pwd.getpwnam(user)
-    os.setgroups(groups)
-    os.setgid(entry.pw_gid)
-    os.setuid(entry.pw_uid)
+def key() -> str:
+    """Empty when none was given."""
+    with suppress(FileNotFoundError):
+        return KEY_FILE.read_text().strip()
+    return ""
 
 
 def socket_groups() -> list[int]:
@@ -43,9 +42,8 @@ def socket_groups() -> list[int]:
 
 
 def main() -> None:
-    environment = settings(os.environ, KEY_FILE.read_text().strip())
-    become(USER, socket_groups())
-    os.execve(sys.executable, [sys.executable, "-P", "-m", "services.runner"], environment)
+    become(socket_groups())
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "services.runner"], settings(os.environ, key()))
 
 
 if __name__ == "__main__":

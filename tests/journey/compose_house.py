@@ -63,7 +63,7 @@ class ComposeHouse:
     def start(self) -> None:
         self.compose("build", "--quiet")
         self.compose("up", "--detach", "--wait")
-        self._installation = self.compose("exec", "-T", "runner", "cat", "/data/sandbox/installation").strip()
+        self._installation = self.compose("exec", "-T", "repos", "cat", "/data/sandbox/installation").strip()
 
     def sign_in(self) -> None:
         """As docs/vps.md tells the owner to."""

@@ -57,7 +57,7 @@ def test_a_task_goes_from_submit_to_a_pushed_branch(house: ComposeHouse, origin:
 
 def test_each_secret_is_in_one_container_and_none_in_the_logs(house: ComposeHouse) -> None:
     for service in ("gateway", "scheduler", "runner", "repos", "history"):
-        files = set(house.compose("exec", "-T", service, "ls", "/data/secrets").split())
+        files = set(house.compose("exec", "-T", "-u", "errand", service, "ls", "/data/secrets").split())
         assert files >= {f"nats-{service}"}
         assert not {name for name in files if name.startswith("nats-")} - {f"nats-{service}"}
         assert ("repos.key" in files) is (service == "repos")

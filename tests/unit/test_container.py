@@ -11,6 +11,7 @@ from protocol.routes import Service
 from services.container import init, runner
 
 COMPOSE = Path(__file__).parents[2] / "compose.yaml"
+NOTHING = dict.fromkeys(init.GIVEN, "")
 KEEPERS = ("nats", "gateway", "scheduler", "runner", "repos", "history", "operator")
 
 
@@ -26,7 +27,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def test_each_service_finds_its_own_password_alone_and_only_the_server_knows_them_all(folder: Path) -> None:
-    init.make(folder)
+    init.make(folder, NOTHING)
     made = files(folder)
     assert set(made) == {
         *(f"secrets-{name}/nats-{name}" for name in KEEPERS if name != "nats"),
@@ -40,16 +41,34 @@ def test_each_service_finds_its_own_password_alone_and_only_the_server_knows_the
 
 
 def test_made_again_the_passwords_stay(folder: Path) -> None:
-    init.make(folder)
+    init.make(folder, NOTHING)
     before = files(folder)
-    init.make(folder)
+    init.make(folder, NOTHING)
     assert files(folder) == before
 
 
+def test_what_is_given_reaches_those_who_need_it_and_goes_when_it_is_given_no_more(folder: Path) -> None:
+    init.make(folder, {"anthropic_api_key": "sk-1", "github_client_secret": "gh-1"})
+    given = {name: text for name, text in files(folder).items() if "/given/" in name}
+    assert given == {
+        "secrets-runner/given/anthropic_api_key": "sk-1",
+        "secrets-gateway/given/github_client_secret": "gh-1",
+        "secrets-repos/given/github_client_secret": "gh-1",
+    }
+    init.make(folder, NOTHING)
+    assert not any("/given/" in name for name in files(folder))
+
+
 def test_a_key_in_the_settings_of_every_service_is_refused_with_where_it_belongs() -> None:
-    init.refuse_key({"ANTHROPIC_API_KEY": ""})
-    with pytest.raises(SystemExit, match="ANTHROPIC_API_KEY_FILE"):
-        init.refuse_key({"ANTHROPIC_API_KEY": "sk-secret"})
+    init.refuse({"ANTHROPIC_API_KEY": ""}, NOTHING)
+    with pytest.raises(SystemExit, match="ANTHROPIC_API_KEY_FILE") as refused:
+        init.refuse({"ANTHROPIC_API_KEY": "sk-secret"}, NOTHING)
+    assert "sk-secret" not in str(refused.value)
+
+
+def test_a_key_file_without_a_key_is_refused() -> None:
+    with pytest.raises(SystemExit, match="no key in it"):
+        init.refuse({"ANTHROPIC_API_KEY_FILE": "./key"}, NOTHING)
 
 
 def test_the_scripted_model_answers_only_where_there_is_neither_a_key_nor_another_model() -> None:
@@ -61,4 +80,3 @@ def test_the_scripted_model_answers_only_where_there_is_neither_a_key_nor_anothe
 def test_the_engines_socket_is_the_runners_alone() -> None:
     services = re.split(r"\n  (?=\w+:\n)", COMPOSE.read_text().split("\nservices:")[1].split("\nnetworks:")[0])
     assert [part.split(":")[0] for part in services if "docker.sock" in part] == ["runner"]
-    assert [part.split(":")[0] for part in services if "anthropic_api_key" in part] == ["runner"]
