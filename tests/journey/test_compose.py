@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
+import httpx2
 import pytest
 
 from protocol.task import TaskState
@@ -62,6 +63,15 @@ def test_each_secret_is_in_one_container_and_none_in_the_logs(house: ComposeHous
         assert not {name for name in files if name.startswith("nats-")} - {f"nats-{service}"}
         assert ("repos.key" in files) is (service == "repos")
     assert TOKEN not in house.logs()
+
+
+def test_a_proxy_on_this_machine_is_believed_of_whom_it_speaks(house: ComposeHouse) -> None:
+    """Otherwise all phones behind it would share the few attempts to sign in that a minute has."""
+    wrong = {"code": "owner.wrong", "device_name": "phone"}
+    for number in range(20):
+        peer = {"X-Forwarded-For": f"203.0.113.{number}"}
+        answer = httpx2.post(f"{house.ready.server}/api/sign-in", json=wrong, headers=peer)
+        assert answer.status_code == 401, answer.text
 
 
 @pytest.mark.parametrize("service", sorted(SERVICES))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from protocol.routes import Service
-from services.container import init, runner
+from services.container import gateway, init, runner
 
 COMPOSE = Path(__file__).parents[2] / "compose.yaml"
 NOTHING = dict.fromkeys(init.GIVEN, "")
@@ -80,3 +80,17 @@ def test_the_scripted_model_answers_only_where_there_is_neither_a_key_nor_anothe
 def test_the_engines_socket_is_the_runners_alone() -> None:
     services = re.split(r"\n  (?=\w+:\n)", COMPOSE.read_text().split("\nservices:")[1].split("\nnetworks:")[0])
     assert [part.split(":")[0] for part in services if "docker.sock" in part] == ["runner"]
+
+
+ROUTES = """\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+eth1\t00000000\t010013AC\t0003\t0\t0\t0\t00000000\t0\t0\t0
+eth0\t000012AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
+"""
+
+
+def test_a_proxy_on_the_host_is_believed_unless_others_are_named() -> None:
+    assert gateway.settings({}, ROUTES) == {"ERRAND_TRUSTED_PROXIES": "172.19.0.1"}
+    assert gateway.settings({}, ROUTES.splitlines()[0]) == {"ERRAND_TRUSTED_PROXIES": ""}
+    named = {"ERRAND_TRUSTED_PROXIES": "10.0.0.7"}
+    assert gateway.settings(named, ROUTES) == named
