@@ -35,7 +35,7 @@ COLOURS = {"brown": "yellow", "brightblack": "bright_black"}
 
 
 def shown(command: list[str], environment: dict[str, str], names: dict[str, str]) -> pyte.Screen:
-    """What a terminal of 100 columns shows when the command has ended, with `names` of this machine by others, none longer."""
+    """What a terminal of 100 columns shows in the end, with `names` of this machine by others, none longer."""
     end, other = pty.openpty()
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     process = subprocess.Popen(command, env=environment, stdin=other, stdout=other, stderr=other, close_fds=True)
