@@ -26,6 +26,7 @@ from sandbox import exec_server
 from sandbox.checkpoints import GITCONFIG
 from sandbox.client import ExecClient
 from sandbox.contract import Capabilities, SandboxDied, SandboxError, SandboxSpec, SandboxUnavailable
+from sandbox.environment import inside
 from sandbox.folders import check_folders, give, is_root, people, task_uid
 from sandbox.limits import Limits
 from sandbox.process import start_exec_server
@@ -263,7 +264,7 @@ def inside_environment(python: InsidePython) -> dict[str, str]:
     path = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
     if python.prefix is not None:
         path = f"{python.prefix}/bin:{path}"
-    return {"HOME": "/tmp/home", "PATH": path, "LANG": "C.UTF-8", "TERM": "dumb", "USER": "errand", "LOGNAME": "errand"}
+    return {**inside(), "PATH": path}
 
 
 def server_command(python: InsidePython, limits: Limits, uid: int) -> list[str]:

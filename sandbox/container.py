@@ -18,11 +18,11 @@ from sandbox import exec_server
 from sandbox.checkpoints import GITCONFIG
 from sandbox.contract import SandboxUnavailable
 from sandbox.engine import Engine, EngineError
+from sandbox.environment import HOME, inside
 from sandbox.folders import people
 from sandbox.limits import Limits
 from sandbox.process import STDERR_KEPT_BYTES, Receiver
 
-HOME = "/tmp/home"
 NAMES = "/run/errand"
 """Where the image's /etc/passwd and /etc/group point to: they name the task's uid, which no image can know."""
 NAMES_BYTES = 64 * 1024
@@ -76,7 +76,7 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
         "Image": spec.image,
         "Entrypoint": ["python3", "-I", "-S", "-c", BOOTSTRAP],
         "Cmd": [msgspec.json.encode(server).decode()],
-        "Env": [f"{name}={value}" for name, value in environment().items()],
+        "Env": [f"{name}={value}" for name, value in inside().items()],
         "User": f"{spec.uid}:{spec.uid}",
         "WorkingDir": "/",
         "Hostname": "errand",
@@ -90,11 +90,6 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": host_config(spec),
     }
-
-
-def environment() -> dict[str, str]:
-    """Beside the image's own."""
-    return {"HOME": HOME, "LANG": "C.UTF-8", "TERM": "dumb", "USER": "errand", "LOGNAME": "errand"}
 
 
 def host_config(spec: ContainerSpec) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from sandbox import exec_server
 from sandbox.checkpoints import GITCONFIG
 from sandbox.client import ExecClient
 from sandbox.contract import Capabilities, SandboxError, SandboxSpec
+from sandbox.environment import everyday
 from sandbox.process import start_exec_server
 
 NOTE = "No sandbox: a task can read, change and send whatever the user who runs Errand can."
@@ -44,10 +45,8 @@ class Unsandboxed:
 def environment(spec: SandboxSpec, home: Path) -> dict[str, str]:
     """Small and clean, but for PATH: the user's own tools are why somebody sets this."""
     return {
-        "HOME": str(home),
+        **everyday(str(home)),
         "PATH": os.environ.get("PATH", os.defpath),
-        "LANG": "C.UTF-8",
-        "TERM": "dumb",
         "WORKSPACE": str(spec.workspace.resolve()),
         "ERRAND_TASK": spec.task,
         "ERRAND_ATTEMPT": str(spec.attempt),

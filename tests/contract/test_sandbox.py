@@ -187,6 +187,13 @@ async def test_any_bytes_arrive_as_valid_json(sandbox: Sandbox) -> None:
     assert screen.text == result.output
 
 
+async def test_what_python_compiles_stays_out_of_the_workspace(sandbox: Sandbox) -> None:
+    await sandbox.write("/workspace/module.py", b"x = 1\n")
+    result = await sandbox.exec("python3 -c 'import module; print(module.__cached__)'; ls")
+    assert result.output.splitlines()[-1] == "module.py", result.output
+    assert "__pycache__" not in result.output
+
+
 async def test_environment_and_folder_are_those_asked_for(sandbox: Sandbox) -> None:
     await sandbox.write("sub/file", b"")
     result = await sandbox.exec("echo $GIVEN $MORE $(ls)", cwd="/workspace/sub", environment={"MORE": "2"})
