@@ -64,12 +64,12 @@ class GithubDoor:
         """The prefix keeps other sites of the same domain from setting it (RFC 6265bis)."""
         return "__Host-errand-github" if self.is_secure else "errand-github"
 
-    def begin(self) -> Begun:
+    def begin(self, *, choose: bool = False) -> Begun:
         """Raises Problem where nobody can sign in with GitHub."""
         self._must_be_available()
         pending = ticket.issue(self._key(), secrets.token_hex(16), datetime.now(UTC))
         location = self._app.authorization_url(
-            redirect_uri=self.redirect_uri, state=pending.state, verifier=pending.verifier
+            redirect_uri=self.redirect_uri, state=pending.state, verifier=pending.verifier, choose=choose
         )
         return Begun(location, pending.cookie)
 

@@ -97,6 +97,8 @@ def github_settings(environment: Mapping[str, str]) -> GithubConfig:
     config = from_environment(GithubConfig, environment)
     try:
         normal_host(urlsplit(config.github_url).netloc)
+        _check_way("ERRAND_GITHUB_URL", config.url)
+        _check_way("ERRAND_GITHUB_API_URL", config.api_url)
         if config.signs_in:
             config.client_secret()
     except ValueError as error:
@@ -104,6 +106,13 @@ def github_settings(environment: Mapping[str, str]) -> GithubConfig:
     except GithubAway as error:
         raise WrongSetting(str(error)) from None
     return config
+
+
+def _check_way(setting: str, url: str) -> None:
+    """Tokens travel there."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise WrongSetting(f"{setting}: {url} begins with http, and tokens would travel in the clear: use https.")
 
 
 class Tokens(Struct, frozen=True, omit_defaults=True):
@@ -147,14 +156,16 @@ class GithubApp:
     def __init__(self, config: GithubConfig) -> None:
         self._config = config
 
-    def authorization_url(self, *, redirect_uri: str, state: str, verifier: str) -> str:
-        """Where a browser is sent to, with PKCE (RFC 7636, S256)."""
+    def authorization_url(self, *, redirect_uri: str, state: str, verifier: str, choose: bool = False) -> str:
+        """Where a browser is sent to, with PKCE (RFC 7636, S256); with `choose` GitHub asks which account."""
+        more = {"prompt": "select_account"} if choose else {}
         url, _ = self._client().create_authorization_url(
             f"{self._config.url}/login/oauth/authorize",
             state=state,
             code_verifier=verifier,
             redirect_uri=redirect_uri,
             scope=self._config.github_scopes,
+            **more,
         )
         return url
 

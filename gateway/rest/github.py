@@ -40,10 +40,10 @@ async def offered(github: GithubDoor) -> GithubSignIn:
 
 
 @get("/sign-in/github/start")
-async def start(github: GithubDoor) -> Response[Any]:
-    """Send the browser to GitHub."""
+async def start(github: GithubDoor, choose: bool = False) -> Response[Any]:
+    """Send the browser to GitHub; with `choose` it lets the person choose between accounts."""
     try:
-        begun = github.begin()
+        begun = github.begin(choose=choose)
     except Problem as problem:
         return page(problem)
     return redirect(begun.location, _cookie(github, begun.cookie))
@@ -68,10 +68,14 @@ async def callback(request: Request, github: GithubDoor) -> Response[Any]:
     return redirect(f"/#code={code}", _cookie(github, ""))
 
 
-@delete("/github")
-async def forget(asker: Asker, users: Users) -> None:
-    """Drop the asker's GitHub account and its tokens."""
-    consumed(await users.command(asker.user, ForgetGithub(key=f"github-{secrets.token_hex(16)}")), 404)
+@delete("/users/{user:str}/github")
+async def forget(asker: Asker, users: Users, user: str) -> None:
+    """Drop a user's GitHub account and its tokens: one's own, or for the owner anybody's."""
+    if user != asker.user and not asker.is_owner:
+        raise Problem(403, "Only the owner forgets others' GitHub accounts.")
+    if users.get(user) is None:
+        raise Problem(404, "There is no such user.")
+    consumed(await users.command(user, ForgetGithub(key=f"github-{secrets.token_hex(16)}")), 404)
 
 
 def redirect(location: str, cookie: Cookie) -> Response[Any]:
@@ -79,7 +83,8 @@ def redirect(location: str, cookie: Cookie) -> Response[Any]:
 
 
 def page(problem: Problem) -> Response[Any]:
-    text = PAGE.format(reason=escape(problem.error), start=START)
+    # Whose account may not come in may have another one.
+    text = PAGE.format(reason=escape(problem.error), start=f"{START}?choose=1" if problem.status == 403 else START)
     return Response(text, status_code=problem.status, media_type="text/html")
 
 

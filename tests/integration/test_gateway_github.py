@@ -249,6 +249,8 @@ async def test_an_account_that_is_not_listed_stays_out(gateway: GatewayHouse, gi
     github.browser = "mallory"
     async with browser() as client:
         await refused(client, await go_to_github(client, gateway), 403, "mallory may not sign in here")
+        again = await client.get(f"{gateway.url}{START}?choose=1")
+        assert parse_qs(urlsplit(again.headers["location"]).query)["prompt"] == ["select_account"]
     async with rest(gateway, OWNER_TOKEN) as owner:
         users = (await owner.get("/api/users")).json()["users"]
     assert "mallory" not in [user["name"] for user in users]
@@ -260,8 +262,12 @@ async def test_who_takes_a_login_over_does_not_become_its_former_holder(
     github.browser = "carol"
     async with browser() as client:
         await signed_in(client, gateway)
+        former = (await signed_in(client, gateway))["user"]
         github.accounts["carol"].id = 666
         await refused(client, await go_to_github(client, gateway), 403, "another GitHub account")
+        async with rest(gateway, OWNER_TOKEN) as owner:
+            assert (await owner.delete(f"/api/users/{former}/github")).status_code == 204
+        assert (await signed_in(client, gateway))["user"] != former
 
 
 async def test_who_says_no_at_github_is_told_so(gateway: GatewayHouse, github: GithubServer) -> None:
@@ -359,10 +365,16 @@ async def test_an_account_is_forgotten_on_request(gateway: GatewayHouse, github:
     async with browser() as client:
         token = (await signed_in(client, gateway))["token"]
         async with rest(gateway, token) as page:
-            assert (await page.delete("/api/github")).status_code == 204
+            me = (await page.get("/api/me")).json()
+            assert me["github"] == "grace"
+            own = f"/api/users/{me['user']}/github"
+            assert (await page.delete("/api/users/owner/github")).status_code == 403
+            assert (await page.delete(own)).status_code == 204
             assert (await page.get("/api/me")).json()["github"] == ""
-            again = await page.delete("/api/github")
-        assert (again.status_code, "No GitHub account" in again.json()["error"]) == (404, True)
+        async with rest(gateway, OWNER_TOKEN) as owner:
+            again = await owner.delete(own)
+            assert (again.status_code, "No GitHub account" in again.json()["error"]) == (404, True)
+            assert (await owner.delete("/api/users/u_nobody/github")).status_code == 404
         assert (await signed_in(client, gateway))["name"] == "grace"
 
 
@@ -409,6 +421,7 @@ async def test_a_secret_that_is_gone_is_explained_and_ends_nothing(gateway: Gate
         ("ERRAND_GITHUB_URL", "github.com", "ERRAND_GITHUB_URL"),
         ("ERRAND_GITHUB_API_URL", "https://u:p@api", "ERRAND_GITHUB_API_URL"),
         ("ERRAND_GITHUB_URL", "https://a b", "ERRAND_GITHUB_URL"),
+        ("ERRAND_GITHUB_URL", "http://github.example.org", "in the clear"),
     ],
 )
 async def test_a_wrong_setting_is_refused_with_its_name(

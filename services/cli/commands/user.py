@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
@@ -39,10 +40,25 @@ def _ls(place: Place) -> int:
         return 0
     users = read(content, dict[str, list[dict[str, Any]]]).get("users", [])
     rows = [
-        [user.get("id", user.get("user")), user.get("name"), user.get("role"), len(user.get("devices", ()))]
+        [
+            user.get("id", user.get("user")),
+            user.get("name"),
+            user.get("role"),
+            len(user.get("devices", ())),
+            user.get("github", ""),
+        ]
         for user in users
     ]
-    print_table(("user", "name", "role", "devices"), rows)
+    print_table(("user", "name", "role", "devices", "GitHub"), rows)
+    return 0
+
+
+def _forget_github(place: Place, user: str) -> int:
+    """Drop the GitHub account of USER, an id of `errand user ls`, with its tokens; another may be bound then."""
+    from services.cli.api import path
+
+    place.api.delete(path("users", user, "github"))
+    click.echo(json.dumps({"user": user}) if place.as_json else f"The GitHub account of {user} is forgotten.")
     return 0
 
 
@@ -62,3 +78,4 @@ def _link(place: Place) -> int:
 command.add_command(client_command("add")(click.argument("name")(_add)))
 command.add_command(client_command("ls")(_ls))
 command.add_command(client_command("link")(_link))
+command.add_command(client_command("forget-github")(click.argument("user")(_forget_github)))
