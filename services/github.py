@@ -84,7 +84,7 @@ class GithubConfig(Struct, frozen=True, kw_only=True):
         if not path:
             raise GithubAway("ERRAND_GITHUB_CLIENT_SECRET_FILE is not set: it goes with ERRAND_GITHUB_CLIENT_ID.")
         try:
-            secret = Path(path).read_text().strip()
+            secret = Path(path).expanduser().read_text().strip()
         except (OSError, UnicodeDecodeError):
             raise GithubAway(f"ERRAND_GITHUB_CLIENT_SECRET_FILE: {path} cannot be read.") from None
         if not secret:

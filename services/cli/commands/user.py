@@ -57,7 +57,7 @@ def _forget_github(place: Place, user: str) -> int:
     """Drop the GitHub account of USER, an id of `errand user ls`, with its tokens; another may be bound then."""
     from services.cli.api import path
 
-    place.api.delete(path("users", user, "github"))
+    place.api.delete(path("users", user, "github"), {})
     click.echo(json.dumps({"user": user}) if place.as_json else f"The GitHub account of {user} is forgotten.")
     return 0
 
