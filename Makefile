@@ -21,11 +21,13 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 $(BIN)/nats: .venv/.dev tests/natscli/go.sum
 	@$(BIN)/python -m tests.natscli.build
 
-.PHONY: demo run test test-faults bench check generate pictures lock
+.PHONY: demo run sandbox-image test test-faults bench check generate pictures lock
 demo: .venv/.ready ## a real task from submit to a pushed branch, then everything stops
 	@$(BIN)/errand demo
 run: .venv/.ready ## start the server on this machine
 	@$(BIN)/errand up
+sandbox-image: .venv/.ready ## the Docker sandbox's image, ahead of its first use
+	@$(BIN)/python -m sandbox.image
 test: .venv/.dev .venv/.web ## every test but the long fault runs
 	@$(BIN)/python -m pytest -m "not faults"
 test-faults: .venv/.dev ## kill every service, many times

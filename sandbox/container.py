@@ -145,7 +145,9 @@ class ContainerLink(asyncio.Protocol):
 
     async def start(self, spec: ContainerSpec) -> None:
         """Make the container, take its stream before anything is said, start it. EngineError."""
-        self.container = await self._engine.create(self.container, container_config(spec))
+        # An engine goes on making what nobody waits for any more.
+        with anyio.CancelScope(shield=True):
+            self.container = await self._engine.create(self.container, container_config(spec))
         await self._attach()
         self.send(SERVER)
         await self._engine.start(self.container)

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import msgspec
 from msgspec import Struct
@@ -38,7 +39,7 @@ LABEL = "errand"
 SPARE = "spare"
 """Stands for the task of a container that has none yet."""
 OWN_CONTAINER = re.compile(r"/containers/([0-9a-f]{64})/")
-NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9]+")
+NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_.-]+")
 
 
 class Machine(Struct, frozen=True):
@@ -66,8 +67,9 @@ class Spare(Struct, frozen=True, kw_only=True):
 
     async def remove(self) -> None:
         """With its folder, unless a task has that by now."""
-        await self.client.stop()
-        await anyio.to_thread.run_sync(partial(shutil.rmtree, self.folder, ignore_errors=True))
+        with anyio.CancelScope(shield=True):
+            await self.client.stop()
+            await anyio.to_thread.run_sync(partial(shutil.rmtree, self.folder, ignore_errors=True))
 
 
 class Docker:
@@ -228,7 +230,7 @@ def user(task: str) -> int:
 
 
 def container_name(spec: SandboxSpec) -> str:
-    return f"{LABEL}-{NOT_IN_A_NAME.sub('_', spec.task)}-{spec.attempt}-{secrets.token_hex(4)}"
+    return f"{LABEL}-{NOT_IN_A_NAME.sub('-', spec.task)}-{spec.attempt}-{secrets.token_hex(4)}"
 
 
 def mounts(spec: SandboxSpec, folders: Mapping[Path, Path]) -> tuple[Mount, ...]:

@@ -32,7 +32,7 @@ class Image:
     def __init__(self, engine: Engine, name: str = "", lock: Path | None = None) -> None:
         """`name` is somebody's own image, fetched when it is missing; without one it is ours, and its tag says from
         which Dockerfile it was built. `lock` is a file: one process at a time makes the image, and others see it."""
-        self.name = name or f"{OWN}:{hashlib.sha256(DOCKERFILE.read_bytes()).hexdigest()[:12]}"
+        self.name = name or own_name()
         self._is_ours = not name
         self._engine = engine
         self._lock = lock
@@ -65,6 +65,10 @@ class Image:
 
     def _steps(self) -> AsyncIterator[str]:
         return self._engine.build(self.name, context()) if self._is_ours else self._engine.pull(self.name)
+
+
+def own_name() -> str:
+    return f"{OWN}:{hashlib.sha256(DOCKERFILE.read_bytes()).hexdigest()[:12]}"
 
 
 def context() -> bytes:

@@ -53,13 +53,16 @@ class Owners:
 
     def is_alive(self, runner: str) -> bool:
         """Whether that runner, which may be this one, lives. What is left of one that does not is forgotten."""
+        lock = self._locks / runner
+        if lock.parent != self._locks:
+            return False  # no name of ours
         try:
-            descriptor = os.open(self._locks / Path(runner).name, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            (self._locks / Path(runner).name).unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
         except BlockingIOError:
             return True
         finally:

@@ -17,13 +17,14 @@ import anyio
 import anyio.to_thread
 
 from sandbox.client import ExecClient
-from sandbox.contract import Capabilities, SandboxError, SandboxSpec
+from sandbox.contract import Capabilities, SandboxDied, SandboxError, SandboxSpec
 from sandbox.docker import Docker, Spare
 from sandbox.folders import check_folders, give, is_root
 
 Key = tuple[Path, ...]
 """What is mounted read-only: the mirror of one repository."""
 LOOK_SECONDS = 10.0
+ANSWER_SECONDS = 1.0
 
 
 class Warm:
@@ -35,8 +36,8 @@ class Warm:
     def __init__(self, docker: Docker, limit: int, idle_seconds: float) -> None:
         self.docker = docker
         self._limit = limit
-        self._idle_seconds = idle_seconds
-        self._spares: OrderedDict[Key, Spare] = OrderedDict()
+        self.idle_seconds = idle_seconds
+        self.spares: OrderedDict[Key, Spare] = OrderedDict()
         """The oldest first."""
         self._wanted: OrderedDict[Key, None] = OrderedDict()
         self._changed = anyio.Event()
@@ -55,15 +56,15 @@ class Warm:
         try:
             while True:
                 self._changed = anyio.Event()
-                await self._remove_old()
+                await self.remove_old()
                 await self._make_wanted()
                 with anyio.move_on_after(LOOK_SECONDS):
                     await self._changed.wait()
         finally:
             self.rest()
             with anyio.CancelScope(shield=True):
-                while self._spares:
-                    await self._spares.popitem()[1].remove()
+                while self.spares:
+                    await self.spares.popitem()[1].remove()
 
     def rest(self) -> None:
         """Make no more."""
@@ -79,31 +80,32 @@ class Warm:
     async def _make_wanted(self) -> None:
         while self._wanted:
             key, _ = self._wanted.popitem(last=False)
-            if key in self._spares:
-                self._spares.move_to_end(key)
+            if key in self.spares:
+                self.spares.move_to_end(key)
                 continue
             with suppress(SandboxError):  # it would only have been faster
-                self._spares[key] = await self.docker.spare(key)
-            while len(self._spares) > self._limit:
-                await self._spares.popitem(last=False)[1].remove()
+                self.spares[key] = await self.docker.spare(key)
+            while len(self.spares) > self._limit:
+                await self.spares.popitem(last=False)[1].remove()
 
-    async def _remove_old(self) -> None:
-        oldest = time.monotonic() - self._idle_seconds
-        for key, spare in list(self._spares.items()):
+    async def remove_old(self) -> None:
+        oldest = time.monotonic() - self.idle_seconds
+        for key, spare in list(self.spares.items()):
             if spare.made_at < oldest or spare.client.is_dead:
-                del self._spares[key]
+                del self.spares[key]
                 await spare.remove()
 
     async def _from_spare(self, spec: SandboxSpec) -> ExecClient | None:
         """None when there is none, or when the workspace cannot be moved into it."""
-        spare = self._spares.pop(spec.readonly_paths, None)
+        spare = self.spares.pop(spec.readonly_paths, None)
         if spare is None:
             return None
         try:
             check_folders(spec, spare.uid)
+            await spare.client.exec(":", timeout_seconds=ANSWER_SECONDS)  # it may have died a moment ago
             await anyio.to_thread.run_sync(take_place, spare, spec.workspace)
             self.docker.assign(spare, spec)
-        except OSError:
+        except (OSError, SandboxDied):
             await spare.remove()
             return None
         except BaseException:

@@ -52,6 +52,11 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.mark.timeout(180)
 async def test_a_broken_package_comes_back_repaired_on_a_branch(house: House, broken: Broken, tmp_path: Path) -> None:
+    await repair(house, broken, tmp_path)
+
+
+async def repair(house: House, broken: Broken, tmp_path: Path) -> str:
+    """The whole way of the repair's task; its id."""
     refs = git(broken.repository, "for-each-ref")
     async with phone(house) as owner:
         prompt = f"A function of {NAME} is broken: `{TEST_COMMAND}` fails. Repair it. [scenario: repair]"
@@ -69,6 +74,7 @@ async def test_a_broken_package_comes_back_repaired_on_a_branch(house: House, br
     assert not await anyio.to_thread.run_sync(passes, broken.repository, "main", tmp_path / "base")
     assert await anyio.to_thread.run_sync(passes, broken.repository, branch_of(done), tmp_path / "pushed")
     await anyio.to_thread.run_sync(assert_history_is, house, task, messages)
+    return task
 
 
 async def test_a_message_after_success_opens_a_turn_that_pushes_on_the_same_branch(

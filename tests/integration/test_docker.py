@@ -1,0 +1,439 @@
+"""The Docker driver beyond the contract: its limits, hostile commands, and what is left when runners die."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import pytest
+
+from sandbox import drivers as drivers_module
+from sandbox import image as image_module
+from sandbox.client import ExecClient
+from sandbox.config import DOCKER_HOST, Config
+from sandbox.container import ContainerLink
+from sandbox.contract import ImageMissing, Sandbox, SandboxSpec, SandboxUnavailable
+from sandbox.docker import Docker, as_the_engine_sees, connect, container_name
+from sandbox.drivers import Drivers
+from sandbox.engine import Engine
+from sandbox.image import Image, own_name
+from sandbox.owners import Owners
+from sandbox.warm import Warm
+from tests.contract.test_sandbox import skip_unless_available
+
+pytestmark = pytest.mark.anyio
+HOST = os.environ.get("DOCKER_HOST") or DOCKER_HOST
+MIB = 1024**2
+SMALL = Config(sandbox_memory_mib=128, sandbox_processes=64, sandbox_tmp_mib=4, sandbox_file_mib=8, sandbox_cpus=0.5)
+PYTHON_EATS = "python3 -c 'x = bytearray(10**9)'"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+async def docker(data: Path) -> AsyncIterator[Docker]:
+    docker = connect(SMALL, HOST, data, "me")
+    try:
+        await skip_unless_available(docker)
+        yield docker
+    finally:
+        await docker.close()
+
+
+@pytest.fixture
+async def sandbox(docker: Docker, tmp_path: Path) -> AsyncIterator[ExecClient]:
+    sandbox = await docker.start(spec_of(tmp_path / "workspace"))
+    yield sandbox
+    await sandbox.stop()
+
+
+def spec_of(workspace: Path, *readonly: Path, task: str = "task_1") -> SandboxSpec:
+    workspace.mkdir(exist_ok=True)
+    return SandboxSpec(task=task, attempt=1, workspace=workspace, readonly_paths=readonly)
+
+
+def container_of(sandbox: Sandbox) -> str:
+    assert isinstance(sandbox, ExecClient)
+    assert isinstance(sandbox.link, ContainerLink)
+    return sandbox.link.container
+
+
+def docker_cli(*words: str) -> str:
+    return subprocess.run(["docker", *words], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def inspect(container: str) -> dict[str, Any]:
+    return json.loads(docker_cli("inspect", container))[0]
+
+
+def containers_of(installation: str, **labels: str) -> list[str]:
+    """With these labels, whatever their state."""
+    wanted = {"installation": installation, **labels}
+    filters = [word for name, value in wanted.items() for word in ("--filter", f"label=errand.{name}={value}")]
+    return docker_cli("ps", "--all", "--quiet", "--no-trunc", *filters).split()
+
+
+def installation_of(data: Path) -> str:
+    return (data / "installation").read_text()
+
+
+# Limits
+
+
+async def test_a_container_has_the_hardest_settings_and_every_limit_that_is_set(sandbox: ExecClient) -> None:
+    found = inspect(container_of(sandbox))
+    host, config = found["HostConfig"], found["Config"]
+    assert (host["CapDrop"], host["CapAdd"], host["SecurityOpt"]) == (["ALL"], None, ["no-new-privileges"])
+    assert (host["Privileged"], host["ReadonlyRootfs"], host["AutoRemove"]) == (False, True, True)
+    assert (host["NetworkMode"], host["IpcMode"], host["PidMode"]) == ("none", "private", "")
+    assert host["Memory"] == host["MemorySwap"] == 128 * MIB
+    assert (host["PidsLimit"], host["NanoCpus"], host["ShmSize"]) == (64, 500_000_000, 4 * MIB)
+    assert host["LogConfig"]["Type"] == "none"
+    assert {limit["Name"]: limit["Hard"] for limit in host["Ulimits"]} == {
+        "core": 0,
+        "nofile": 16_384,
+        "fsize": 8 * MIB,
+    }
+    assert all("nosuid,nodev" in options and "size=" in options for options in host["Tmpfs"].values())
+    assert {"/tmp", "/var/tmp"} <= set(host["Tmpfs"])
+    assert [(mount["Destination"], mount["RW"]) for mount in found["Mounts"]] == [("/workspace", True)]
+    assert config["User"].split(":")[0] not in ("", "0", "root")
+    labels = {name.removeprefix("errand."): value for name, value in config["Labels"].items()}
+    assert (labels["task"], labels["attempt"], labels["runner"]) == ("task_1", "1", "me")
+    assert "errand-task_1-1-" in found["Name"]
+
+
+async def test_the_limits_hold_inside(sandbox: ExecClient) -> None:
+    for command, said in (
+        ("head -c 6M /dev/zero > /tmp/large", "No space left"),
+        ("head -c 6M /dev/zero > /dev/shm/large", "No space left"),
+        ("trap '' XFSZ; head -c 9M /dev/zero > large", "File too large"),
+        ("touch /usr/bin/x", "Read-only file system"),
+        ("grep Seccomp: /proc/self/status", "Seccomp:\t2"),
+        ("grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1"),
+        ("grep CapBnd /proc/self/status", "CapBnd:\t0000000000000000"),
+        ("unshare --user --map-root-user true", "Operation not permitted"),
+        ("for i in $(seq 100); do sleep 100 & done; true", "Resource temporarily unavailable"),
+    ):
+        result = await sandbox.exec(f"{{ {command}; }} 2>&1", timeout_seconds=3)
+        assert said in result.output, f"{command}: {result}"
+
+
+async def test_a_child_killed_for_memory_is_said_also_in_the_middle_of_a_pipeline(sandbox: ExecClient) -> None:
+    for command in (PYTHON_EATS, f"{PYTHON_EATS} | cat", f"({PYTHON_EATS}; true)"):
+        result = await sandbox.exec(command)
+        assert (result.exit_code, result.ended_by) == (None, "memory"), command
+    assert (await sandbox.exec("echo fine")).output == "fine\n"
+    assert (await sandbox.exec("exit 3")).exit_code == 3
+
+
+async def test_a_fork_bomb_is_held_and_the_exec_server_answers_after_it(sandbox: ExecClient) -> None:
+    result = await sandbox.exec("bomb() { bomb | bomb & }; bomb; sleep 1000", timeout_seconds=1)
+    assert result.ended_by == "deadline"
+    assert (await sandbox.exec("echo alive")).output == "alive\n"
+
+
+async def test_an_engines_socket_and_other_tasks_are_out_of_reach(
+    sandbox: ExecClient, docker: Docker, tmp_path: Path
+) -> None:
+    other = await docker.start(spec_of(tmp_path / "other", task="task_2"))
+    await other.write("/workspace/secret", b"secret")
+    await other.exec("echo secret > /tmp/secret; (exec -a secret-process sleep 1000) &")
+    search = "find / -name s[e]cret -o -name docker.sock 2>/dev/null; cat /proc/[0-9]*/cmdline | grep -ac s[e]cret"
+    assert (await sandbox.exec(search)).output == "0\n"
+    assert (await sandbox.exec("id -u")).output != (await other.exec("id -u")).output or os.geteuid() != 0
+    await other.stop()
+
+
+async def test_who_is_inside_has_a_name_and_a_home(sandbox: ExecClient) -> None:
+    result = await sandbox.exec(
+        'whoami; cd && pwd; git config user.name; python3 -c "import pwd, os; pwd.getpwuid(os.getuid())"'
+    )
+    assert (result.exit_code, result.output) == (0, "errand\n/tmp/home\nErrand\n")
+
+
+async def test_the_tools_of_the_trade_are_there(sandbox: ExecClient) -> None:
+    tools = "git python3 pip node npm gcc make pkg-config curl rg jq patch unzip"
+    assert (await sandbox.exec(f"for tool in {tools}; do command -v $tool >/dev/null || echo $tool; done")).output == ""
+
+
+async def test_a_container_that_is_killed_is_an_outcome_and_leaves_nothing(sandbox: ExecClient, data: Path) -> None:
+    docker_cli("kill", container_of(sandbox))
+    await sandbox.stop()
+    assert containers_of(installation_of(data)) == []
+
+
+# What is left
+
+
+def left_container(data: Path, runner: str, installation: str = "") -> str:
+    """As a runner leaves it that dies between making and starting one."""
+    labels = {"installation": installation or installation_of(data), "runner": runner, "key": secrets.token_hex(8)}
+    words = [word for name, value in labels.items() for word in ("--label", f"errand.{name}={value}")]
+    return docker_cli("create", "--network", "none", *words, own_name(), "sleep", "1000")
+
+
+async def test_a_sweep_removes_what_no_living_runner_of_this_installation_holds(
+    docker: Docker, sandbox: ExecClient, data: Path
+) -> None:
+    living = Owners(data, "living")
+    living.hold()
+    removed = [left_container(data, runner) for runner in ("me", "dead", "../me", "")]
+    docker_cli("start", removed[1])
+    kept = [left_container(data, "living"), left_container(data, "me", installation="another")]
+    try:
+        assert await docker.sweep() == len(removed)
+        there = set(docker_cli("ps", "--all", "--quiet", "--no-trunc").split())
+        assert there.isdisjoint(removed)
+        assert there.issuperset([*kept, container_of(sandbox)])
+        assert (await sandbox.exec("echo alive")).output == "alive\n"
+        living.release()
+        assert await docker.sweep() == 1
+    finally:
+        docker_cli("rm", "--force", *kept)
+
+
+async def test_a_start_that_is_cancelled_leaves_no_container(docker: Docker, data: Path, tmp_path: Path) -> None:
+    await docker.capabilities()
+    for milliseconds in (1, 5, 20, 80, 160, 250):
+        with anyio.move_on_after(milliseconds / 1000):
+            sandbox = await docker.start(spec_of(tmp_path / "workspace"))
+            await sandbox.stop()
+    assert containers_of(installation_of(data)) == []
+
+
+# A container at hand
+
+
+@pytest.fixture
+async def warm(docker: Docker) -> AsyncIterator[Warm]:
+    async with anyio.create_task_group() as group:
+        warm = Warm(docker, limit=1, idle_seconds=600)
+        group.start_soon(warm.keep)
+        yield warm
+        group.cancel_scope.cancel()
+
+
+async def until_spare(warm: Warm, key: tuple[Path, ...]) -> str:
+    """The container that waits for a task with these mounts."""
+    with anyio.fail_after(20):
+        while key not in warm.spares:
+            await anyio.sleep(0.02)
+    return container_of(warm.spares[key].client)
+
+
+async def test_the_next_task_of_a_repository_gets_a_started_container_that_nobody_has_used(
+    warm: Warm, data: Path, tmp_path: Path
+) -> None:
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "object").write_text("object")
+    first = await warm.start(spec_of(tmp_path / "task_1-1", mirror))
+    await first.exec("echo was here > /tmp/trace; echo was here > trace")
+    await first.stop()
+    spare = await until_spare(warm, (mirror,))
+    workspace = tmp_path / "task_2-1"
+    (workspace / "folder").mkdir(parents=True)
+    (workspace / "folder" / "file").write_text("prepared")
+    (workspace / ".hidden").write_text("too")
+    spec = spec_of(workspace, mirror, task="task_2")
+    second = await warm.start(spec)
+    assert container_of(second) == spare != container_of(first)
+    look = f"cat folder/file .hidden {mirror}/object; ls -A; ls /tmp/trace; touch folder/new new; pwd"
+    assert (await second.exec(look)).output == (
+        "preparedtooobject.hidden\nfolder\nls: cannot access '/tmp/trace': No such file or directory\n/workspace\n"
+    )
+    assert sorted(path.name for path in workspace.iterdir()) == [".hidden", "folder", "new"]
+    assert (workspace / "folder" / "new").exists()
+    await second.stop()
+    assert container_name(spec).rpartition("-")[0] == "errand-task_2-1"
+    await until_spare(warm, (mirror,))
+    assert containers_of(installation_of(data)) == [container_of(warm.spares[mirror,].client)]
+
+
+async def test_no_more_wait_than_are_allowed_and_none_when_the_runner_stops(
+    docker: Docker, data: Path, tmp_path: Path
+) -> None:
+    mirrors = [tmp_path / "one", tmp_path / "two"]
+    async with anyio.create_task_group() as group:
+        warm = Warm(docker, limit=1, idle_seconds=600)
+        group.start_soon(warm.keep)
+        for number, mirror in enumerate(mirrors):
+            mirror.mkdir()
+            sandbox = await warm.start(spec_of(tmp_path / f"workspace_{number}", mirror))
+            await sandbox.stop()
+            await until_spare(warm, (mirror,))
+        with anyio.fail_after(20):
+            while len(containers_of(installation_of(data))) != 1:
+                await anyio.sleep(0.02)
+        assert list(warm.spares) == [(mirrors[1],)]
+        group.cancel_scope.cancel()
+    assert containers_of(installation_of(data)) == []
+    assert list((data / "spares").rglob("*")) in ([], [data / "spares" / "me"])
+
+
+async def test_one_that_waited_too_long_or_died_is_not_used(docker: Docker, data: Path, tmp_path: Path) -> None:
+    warm = Warm(docker, limit=1, idle_seconds=600)
+    async with anyio.create_task_group() as group:
+        group.start_soon(warm.keep)
+        sandbox = await warm.start(spec_of(tmp_path / "first"))
+        await sandbox.stop()
+        spare = await until_spare(warm, ())
+        docker_cli("kill", spare)
+        sandbox = await warm.start(spec_of(tmp_path / "second"))
+        assert container_of(sandbox) != spare
+        assert (await sandbox.exec("echo fine")).output == "fine\n"
+        await sandbox.stop()
+        await until_spare(warm, ())
+        warm.idle_seconds = 0
+        await warm.remove_old()
+        assert containers_of(installation_of(data)) == []
+        group.cancel_scope.cancel()
+
+
+# The image, the engine, and what is said
+
+
+@pytest.fixture
+def dockerfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docker: Docker) -> Iterator[Path]:
+    """Stands for the sandbox's own, which takes minutes."""
+    path = tmp_path / "Dockerfile"
+    path.write_text(f"FROM {docker.image.name}\nLABEL test={secrets.token_hex(8)}\n")
+    monkeypatch.setattr(image_module, "DOCKERFILE", path)
+    yield path
+    subprocess.run(["docker", "rmi", own_name()], capture_output=True, check=False)
+
+
+async def make_image() -> None:
+    engine = Engine(HOST)
+    try:
+        async for _ in Image(engine).make():
+            pass
+    finally:
+        await engine.close()
+
+
+async def test_auto_takes_bubblewrap_until_the_image_is_made_and_says_so(
+    dockerfile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drivers_module, "LOOK_SECONDS", 0.05)
+    drivers = Drivers(Config(sandbox_build=False), tmp_path / "fresh", HOST)
+    told: list[tuple[str, str]] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(drivers.keep, lambda *what: told.append(what))
+        with anyio.fail_after(30):
+            while not drivers.notice:
+                await anyio.sleep(0.01)
+            assert drivers.driver is not None
+            assert drivers.driver.name == "bubblewrap"
+            assert "has to be made first: `python -m sandbox.image` does it. Until then tasks run in" in drivers.notice
+            await make_image()
+            while drivers.driver.name != "docker":
+                await anyio.sleep(0.01)
+        assert drivers.notice == ""
+        assert [name for name, _ in told] == ["bubblewrap", "docker"]
+        group.cancel_scope.cancel()
+    await drivers.close()
+
+
+async def test_docker_lets_tasks_wait_while_the_image_is_made(dockerfile: Path, tmp_path: Path) -> None:
+    drivers = Drivers(Config(sandbox="docker"), tmp_path / "fresh", HOST)
+    seen: list[str] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(drivers.keep, lambda *what: seen.append(drivers.notice))
+        with anyio.fail_after(30):
+            while not drivers.found.is_set():
+                if drivers.notice:
+                    assert "is being made" in drivers.notice
+                    assert "tasks wait" in drivers.notice
+                    assert drivers.driver is None
+                await anyio.sleep(0.001)
+        group.cancel_scope.cancel()
+    await drivers.close()
+
+
+async def test_an_image_that_cannot_be_made_is_told_with_the_engines_words(dockerfile: Path) -> None:
+    dockerfile.write_text(dockerfile.read_text() + "RUN echo no network here; exit 7\n")
+    with pytest.raises(SandboxUnavailable, match="no network here"):
+        await make_image()
+    assert docker_cli("images", "--quiet", own_name()) == ""
+
+
+async def test_an_image_of_ones_own_that_lacks_python_is_refused_with_the_reason(data: Path, docker: Docker) -> None:
+    other = connect(Config(sandbox_image="debian:bookworm-slim"), HOST, data, "other")
+    with pytest.raises(SandboxUnavailable, match="python3"):
+        await other.capabilities()
+    await other.close()
+    missing = connect(Config(sandbox_image="errand-no-such-image:1"), HOST, data, "other")
+    with pytest.raises(ImageMissing, match="errand-no-such-image:1"):
+        await missing.capabilities()
+    await missing.close()
+
+
+async def test_auto_goes_back_to_bubblewrap_when_the_engine_goes_away(
+    docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "engine.sock"
+    drivers = Drivers(Config(), tmp_path / "fresh", f"unix://{place}")
+    for _ in range(2):
+        async with engine_at(place):
+            await drivers.look()
+            assert drivers.driver is not None
+            assert (drivers.driver.name, drivers.why) == ("docker", f"Docker Engine answers at unix://{place}")
+        await drivers.look()
+        assert drivers.driver.name == "bubblewrap"
+        assert "no Docker Engine answers" in drivers.why
+    await drivers.close()
+
+
+@asynccontextmanager
+async def engine_at(place: Path) -> AsyncIterator[None]:
+    """The engine behind a socket that can go away, with every connection."""
+
+    async def copy(source: anyio.abc.ByteReceiveStream, target: anyio.abc.ByteSendStream) -> None:
+        with suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            while True:
+                await target.send(await source.receive())
+
+    async def serve(ours: anyio.abc.ByteStream) -> None:
+        theirs = await anyio.connect_unix(HOST.removeprefix("unix://"))
+        async with ours, theirs, anyio.create_task_group() as both:
+            both.start_soon(copy, theirs, ours)
+            await copy(ours, theirs)
+            both.cancel_scope.cancel()
+
+    listener = await anyio.create_unix_listener(place)
+    async with listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, serve)
+        yield
+        group.cancel_scope.cancel()
+    place.unlink()
+
+
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        ("/data/workspaces/t-1", "/var/lib/docker/volumes/work/_data/workspaces/t-1"),
+        ("/data", "/var/lib/docker/volumes/work/_data"),
+        ("/data/mirrors/a/objects", "/srv/mirrors/a/objects"),
+        ("/database", "/database"),
+        ("/elsewhere", "/elsewhere"),
+    ],
+)
+def test_in_a_container_of_its_own_the_runner_names_folders_as_the_engine_sees_them(path: str, seen: str) -> None:
+    folders = {
+        Path("/data"): Path("/var/lib/docker/volumes/work/_data"),
+        Path("/data/mirrors"): Path("/srv/mirrors"),
+    }
+    assert as_the_engine_sees(Path(path), folders) == Path(seen)

@@ -1,0 +1,149 @@
+"""The same way in containers: the repair, a cancel, the next task's start, and runners that are killed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from protocol.journal import AttemptStarted
+from protocol.live import Cancel
+from protocol.task import TaskState
+from sandbox.config import DOCKER_HOST, Config
+from sandbox.docker import connect
+from tests.contract.test_sandbox import skip_unless_available
+from tests.integration.test_docker import containers_of, docker_cli, installation_of
+from tests.journey.house import House, Phone, assert_ended_once, assert_no_gap, errand_up, phone
+from tests.journey.package import Broken, broken_package
+from tests.journey.test_kills import make_repository, open_tool_call
+from tests.journey.test_repair import SEED, output, repair
+
+pytestmark = pytest.mark.anyio
+GONE_SECONDS = 10.0
+KILLS = 5
+TASKS = 50
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[None]:
+    docker = connect(Config(), DOCKER_HOST, tmp_path_factory.mktemp("data"), "test")
+    try:
+        await skip_unless_available(docker)
+        yield
+    finally:
+        await docker.close()
+
+
+@pytest.fixture(scope="module")
+def house(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with errand_up(tmp_path_factory.mktemp("house"), ERRAND_SANDBOX="docker") as house:
+        yield house
+    assert containers(house) == [], "nothing is left when the house has stopped"
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Broken:
+    return broken_package(tmp_path_factory.mktemp("package"), SEED)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_repository(tmp_path_factory.mktemp("repository") / "greeter")
+
+
+def containers(house: House, **labels: str) -> list[str]:
+    return containers_of(installation_of(house.data / "sandbox"), **labels)
+
+
+@pytest.mark.timeout(240)
+async def test_a_broken_package_comes_back_repaired_from_a_container(
+    house: House, broken: Broken, tmp_path: Path
+) -> None:
+    task = await repair(house, broken, tmp_path)
+    async with phone(house) as owner:
+        await owner.watch(task)
+        await owner.ended(task)
+        assert sandboxes(owner, task) == {"docker"}
+
+
+async def test_a_cancel_ends_the_container_of_a_running_command(house: House, repository: Path) -> None:
+    async with phone(house) as owner:
+        task = await owner.submit("[scenario: slow] 60 seconds", str(repository), key="cancel")
+        await owner.until(lambda: "waiting" in output(owner, task))
+        assert named_for(task) != []
+        await owner.command(Cancel(key="enough", task=task, reason="Enough."))
+        assert (await owner.ended(task)).state is TaskState.CANCELLED
+    with anyio.fail_after(GONE_SECONDS):
+        while named_for(task):
+            await anyio.sleep(0.05)
+
+
+async def test_the_next_task_finds_its_container_started(house: House, repository: Path) -> None:
+    async with phone(house) as owner:
+        first = await owner.submit("[scenario: steps] 1 steps", str(repository), key="first")
+        await owner.ended(first)
+        with anyio.fail_after(GONE_SECONDS):
+            while not (spares := containers(house, task="spare")):
+                await anyio.sleep(0.05)
+        second = await owner.submit("[scenario: slow] 2 seconds", str(repository), key="second")
+        await owner.until(lambda: open_tool_call(owner, second) is not None)
+        with anyio.fail_after(GONE_SECONDS):
+            while named_for(second) != spares:
+                await anyio.sleep(0.05)
+        assert (await owner.ended(second)).state is TaskState.SUCCEEDED
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+async def test_no_container_is_left_after_fifty_tasks_and_five_killed_runners(
+    engine: None, repository: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "house"
+    with errand_up(data, ERRAND_SANDBOX="docker", ERRAND_SLOTS="4") as house:
+        async with phone(house) as owner:
+            tasks = [
+                await owner.submit("[scenario: steps] 3 steps", str(repository), key=f"task-{number}")
+                for number in range(TASKS)
+            ]
+            for number in range(KILLS):
+                await owner.until(lambda: ended(owner, tasks) >= (number + 1) * TASKS // (KILLS + 1), 300)  # noqa: B023
+                before = set(containers(house))
+                house.kill("runner")
+                killed = time.monotonic()
+                while before & set(containers(house)):
+                    assert time.monotonic() - killed < GONE_SECONDS, "containers of a killed runner end with it"
+                    await anyio.sleep(0.05)
+            for task in tasks:
+                done = await owner.ended(task, 300)
+                assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
+                assert_ended_once(owner, task)
+                assert_no_gap(owner, task)
+                assert sandboxes(owner, task) == {"docker"}
+        with anyio.fail_after(GONE_SECONDS):
+            while set(containers(house)) - set(containers(house, task="spare")):
+                await anyio.sleep(0.05)
+    assert containers(house) == []
+    assert list((data / "sandbox" / "spares").glob("*/*")) == []
+
+
+def ended(owner: Phone, tasks: list[str]) -> int:
+    return sum(owner.tasks[task].state is TaskState.SUCCEEDED for task in tasks)
+
+
+def sandboxes(owner: Phone, task: str) -> set[str]:
+    """Of every attempt, as the journal says."""
+    started = (frame.entry.event for frame in owner.journal(task))
+    return {event.sandbox for event in started if isinstance(event, AttemptStarted)}
+
+
+def named_for(task: str) -> list[str]:
+    return docker_cli("ps", "--all", "--quiet", "--no-trunc", "--filter", f"name=errand-{task}-").split()
