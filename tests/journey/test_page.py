@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 from playwright.sync_api import Browser, expect
 
-from tests.journey.browser import chromium, phone
+from tests.journey.browser import broken_line, chromium, lasting_phone, phone, tasks
 from tests.journey.house import House, errand_up
+from tests.journey.stream import raw_stream
 from tests.journey.test_kills import make_repository
 
 pytestmark = pytest.mark.timeout(300)
@@ -46,3 +50,198 @@ def test_a_task_goes_from_the_link_to_a_diff(browser: Browser, house: House, rep
         page.get_by_role("link", name="Back").click()
         page.get_by_role("link", name="Back").click()
         expect(page.get_by_role("link", name="Look around")).to_contain_text("Done")
+
+
+def test_what_one_says_steers_the_turn_and_then_opens_the_next(browser: Browser, house: House, repository: str) -> None:
+    with phone(browser, house) as me:
+        me.sign_in()
+        me.submit("[scenario: slow] seconds=2", repository)
+        expect(me.page.locator(".out.tail")).to_contain_text("waiting")
+        me.say("Be brief.")
+        expect(me.page.locator(".said", has_text="Be brief.")).to_have_count(1)
+        expect(me.page.locator(".pending li")).to_have_count(0)
+        expect(me.page.locator(".outcome")).to_contain_text("Done", timeout=60_000)
+        me.say("And now once more.")
+        expect(me.page.locator(".turn-title")).to_have_text("Turn 2")
+        expect(me.page.locator(".outcome")).to_have_count(2, timeout=60_000)
+        expect(me.page.locator(".said")).to_have_count(3)
+
+
+def test_stop_stops_and_says_so(browser: Browser, house: House, repository: str) -> None:
+    with phone(browser, house) as me:
+        me.sign_in()
+        me.submit("[scenario: slow] seconds=600", repository)
+        expect(me.page.locator(".out.tail")).to_contain_text("waiting")
+        me.page.get_by_role("button", name="Stop").click()
+        me.page.get_by_role("button", name="Keep going").click()
+        expect(me.page.get_by_role("button", name="Stop")).to_be_enabled()
+        me.page.get_by_role("button", name="Stop").click()
+        me.page.get_by_role("button", name="Stop it").click()
+        expect(me.page.locator(".outcome")).to_contain_text("Cancelled")
+        expect(me.page.get_by_role("button", name="Stop")).to_be_hidden()
+
+
+def test_a_question_waits_on_top_of_the_list_and_is_answered_by_a_tap(
+    browser: Browser, house: House, repository: str
+) -> None:
+    with phone(browser, house) as me:
+        me.sign_in()
+        me.submit("Paint it. [scenario: ask]", repository)
+        me.page.get_by_role("button", name="blue").wait_for()
+        me.page.get_by_role("link", name="Back").click()
+        first = me.page.locator(".group:visible").first
+        expect(first).to_contain_text("Which colour?")
+        first.get_by_role("link", name="Paint it.").click()
+        me.page.get_by_role("button", name="blue").click()
+        expect(me.page.locator(".card")).to_have_count(0)
+        expect(me.page.locator(".outcome")).to_contain_text("You answered: blue", timeout=60_000)
+        expect(me.page.locator(".answer")).to_have_text("blue")
+
+
+def test_a_question_is_answered_in_own_words_and_by_one_phone(browser: Browser, house: House, repository: str) -> None:
+    with phone(browser, house) as me, phone(browser, house) as other:
+        me.sign_in()
+        other.sign_in()
+        task = me.submit("Paint it too. [scenario: ask]", repository)
+        other.page.goto(f"/#/task/{task}")
+        other.page.get_by_role("button", name="red").wait_for()
+        me.page.get_by_role("button", name="blue").wait_for()
+        me.say("a warm grey")
+        expect(other.page.locator(".card")).to_have_count(0)
+        expect(other.page.locator(".outcome")).to_contain_text("You answered: a warm grey", timeout=60_000)
+
+
+def test_a_line_that_breaks_leaves_no_gap_and_no_duplicate(browser: Browser, house: House, repository: str) -> None:
+    with broken_line(house) as (line, server), phone(browser, house, server=server) as me:
+        me.sign_in()
+        task = me.submit("[scenario: steps] steps=60", repository)
+        for count in range(10, 51, 10):
+            expect(me.page.locator(".step-what", has_text=f"echo {count} ")).to_have_count(1, timeout=60_000)
+            line.cut()
+        expect(me.page.locator(".outcome")).to_contain_text("Done", timeout=60_000)
+        expect(me.page.locator(".step-what", has_text="$ echo")).to_have_count(60)
+        assert line.connections > 5
+        assert me.kept(task) == sequences(house, task)
+
+
+def test_a_phone_that_slept_is_live_again(browser: Browser, house: House, repository: str) -> None:
+    with phone(browser, house) as me:
+        me.sign_in()
+        task = me.submit("[scenario: steps] steps=40", repository)
+        expect(me.page.locator(".step-what", has_text="echo 3 ")).to_have_count(1, timeout=60_000)
+        me.context.set_offline(True)
+        me.see("No network")
+        me.context.set_offline(False)
+        expect(me.page.locator(".outcome")).to_contain_text("Done", timeout=60_000)
+        expect(me.page.locator(".net")).to_be_empty()
+        assert me.kept(task) == sequences(house, task)
+
+
+def test_what_was_written_without_a_network_outlives_the_browser_and_goes_out_once(
+    browser: Browser, house: House, repository: str, tmp_path: Path
+) -> None:
+    prompt = "Written in the underground. [scenario: noop]"
+    with lasting_phone(browser, house, tmp_path) as me:
+        me.sign_in()
+        me.installed()
+        me.context.set_offline(True)
+        me.write(prompt, repository)
+        me.see("Will be sent as soon as")
+        me.page.reload()
+        me.see("Will be sent as soon as")
+        me.crash()
+    with lasting_phone(browser, house, tmp_path, offline=True) as me:
+        me.page.goto("/")
+        me.see("Will be sent as soon as")
+        me.context.set_offline(False)
+        expect(me.page.get_by_role("link", name="Written in the underground.")).to_contain_text("Done", timeout=60_000)
+        expect(me.page.locator(".group:visible", has_text="Not sent yet")).to_have_count(0)
+        me.page.reload()
+        me.page.get_by_role("link", name="Written in the underground.").wait_for()
+        assert len([task for task in tasks(house) if task["title"].startswith("Written in the underground.")]) == 1
+
+
+def test_what_is_refused_later_is_told_and_can_be_mended(browser: Browser, house: House, repository: str) -> None:
+    with phone(browser, house) as me:
+        me.sign_in()
+        me.context.set_offline(True)
+        me.write("Mend me. [scenario: noop]", "/nowhere/at/all")
+        me.see("Will be sent as soon as")
+        me.context.set_offline(False)
+        me.see("Not taken: There is no git repository")
+        me.page.get_by_role("link", name="Edit").click()
+        expect(me.page.locator("#wrong-repository")).to_contain_text("no git repository")
+        me.page.get_by_label("Repository", exact=True).fill(repository)
+        me.page.get_by_role("button", name="Start").click()
+        expect(me.page.locator(".outcome")).to_contain_text("Done", timeout=60_000)
+        me.page.get_by_role("link", name="Back").click()
+        expect(me.page.get_by_text("Not taken")).to_have_count(0)
+
+
+def test_nothing_that_a_model_says_acts_on_the_page(browser: Browser, house: House, repository: str) -> None:
+    with phone(browser, house) as me:
+        asked: list[str] = []
+        me.page.on("request", lambda request: asked.append(request.url))
+        me.page.on("dialog", lambda dialog: me.faults.append(f"dialog: {dialog.message}"))
+        me.sign_in()
+        me.submit("<b onclick='window.hacked=1'>Hostile</b> [scenario: hostile]", repository)
+        me.page.locator(".choice").first.click(timeout=60_000)
+        expect(me.page.locator(".outcome")).to_contain_text("onerror", timeout=60_000)
+        for step in me.page.locator(".step:visible > summary").all():
+            step.click()
+        me.page.get_by_role("button", name="Show all").first.click()
+        expect(me.page.locator(".out .c2")).to_have_text("green")
+        links = me.page.locator(".prose a").evaluate_all("links => links.map(link => link.href)")
+        assert links
+        assert all(link.startswith("https://") and "@" not in link for link in links)
+        expect(me.page.locator(".leads").first).to_contain_text("evil.example")
+        assert not re.search("[\u202a-\u202e\u2066-\u2069\x1b]", me.page.locator("#app").inner_text())
+        assert me.page.evaluate("document.body.scrollWidth <= innerWidth")
+        me.page.get_by_role("link", name="changed").click()
+        expect(me.page.locator(".file")).to_contain_text("onerror")
+        me.page.goto("/#/")
+        expect(me.page.get_by_role("link", name="Hostile")).to_contain_text("<b onclick")
+        assert me.page.evaluate("window.hacked") is None
+        assert [url for url in asked if not url.startswith((house.ready.server, "data:"))] == []
+
+
+def test_signing_out_leaves_nothing_behind(browser: Browser, house: House, repository: str) -> None:
+    with phone(browser, house) as me:
+        me.sign_in()
+        me.submit("Private. [scenario: noop]", repository)
+        expect(me.page.locator(".outcome")).to_be_visible(timeout=60_000)
+        me.page.goto("/#/settings")
+        me.page.get_by_role("button", name="Sign this device out").click()
+        me.page.get_by_role("button", name="Sign out", exact=True).last.click()
+        me.page.get_by_label("Sign-in link or code").wait_for()
+        assert me.everything_kept() == "{}"
+
+
+def test_a_device_that_was_signed_out_says_so_and_forgets(browser: Browser, house: House, repository: str) -> None:
+    with phone(browser, house) as me, phone(browser, house) as other:
+        me.sign_in()
+        other.sign_in()
+        other.page.goto("/#/settings")
+        other.page.get_by_role("button", name="Sign out Android phone, Chrome").last.click()
+        other.page.get_by_role("button", name="Sign it out").click()
+        me.see("This device was signed out")
+        assert me.everything_kept() == "{}"
+
+
+def test_a_push_is_shown_and_its_tap_leads_to_the_task(browser: Browser, house: House, repository: str) -> None:
+    with phone(browser, house) as me:
+        me.sign_in()
+        task = me.submit("Tell me. [scenario: noop]", repository)
+        me.page.goto("/#/")
+        me.installed()
+        me.push({"title": "Done: Tell me.", "body": "branch", "tag": task, "url": f"/#/task/{task}"})
+        shown = me.notifications()
+        assert shown == [{"title": "Done: Tell me.", "body": "branch", "tag": task, "url": f"/#/task/{task}"}]
+        me.push({"title": "Again", "body": "", "tag": task, "url": f"/#/task/{task}"})
+        assert [one["title"] for one in me.notifications()] == ["Again"], "the newest replaces the one before"
+
+
+def sequences(house: House, task: str) -> list[int]:
+    """Of all the task's events, by the stream itself."""
+    with start_blocking_portal() as portal:
+        return [message.sequence for message in portal.call(raw_stream, house.data, task)]
