@@ -7,6 +7,7 @@ import math
 import re
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from gateway.errors import Problem
 from protocol.ids import KEY_LIMIT_BYTES
@@ -32,10 +33,10 @@ NO_URL = re.compile(r" |^-|[@:/]--|[@:]-|://-|^[A-Za-z0-9+._-]*::")
 (CVE-2017-1000117 and its kin); `ext::` and other helpers, which run commands."""
 
 
-def submit(frame: Submit, *, is_owner: bool) -> None:
-    """A task before it is submitted."""
+def submit(frame: Submit, *, is_owner: bool) -> Submit:
+    """A task before it is submitted, as it is kept."""
     key(frame.key)
-    text(frame.prompt, "prompt")
+    prompt = text(frame.prompt, "prompt")
     repository(frame.repository, is_owner=is_owner)
     base(frame.base)
     if frame.model and not MODEL.fullmatch(frame.model):
@@ -43,6 +44,7 @@ def submit(frame: Submit, *, is_owner: bool) -> None:
     if len(frame.title) > TITLE_LIMIT_CHARS or CONTROL.search(frame.title):
         raise Problem(422, f"A title is one line of at most {TITLE_LIMIT_CHARS} characters.", "title")
     budget(frame.budget)
+    return replace(frame, prompt=prompt, title=frame.title.strip())
 
 
 def key(value: str) -> None:
@@ -50,13 +52,15 @@ def key(value: str) -> None:
         raise Problem(422, f"A key is 1 to {KEY_LIMIT_BYTES} visible ASCII characters: a UUID, for example.", "key")
 
 
-def text(value: str, field: str) -> None:
-    """A prompt, a message or an answer."""
+def text(value: str, field: str) -> str:
+    """A prompt, a message or an answer, as it is kept: every line ends as elsewhere, for a terminal takes a lone CR to
+    write over what stands before it."""
     if not value.strip():
         raise Problem(422, f"The {field} is empty: say what is to be done.", field)
     if len(value) > PROMPT_LIMIT_CHARS:
         size, limit = len(value), PROMPT_LIMIT_CHARS
         raise Problem(422, f"The {field} has {size:,} characters and the limit is {limit:,}: shorten it.", field)
+    return value.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def reason(value: str) -> None:

@@ -57,7 +57,7 @@ class Tasks:
     # Commands. Each raises Problem for what is wrong, Refused or Unavailable when it could not be stored.
 
     async def submit(self, asker: Asker, frame: Submit) -> Accepted:
-        checks.submit(frame, is_owner=asker.is_owner)
+        frame = checks.submit(frame, is_owner=asker.is_owner)
         repository = await self._checked(asker, frame.repository)
         task = task_id(asker.user, frame.key)
         command = SubmitTask(
@@ -67,22 +67,22 @@ class Tasks:
             base=frame.base,
             model=frame.model,
             budget=frame.budget,
-            title=frame.title.strip(),
+            title=frame.title,
             pull_request=frame.pull_request,
         )
         return await self._send(asker, task, command)
 
     async def say(self, asker: Asker, frame: Say) -> Accepted:
         checks.key(frame.key)
-        checks.text(frame.text, "text")
+        text = checks.text(frame.text, "text")
         await self.must_exist(asker, frame.task)
-        return await self._send(asker, frame.task, SendMessage(key=frame.key, text=frame.text))
+        return await self._send(asker, frame.task, SendMessage(key=frame.key, text=text))
 
     async def answer(self, asker: Asker, frame: Answer) -> Accepted:
         checks.key(frame.key)
-        checks.text(frame.text, "text")
+        text = checks.text(frame.text, "text")
         await self.must_exist(asker, frame.task)
-        command = AnswerQuestion(key=frame.key, question=frame.question, text=frame.text)
+        command = AnswerQuestion(key=frame.key, question=frame.question, text=text)
         return await self._send(asker, frame.task, command)
 
     async def cancel(self, asker: Asker, frame: Cancel) -> Accepted:

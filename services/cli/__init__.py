@@ -29,6 +29,7 @@ COMMANDS = {
     "systemd-unit": "Print a systemd unit that keeps `errand up` running.",
     "welcome": "Wait until every service takes work, and show a link that signs a phone in.",
     "login": "Sign this machine in by a link.",
+    "device": "See where you are signed in, and sign a device out.",
     "user": "Give other people access (the owner).",
     "host": "Give Errand credentials for a git host (the owner).",
     "sql": "Ask the history in SQL (the owner).",

@@ -408,6 +408,7 @@ def test_a_submit_is_sent_again_with_its_key_until_its_receipt_came(
 def test_a_submit_follows_the_task_when_asked_to(gateway: Gateway, data: Path) -> None:
     sent: list[Any] = []
     gateway.scripts = [accepts(sent)]
+    gateway.answers = {("GET", f"/api/tasks/{TASK}"): (200, {"task": {"id": TASK, "prompt": "Say hello\n"}})}
     result = run(data, "submit", "-", "--repo", "/srv/repo.git", "--watch", "--key", "key-1", typed="Say hello\n")
     assert result.output == f"task {TASK}\n{STORY_LINES}"
     assert sent == [
@@ -481,6 +482,32 @@ def test_a_newer_servers_frame_is_named_and_not_a_traceback(gateway: Gateway, da
     result = run(data, "watch", TASK)
     assert "update the older of the two" in result.output
     assert result.exit_code == 1
+
+
+# Devices
+
+
+def test_devices_are_listed_and_signed_out(gateway: Gateway, data: Path) -> None:
+    devices = [{"id": "d1", "name": "phone", "added_at": "2026-11-22T10:00:00Z"}, {"id": "d2", "name": "laptop"}]
+    me = {"user": "owner", "name": "owner", "role": "owner", "device": "d2", "devices": devices, "notices": []}
+    gateway.answers = {("GET", "/api/me"): (200, me), ("DELETE", "/api/devices/d1"): (204, b"")}
+    _, phone, laptop = run(data, "device", "ls").output.splitlines()
+    assert phone.split("\t") == ["d1", "phone", "2026-11-22T10:00:00Z", ""]
+    assert laptop.split("\t") == ["d2", "laptop", "", "this one"]
+    assert run(data, "device", "rm", "d1").output == "Signed out.\n"
+    assert gateway.asked[-1][:2] == ("DELETE", "/api/devices/d1")
+    gateway.answers = {("DELETE", "/api/devices/d3"): (404, {"error": "There is no such device."})}
+    result = run(data, "device", "rm", "d3")
+    assert (result.exit_code, result.output) == (1, "errand: There is no such device.\n")
+
+
+@pytest.mark.parametrize(("prompt", "code"), [("Say\r\nhello", 0), ("Say goodbye", 1)])
+def test_a_key_that_stands_for_another_prompt_is_said(gateway: Gateway, data: Path, prompt: str, code: int) -> None:
+    gateway.answers = {("GET", f"/api/tasks/{TASK}"): (200, {"task": {"id": TASK, "prompt": "Say\nhello"}})}
+    gateway.scripts = [accepts([])]
+    result = run(data, "submit", prompt, "--repo", "https://git.example/a", "--key", "k", "--no-watch")
+    assert result.exit_code == code
+    assert ("use another key" in result.output) == bool(code)
 
 
 # Credentials

@@ -83,6 +83,12 @@ def test_bad_tasks_are_refused_with_the_field(change: dict[str, Any], field: str
     assert "secret" not in refused.value.error
 
 
+@pytest.mark.parametrize("ends", ["\r", "\n", "\r\n"])
+def test_a_text_is_kept_with_one_kind_of_line_end(ends: str) -> None:
+    kept = checks.submit(Submit(**{**GOOD, "prompt": f"one{ends}two{ends}{ends}"}), is_owner=False)
+    assert kept.prompt == "one\ntwo\n\n"
+
+
 def test_the_refusal_of_a_long_prompt_says_how_long_it_may_be() -> None:
     with pytest.raises(Problem, match="100,000"):
         checks.text("x" * 100_001, "prompt")

@@ -85,19 +85,21 @@ def command(
         watched = is_terminal(1) and not place.as_json
     sent: list[str] = []
     try:
-        return live(place, partial(_send, place=place, frame=frame, watched=watched, sent=sent))
+        return live(place, partial(_send, place=place, frame=frame, is_known_key=bool(key), watched=watched, sent=sent))
     except KeyboardInterrupt:
         if not sent:
             raise
         return interrupted(sent[0])
 
 
-async def _send(session, *, place: Place, frame: Submit, watched: bool, sent: list[str]) -> int:
+async def _send(session, *, place: Place, frame: Submit, is_known_key: bool, watched: bool, sent: list[str]) -> int:
     from services.cli.receipts import carry_out
     from services.cli.watching import watch
 
     done = await carry_out(session, frame)
     sent.append(done.task)
+    if is_known_key:
+        _must_be_this_one(place, done.task, frame)
     if place.as_json:
         click.echo(json.dumps({"task": done.task, "key": frame.key, "sequence": done.sequence}))
     elif watched:
@@ -106,6 +108,15 @@ async def _send(session, *, place: Place, frame: Submit, watched: bool, sent: li
         click.echo(done.task)
         click.echo(f"`errand watch {done.task}` follows it.", err=True)
     return await watch(session, place, done.task) if watched else 0
+
+
+def _must_be_this_one(place: Place, task: str, frame: Submit) -> None:
+    """Who gives the same key twice by mistake believes that the second task is under way."""
+    from services.cli.api import path, read
+
+    shown = read(place.api.get(path("tasks", task)), dict[str, Any])
+    if shown["task"].get("prompt", "").split() != frame.prompt.split():
+        raise Failure(f"This key stands for {task} already, which has another prompt: use another key.")
 
 
 def _amount(given: Any) -> Any:
