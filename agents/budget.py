@@ -43,10 +43,10 @@ def resolve(asked: Budget, defaults: Budget) -> Budget:
 def check(budget: Budget, spent: Spent, reserve: Usage = Usage()) -> None:  # noqa: B008 - frozen
     """Raise BudgetReached when one more step, which may cost `reserve`, does not fit. `budget` is resolved."""
     money, tokens = spent.usage.cost_usd, spent.usage.tokens
-    _fits("money_usd", budget.money_usd, money, reserve.cost_usd, lambda n: f"${n:.4g}")
-    _fits("tokens", budget.tokens, tokens, reserve.tokens, lambda n: f"{n:,.0f} tokens")
-    _fits("steps", budget.steps, spent.steps, 1, lambda n: f"{n:,.0f} steps")
-    _fits("wall_seconds", budget.wall_seconds, spent.wall_seconds, 0, lambda n: f"{n:,.0f} s")
+    _fits("budget", budget.money_usd, money, reserve.cost_usd, lambda n: f"${n:.4g}")
+    _fits("limit of tokens", budget.tokens, tokens, reserve.tokens, lambda n: f"{n:,.0f} tokens")
+    _fits("limit of steps", budget.steps, spent.steps, 1, lambda n: f"{n:,.0f} steps")
+    _fits("limit of time", budget.wall_seconds, spent.wall_seconds, 0, lambda n: f"{n:,.0f} s")
 
 
 def affordable(
@@ -66,12 +66,12 @@ def affordable(
 
 
 def _fits(
-    name: str, limit: float | msgspec.UnsetType | None, spent: float, reserve: float, show: Callable[[float], str]
+    what: str, limit: float | msgspec.UnsetType | None, spent: float, reserve: float, show: Callable[[float], str]
 ) -> None:
     if limit is None or limit is UNSET or (spent < limit and spent + reserve <= limit):
         return
     next_one = f" and the next call may take up to {show(reserve)}" if spent < limit else ""
     raise BudgetReached(
         f"The turn reached its limit of {show(limit)}: {show(spent)} spent{next_one}. "
-        f"Send a message to go on with a fresh budget, or submit with a larger `{name}`."
+        f"Send a message to go on with a fresh budget, or submit a task with a larger {what}."
     )

@@ -48,8 +48,8 @@ PUBLISH_TRIES = 4
 HEARTBEAT_SECONDS = 1.0
 SILENCE_SECONDS = 3.5
 """A reader that heard nothing for so long, no heartbeat either, is made again."""
-NEXT_SECONDS = 5.0
-"""How long one request for a shared message waits: a server that restarted is asked again after it."""
+NEXT_SECONDS = 15.0
+"""How long one request for a shared message waits at the server."""
 TAKE_AGAIN_SECONDS = 0.5
 FAILED_SECONDS = 10.0
 """A shared message whose handling failed comes again after so long."""
@@ -329,10 +329,12 @@ class Bus:
                 group.start_soon(self._take_turns, stream, name, consumer, handle)
 
     async def _take_turns(self, stream: Stream, name: str, consumer: dict[str, Any], handle: OnStored) -> None:
-        arrived: asyncio.Queue[Msg] = asyncio.Queue()
+        arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
         # Not by `request`: what comes bears its own subject, by which nats-py finds no request.
         inbox = self._nats.new_inbox()
         subscription = await self._nats.subscribe(inbox, cb=arrived.put)
+        # A server that restarted knows nothing of the request that waits.
+        self.on_interruption(lambda: arrived.put_nowait(None))
         made = False
         try:
             while True:
@@ -347,14 +349,14 @@ class Bus:
                     made = False
                     await asyncio.sleep(TAKE_AGAIN_SECONDS)
                     continue
-                if not _status(message):
+                if message is not None and not _status(message):
                     await self._handle_shared(message, handle)
         finally:
             with suppress(nats.errors.Error):
                 await subscription.unsubscribe()
 
-    async def _next(self, stream: Stream, name: str, inbox: str, arrived: asyncio.Queue[Msg]) -> Msg:
-        """The next message of a shared consumer, or the status that says that none came. Raises Unavailable."""
+    async def _next(self, stream: Stream, name: str, inbox: str, arrived: asyncio.Queue[Msg | None]) -> Msg | None:
+        """The next message of a shared consumer, or a status, or None, when none came. Raises Unavailable."""
         request = msgspec.json.encode({"batch": 1, "expires": int(NEXT_SECONDS * 1e9)})
         try:
             await self._nats.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", request, reply=inbox)

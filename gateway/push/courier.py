@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from gateway.live.looking import looks
 from gateway.push.news import STATES, News, Pace, devices_to_tell, news_of, tells
+from gateway.push.patience import Patience
 from gateway.push.web_push import Expired, Undelivered, Unusable, WebPush
 from gateway.remembered import Remembered
 from gateway.users import Users
@@ -33,7 +34,7 @@ HANDLE_SECONDS = 12.0
 """For all devices of one decision; what is not done by then is done later."""
 ACK_SECONDS = 15.0
 """After so long the decision of a gateway that died is another's. Longer than HANDLE_SECONDS."""
-AT_ONCE = 4
+AT_ONCE = 8
 
 
 class Told(Struct, frozen=True):
@@ -48,6 +49,7 @@ class Courier:
         self._users = users
         self._channel = channel
         self._pace = Pace(per_minute)
+        self._patience = Patience()
         self._told: Remembered[Told] = Remembered(TTL_SECONDS)
         """By sequence and device. When one device of several could not be told, the others are not told again."""
 
@@ -98,12 +100,16 @@ class Courier:
         waits: list[float] = []
 
         async def tell(device: Device) -> None:
+            if left := self._patience.left(device.id, time.monotonic()):
+                waits.append(left)
+                return
             try:
                 with anyio.fail_after(HANDLE_SECONDS):
                     await self._tell(user, device, sequence, news, ttl_seconds)
+                self._patience.worked(device.id)
             except Undelivered as error:
                 log.get().warning("push_undelivered", device=device.id, task=news.tag, reason=str(error))
-                waits.append(error.seconds)
+                waits.append(self._patience.failed(device.id, error.seconds, time.monotonic()))
             except (TimeoutError, Unavailable):
                 waits.append(1.0)
 

@@ -158,9 +158,8 @@ class WebPush:
     async def _send(self, subscription: Subscription, news: News, ttl_seconds: int) -> None:
         endpoint = self._endpoint(subscription)
         address = await self._address(endpoint)
-        status, retry_after = await self._post(
-            endpoint, address, self._headers(endpoint, news, ttl_seconds), encrypt(subscription, news)
-        )
+        headers, body = self._headers(endpoint, news, ttl_seconds), encrypt(subscription, news)
+        status, retry_after = await post(self._connections(), endpoint, address, headers, body)
         if status in GONE:
             raise Expired
         if status in PASSING or status >= 500:
@@ -172,32 +171,14 @@ class WebPush:
         if self._client is not None:
             await self._client.aclose()
 
-    async def _post(
-        self, endpoint: SplitResult, address: str, headers: Mapping[str, str], body: bytes
-    ) -> tuple[int, str]:
-        """The answer's status and its `Retry-After`."""
-        import httpx2
-
+    def _connections(self) -> httpx2.AsyncClient:
         if self._client is None:
-            # No proxy, which would look the name up once more, and no cookies' worth of waiting.
-            self._client = httpx2.AsyncClient(trust_env=False, follow_redirects=False, timeout=SEND_SECONDS)
-        host = f"[{address}]" if ":" in address else address
-        url = endpoint._replace(netloc=f"{host}:{endpoint.port}" if endpoint.port else host).geturl()
-        # The connection goes to the address, the certificate must be the name's.
-        request = self._client.build_request(
-            "POST",
-            url,
-            content=body,
-            headers={**headers, "host": endpoint.netloc},
-            extensions={"sni_hostname": endpoint.hostname},
-        )
-        try:
-            with anyio.fail_after(SEND_SECONDS):
-                answer = await self._client.send(request, stream=True)
-                await answer.aclose()
-        except (httpx2.HTTPError, TimeoutError) as error:
-            raise Undelivered(f"{endpoint.hostname} does not answer: {type(error).__name__}") from None
-        return answer.status_code, answer.headers.get("retry-after", "")
+            import httpx2
+
+            # No proxy, which would look the name up once more; the environment's authorities all the same.
+            authorities = httpx2.create_ssl_context()
+            self._client = httpx2.AsyncClient(verify=authorities, trust_env=False, timeout=SEND_SECONDS)
+        return self._client
 
     def _endpoint(self, subscription: Subscription) -> SplitResult:
         text = subscription.endpoint
@@ -246,6 +227,30 @@ class WebPush:
 
             self._vapid = Vapid02.from_raw(self._keys.vapid.encode())
         return self._vapid
+
+
+async def post(
+    client: httpx2.AsyncClient, endpoint: SplitResult, address: str, headers: Mapping[str, str], body: bytes
+) -> tuple[int, str]:
+    """The answer's status and its `Retry-After`. Raises Undelivered."""
+    import httpx2
+
+    host = f"[{address}]" if ":" in address else address
+    request = client.build_request(
+        "POST",
+        endpoint._replace(netloc=f"{host}:{endpoint.port}" if endpoint.port else host).geturl(),
+        content=body,
+        headers={**headers, "host": endpoint.netloc},
+        # The connection goes to the address, the certificate must be the name's.
+        extensions={"sni_hostname": endpoint.hostname},
+    )
+    try:
+        with anyio.fail_after(SEND_SECONDS):
+            answer = await client.send(request, stream=True)
+            await answer.aclose()
+    except (httpx2.HTTPError, TimeoutError) as error:
+        raise Undelivered(f"{endpoint.hostname} does not answer: {type(error).__name__}") from None
+    return answer.status_code, answer.headers.get("retry-after", "")
 
 
 def encrypt(subscription: Subscription, news: News) -> bytes:

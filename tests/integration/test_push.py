@@ -105,11 +105,14 @@ class World:
         await self.command(user, task, client, question)
 
     async def finish(self, user: str, task: str, client: Phone) -> None:
-        published = Published(branch="errand/fix", commit="c", base_commit="b", pushed_to="https://git.example/a.git")
-        finish = FinishAttempt(
-            key="finish", attempt=1, journal_sequence=0, summary="It works.", published=published, usage=Usage()
-        )
-        await self.command(user, task, client, finish)
+        await self.command(user, task, client, finished())
+
+
+def finished() -> FinishAttempt:
+    published = Published(branch="errand/fix", commit="c", base_commit="b", pushed_to="https://git.example/a.git")
+    return FinishAttempt(
+        key="finish", attempt=1, journal_sequence=0, summary="It works.", published=published, usage=Usage()
+    )
 
 
 @pytest.fixture
@@ -320,6 +323,30 @@ async def test_two_gateways_tell_each_decision_once(world: World) -> None:
             told = [(await shown(browser))["tag"] for _ in tasks]
         assert sorted(told) == sorted(tasks)
         assert browser.shown.empty()
+    finally:
+        second.terminate()
+
+
+async def test_a_device_that_looks_at_one_gateway_is_told_nothing_by_another(world: World) -> None:
+    looking, other = await world.device("u_both", "phone"), await world.device("u_both", "tablet")
+    browsers = await world.browser(looking), await world.browser(other)
+    second = GatewayHouse(world.gateway.nats)
+    second.environment = {**world.gateway.environment, "ERRAND_PORT": str(second.port)}
+    second.start()
+    try:
+        async with phone(second, looking) as client:
+            await client.send(Looking(looking=True))
+            tasks = [await world.submit("u_both", client, f"both-{number}") for number in range(10)]
+            for task in tasks:
+                await world.ask("u_both", task, client)
+            assert sorted([(await shown(browsers[1]))["tag"] for _ in tasks]) == sorted(tasks)
+            assert browsers[0].shown.empty()
+            second.kill()
+            finish = finished()
+            await world.runner.bus.publish(command_subject("u_both", tasks[0], finish), finish)
+        assert [(await shown(browser))["tag"] for browser in browsers] == [tasks[0], tasks[0]], (
+            "it died with its interest"
+        )
     finally:
         second.terminate()
 

@@ -18,6 +18,7 @@ def command(as_json: bool) -> int:
     (ERRAND_NATS_PASSWORD_FILE), and signs this machine's command line in as well.
     """
     from protocol.base import encode
+    from services.listening import what_works
     from services.welcome import NotReady, from_settings
 
     try:
@@ -31,4 +32,5 @@ def command(as_json: bool) -> int:
         click.echo(click.style(f"! {notice}", fg="yellow", bold=True))
     click.echo("Every service takes work. This link signs a phone in, once:\n")
     print_link(welcome.link)
+    click.echo(f"\n{what_works(welcome.link.partition('/#')[0])}")
     return 0
