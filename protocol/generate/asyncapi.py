@@ -11,7 +11,7 @@ from protocol import live
 from protocol.base import snake
 from protocol.generate import docstrings, schema
 from protocol.query import Refusal
-from protocol.routes import ROUTES, Route, Service, messages_of
+from protocol.routes import ROUTES, Route, Service, Stream, messages_of
 
 LIVE = "live"
 PARAMETERS = {
@@ -22,6 +22,19 @@ PARAMETERS = {
     "kind": "The `type` of the entry's event, or of the decision's first event.",
     "name": "The timer's name.",
     "stream": "The stream it was found in, in small letters.",
+}
+BURIED = {
+    "name": "buried",
+    "description": "A message that nobody could decode or handle, as it came.",
+    "headers": {
+        "type": "object",
+        "properties": {
+            "Errand-Reason": {"type": "string", "description": "Why not."},
+            "Errand-Subject": {"type": "string", "description": "Where it came on."},
+            "Errand-Sequence": {"type": "string", "description": "Its sequence in its stream."},
+        },
+    },
+    "payload": {},
 }
 PEOPLE = frozenset({Service.READER})
 """Who hears by a tool of their own."""
@@ -44,7 +57,7 @@ def document() -> dict[str, Any]:
         "channels": _channels(),
         "operations": _operations(),
         "components": {
-            "messages": {kind.__name__: _message(kind) for kind in schema.messages()},
+            "messages": {"Buried": BURIED, **{kind.__name__: _message(kind) for kind in schema.messages()}},
             "schemas": _schemas(),
         },
     }
@@ -53,22 +66,22 @@ def document() -> dict[str, Any]:
 def _channels() -> dict[str, Any]:
     channels: dict[str, Any] = {}
     for route in ROUTES:
-        channels[_name(route)] = _channel(_address(route.subject), route.messages, "nats", route.doc)
+        channels[_name(route)] = _channel(_address(route.subject), _sent(route), "nats", route.doc)
         if route.replies:
             inbox = "Answers come to the inbox that the question names."
-            channels[_replies(route)] = _channel(None, (*route.replies, Refusal), "nats", inbox)
-    frames = (*messages_of(live.AnyClientFrame), *messages_of(live.AnyServerFrame))
+            channels[_replies(route)] = _channel(None, _names((*route.replies, Refusal)), "nats", inbox)
+    frames = _names((*messages_of(live.AnyClientFrame), *messages_of(live.AnyServerFrame)))
     channels[LIVE] = _channel("/api/live", frames, "gateway", "The phone's WebSocket. " + _docstring_of_live())
     return channels
 
 
-def _channel(address: str | None, messages: Iterable[type], server: str, doc: str) -> dict[str, Any]:
+def _channel(address: str | None, messages: Iterable[str], server: str, doc: str) -> dict[str, Any]:
     parameters = {name: {"description": PARAMETERS[name]} for name in re.findall(r"{(\w+)}", address or "")}
     return {
         "address": address,
         "servers": [{"$ref": f"#/servers/{server}"}],
         "description": doc,
-        "messages": {kind.__name__: {"$ref": f"#/components/messages/{kind.__name__}"} for kind in messages},
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
         **({"parameters": parameters} if parameters else {}),
     }
 
@@ -87,7 +100,7 @@ def _operations() -> dict[str, Any]:
         operations[f"gateway_{action}s_frames"] = {
             "action": action,
             "channel": {"$ref": f"#/channels/{LIVE}"},
-            "messages": _of_channel(LIVE, messages_of(union)),
+            "messages": _of_channel(LIVE, _names(messages_of(union))),
             "tags": [{"name": "gateway"}],
         }
     return operations
@@ -97,19 +110,28 @@ def _operation(action: str, service: Service, route: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "action": action,
         "channel": {"$ref": f"#/channels/{_name(route)}"},
-        "messages": _of_channel(_name(route), route.messages),
+        "messages": _of_channel(_name(route), _sent(route)),
         "tags": [{"name": service.value}],
     }
     if route.replies:
         operation["reply"] = {
             "channel": {"$ref": f"#/channels/{_replies(route)}"},
-            "messages": _of_channel(_replies(route), (*route.replies, Refusal)),
+            "messages": _of_channel(_replies(route), _names((*route.replies, Refusal))),
         }
     return operation
 
 
-def _of_channel(channel: str, messages: Iterable[type]) -> list[dict[str, str]]:
-    return [{"$ref": f"#/channels/{channel}/messages/{kind.__name__}"} for kind in messages]
+def _of_channel(channel: str, messages: Iterable[str]) -> list[dict[str, str]]:
+    return [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in messages]
+
+
+def _sent(route: Route) -> list[str]:
+    """What travels on it: in DEAD lies anything."""
+    return ["Buried"] if route.stream is Stream.DEAD else _names(route.messages)
+
+
+def _names(kinds: Iterable[type]) -> list[str]:
+    return [kind.__name__ for kind in kinds]
 
 
 def _message(kind: type) -> dict[str, Any]:
