@@ -101,6 +101,8 @@ class GithubServer(GitServer):
         self.git_logins: list[str] = []
         """Who fetched and pushed, request by request."""
         self.on_refresh: Callable[[], None] = lambda: None
+        self.on_opened: Callable[[], None] = lambda: None
+        """Called between what was done here and the answer that says so."""
         self._root = root
         super().__init__(root)
 
@@ -311,6 +313,7 @@ class GithubServer(GitServer):
             "base": {"ref": said["base"]},
         }
         self.pulls[name].append(pull)
+        self.on_opened()
         return pull
 
     def _make_ready(self, asked: Mapping[str, Any]) -> dict[str, Any]:

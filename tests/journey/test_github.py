@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio.to_thread
@@ -18,7 +18,7 @@ from protocol.task import OUTCOMES, TaskState
 from tests.integration.github_house import CLIENT_SECRET, GithubServer, github_server, settings
 from tests.integration.repos_house import command_lines, git
 from tests.journey import stream
-from tests.journey.house import House, Phone, errand_up, phone
+from tests.journey.house import House, Phone, assert_ended_once, errand_up, phone
 from tests.journey.test_repair import branch_of, output, sandbox_processes
 
 pytestmark = pytest.mark.anyio
@@ -136,6 +136,56 @@ def assert_nowhere(house: House, github: GithubServer, messages: list[str]) -> N
 
 def files_with(word: str, folder: Path) -> str:
     return subprocess.run(["grep", "-rlF", word, str(folder)], capture_output=True, text=True).stdout
+
+
+def once(act: Callable[[], None]) -> Callable[[], None]:
+    done: list[bool] = []
+
+    def call() -> None:
+        if not done:
+            done.append(True)
+            act()
+
+    return call
+
+
+@pytest.mark.timeout(180)
+async def test_a_publisher_that_dies_at_the_pull_request_opens_no_second_one(
+    house: House, github: GithubServer
+) -> None:
+    """Pushed, opened, and killed before it heard so: who takes over finds both."""
+    url = github.repository("alice/killed", private=True, writers={"alice"})
+    token = await sign_in(house, github, "alice")
+    publisher = house.pid("repos")
+    github.on_opened = once(lambda: house.kill("repos"))
+    async with phone(house, token) as alice:
+        task = await alice.submit("[scenario: tour] Look around.", url, key="killed")
+        done = await alice.ended(task)
+        assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
+        assert_ended_once(alice, task)
+    assert house.pid("repos") != publisher
+    assert github.calls.count("POST /api/v3/repos/alice/killed/pulls") == 1
+    assert done.published is not None
+    assert done.published.pull_request is not None
+    assert [pull["number"] for pull in github.pulls["alice/killed"]] == [done.published.pull_request.number]
+
+
+@pytest.mark.timeout(180)
+async def test_tokens_that_die_with_the_publisher_are_asked_for_again(house: House, github: GithubServer) -> None:
+    """Killed after GitHub made newer ones and before it heard of them: nobody has them, and the user is told."""
+    url = github.repository("alice/lost", private=True, writers={"alice"})
+    token = await sign_in(house, github, "alice")
+    github.on_refresh = once(lambda: house.kill("repos"))
+    async with phone(house, token) as alice:
+        task = await alice.submit("[scenario: tour] Look around.", url, key="lost")
+        failed = await alice.ended(task)
+        assert (failed.state, failed.published) == (TaskState.FAILED, None)
+        assert "sign in with GitHub again" in failed.reason
+        await sign_in(house, github, "alice")
+        await alice.command(Say(key="again", task=task, text="Go on."))
+        await alice.until(lambda: alice.tasks[task].turn == 2 and alice.tasks[task].state in OUTCOMES)
+        assert alice.tasks[task].state is TaskState.SUCCEEDED, f"{alice.tasks[task].reason}\n{house.logs()}"
+    assert len(github.pulls["alice/lost"]) == 1
 
 
 async def test_doctor_names_the_callback_url_and_tries_the_app(house: House, github: GithubServer) -> None:

@@ -57,7 +57,7 @@ class Github:
     """Implements `Host`."""
 
     def __init__(self, config: GithubConfig, public_url: str) -> None:
-        """`public_url` is where people reach this server; empty where it has no such address."""
+        """`public_url` is where people reach this server; may be empty."""
         self._config = config
         self._public_url = public_url.rstrip("/")
 
@@ -81,7 +81,9 @@ class Github:
             return _without(branch, "Errand failed at it; the log of repos says why.")
 
     def _link(self, branch: Branch) -> str:
-        return f"{self._public_url}/#/task/{branch.task}" if self._public_url else ""
+        # An address of this machine leads nobody here.
+        has_name = urlsplit(self._public_url).hostname not in (None, "localhost", "127.0.0.1", "::1")
+        return f"{self._public_url}/#/task/{branch.task}" if has_name else ""
 
 
 class _Offer:
