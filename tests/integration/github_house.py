@@ -2,7 +2,7 @@
 once, git with users' tokens, and pull requests between branches that are really there.
 
 The emulators that are kept (npm's `emulate` 0.12, `@simulacrum/github-api-simulator` 0.8) have no PKCE, no refresh
-tokens, and no git behind their repositories.
+tokens, and no git behind their repositories. What the first one has is used in `test_github_emulated`.
 """
 
 from __future__ import annotations
