@@ -32,6 +32,8 @@ class App {
   /** @type {Screen | null} */
   #screen = null;
   #netTimer = 0;
+  /** The addresses on the way here. @type {string[]} */
+  #trail = [];
 
   /**
    * @param {Element} root
@@ -42,6 +44,7 @@ class App {
     this.#database = database;
     root.append(this.#notices, h("div", { class: "net-place" }, this.#net), this.#place);
     addEventListener("hashchange", () => this.#arrived());
+    root.addEventListener("click", (event) => this.#back(event));
     onOtherTab(() => location.reload());
     navigator.serviceWorker?.addEventListener("message", ({ data }) => goTo(data?.go));
   }
@@ -50,7 +53,7 @@ class App {
     const code = takeCode();
     const account = await known(this.#database);
     if (account && !code) return this.#enter(account);
-    this.#show(asScreen("Sign in", signInScreen({ database: this.#database, code, reason, done: (made) => void this.#enter(made) })));
+    this.#show(asScreen("Sign in", signInScreen({ database: this.#database, code, reason, now: account, done: (made) => void this.#enter(made) })));
   }
 
   /** @param {Account} account */
@@ -73,6 +76,7 @@ class App {
 
   #restart(reason = "") {
     this.#session = null;
+    this.#trail = [];
     this.#showNotices();
     this.#showNet();
     history.replaceState(null, "", "/");
@@ -87,17 +91,39 @@ class App {
     } else if (this.#session) this.#route();
   }
 
+  /** The way back of a screen is the phone's own, where one came that way. @param {Event} event */
+  #back(event) {
+    const link = event.target instanceof Element ? event.target.closest("a[data-back]") : null;
+    if (!link || this.#trail.at(-2) !== link.getAttribute("href")) return;
+    event.preventDefault();
+    history.back();
+  }
+
+  #remember(hash = location.hash || "#/") {
+    if (this.#trail.at(-2) === hash) this.#trail.pop();
+    else if (this.#trail.at(-1) !== hash) this.#trail.push(hash);
+  }
+
   #route() {
     const session = this.#session;
     if (!session) return;
+    this.#remember();
     const [path = "", query = ""] = location.hash.slice(1).split("?");
     const [, name = "", id = "", part = ""] = path.split("/");
+    const go = (/** @type {string} */ to) => this.#go(to);
     const context = { session, go, restart: (/** @type {string} */ reason = "") => this.#restart(reason) };
     if (name === "new") this.#show(newScreen(context, new URLSearchParams(query)));
     else if (name === "settings") this.#show(settingsScreen(context));
     else if (name === "task" && part === "diff") this.#show(diffScreen(context, id));
     else if (name === "task" && id) this.#show(taskScreen(context, id));
     else this.#show(listScreen(context));
+  }
+
+  /** Instead of this screen: who goes back does not come here again. @param {string} hash */
+  #go(hash) {
+    this.#trail.pop();
+    if (this.#trail.at(-1) === hash) history.back();
+    else location.replace(hash);
   }
 
   /** @param {Screen} screen */
@@ -131,11 +157,6 @@ function takeCode() {
   const code = /^#code=(.+)$/.exec(location.hash)?.[1] ?? "";
   if (code) history.replaceState(null, "", "/");
   return code;
-}
-
-/** @param {string} hash replaces this entry: who goes back does not come here again */
-function go(hash) {
-  location.replace(hash);
 }
 
 /** A notification was tapped. @param {unknown} hash */

@@ -248,6 +248,9 @@ class BrokenLine:
     def cut(self) -> None:
         self._portal.call(self._line.cut)
 
+    def freeze(self) -> None:
+        self._portal.call(self._line.freeze)
+
 
 def tasks(house: House) -> list[dict[str, Any]]:
     """All of the owner's."""

@@ -17,10 +17,18 @@ class CutLine:
         self._target = urlsplit(server)
         self._answers = answers
         self._open: set[asyncio.StreamWriter] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
 
     def cut(self) -> None:
         for writer in self._open:
             writer.transport.abort()
+
+    def freeze(self) -> None:
+        """What is open carries nothing more, and does not break: as when a phone slept."""
+        self._flowing.clear()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -28,14 +36,16 @@ class CutLine:
         back, forth = await asyncio.open_connection(self._target.hostname, self._target.port)
         self._open |= {writer, forth}
         with suppress(OSError):
-            await asyncio.gather(_pump(reader, forth, -1), _pump(back, writer, limit))
+            flowing = self._flowing
+            await asyncio.gather(_pump(reader, forth, -1, flowing), _pump(back, writer, limit, flowing))
         for end in (writer, forth):
             end.transport.abort()
         self._open -= {writer, forth}
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int) -> None:
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int, flowing: asyncio.Event) -> None:
     while data := await reader.read(65536):
+        await flowing.wait()
         if limit == 0:
             break
         limit -= 1

@@ -137,6 +137,19 @@ def test_a_phone_that_slept_is_live_again(browser: Browser, house: House, reposi
         assert me.kept(task) == sequences(house, task)
 
 
+def test_a_line_that_died_in_silence_is_noticed_when_the_phone_wakes(
+    browser: Browser, house: House, repository: str
+) -> None:
+    with broken_line(house) as (line, server), phone(browser, house, server=server) as me:
+        me.sign_in()
+        task = me.submit("[scenario: steps] steps=30", repository)
+        expect(me.page.locator(".step-what", has_text="echo 3 ")).to_have_count(1, timeout=60_000)
+        line.freeze()
+        me.page.evaluate("dispatchEvent(new Event('focus'))")
+        expect(me.page.locator(".outcome")).to_contain_text("Done", timeout=60_000)
+        assert me.kept(task) == sequences(house, task)
+
+
 def test_what_was_written_without_a_network_outlives_the_browser_and_goes_out_once(
     browser: Browser, house: House, repository: str, tmp_path: Path
 ) -> None:

@@ -36,9 +36,10 @@ def packages() -> Path:
     return folder
 
 
-def run(program: Path, *arguments: Path | str) -> subprocess.CompletedProcess[str]:
-    """Node's answer to a program."""
-    return subprocess.run([NODE, program, *arguments], capture_output=True, text=True, check=False, timeout=100)
+def run(program: Path, *arguments: Path | str, told: str = "") -> subprocess.CompletedProcess[str]:
+    """Node's answer to a program that is told something on its stdin."""
+    command = [NODE, program, *arguments]
+    return subprocess.run(command, input=told, capture_output=True, text=True, check=False, timeout=100)
 
 
 if __name__ == "__main__":

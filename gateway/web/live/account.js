@@ -5,7 +5,8 @@ import { Api, Problem } from "./api.js";
 /** @typedef {import("./database.js").Database} Database */
 /** @typedef {{user: string, name: string, role: string, device: string, token: string}} Account */
 
-const CHANNEL = "errand-account";
+/** One object a tab: it does not hear itself. */
+const otherTabs = new BroadcastChannel("errand-account");
 
 /** @param {Database} database @returns {Promise<Account | undefined>} */
 export function known(database) {
@@ -68,11 +69,9 @@ export async function isKnownToServer(account) {
 
 /** The account changed in another tab: start again. @param {() => void} heard */
 export function onOtherTab(heard) {
-  new BroadcastChannel(CHANNEL).onmessage = heard;
+  otherTabs.onmessage = heard;
 }
 
 function tellOtherTabs() {
-  const channel = new BroadcastChannel(CHANNEL);
-  channel.postMessage("changed");
-  channel.close();
+  otherTabs.postMessage("changed");
 }

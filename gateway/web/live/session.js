@@ -29,6 +29,8 @@ export class Session {
   signedOut = new Emitter();
   /** Sentences to show on every screen. @type {string[]} */
   notices = [];
+  /** How far the list was pushed up when it was left. */
+  listScroll = 0;
   account;
   api;
   database;

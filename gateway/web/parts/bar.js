@@ -15,7 +15,7 @@ export function bar({ title, back, below, actions = [] }) {
   return h(
     "header",
     { class: "bar" },
-    back ? h("a", { class: "round", href: back, "aria-label": "Back" }, icon("back")) : null,
+    back ? h("a", { class: "round", href: back, "aria-label": "Back", "data-back": true }, icon("back")) : null,
     below ? h("div", { class: "head" }, heading, below) : heading,
     ...actions,
   );

@@ -23,7 +23,7 @@ const PART_LINES = 1_000;
  * @param {string} task
  */
 export function diffScreen({ session }, task) {
-  const body = h("main", { class: "body", tabindex: -1 }, h("div", { class: "waiting" }, ring()));
+  const body = h("main", { class: "body", tabindex: -1 }, h("div", { class: "loading" }, ring()));
   void load(session, task, body);
   return {
     title: "Changes",

@@ -37,6 +37,7 @@ export function listScreen({ session }) {
   const offs = [session.list.changed.on(draw), session.outbox.changed.on(draw)];
   const ticking = setInterval(() => sections.tick(), AGES_MS);
   draw();
+  requestAnimationFrame(() => (body.scrollTop = session.listScroll));
   const settings = h("a", { class: "round", href: "#/settings", "aria-label": "Settings" }, icon("gear"));
   return {
     title: "Errand",
@@ -48,6 +49,7 @@ export function listScreen({ session }) {
       h("a", { class: "button float", href: "#/new" }, icon("plus"), "New task"),
     ),
     close() {
+      session.listScroll = body.scrollTop;
       clearInterval(ticking);
       older.disconnect();
       for (const off of offs) off();

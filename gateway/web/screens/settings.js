@@ -17,7 +17,7 @@ import { clean } from "../text/clean.js";
 
 /** @param {{session: Session, restart: (reason?: string) => void}} context */
 export function settingsScreen({ session, restart }) {
-  const devices = h("ul", { class: "rows" }, h("li", { class: "waiting" }, ring()));
+  const devices = h("ul", { class: "rows" }, h("li", { class: "loading" }, ring()));
   const { account } = session;
   const out = h("button", { class: "button quiet danger", on: { click: () => void leave(session, restart) } }, "Sign this device out");
   const who = h("div", { class: "rows" }, h("div", { class: "row" }, h("span", { class: "row-main" }, h("span", { class: "row-title" }, clean(account.name)), h("span", { class: "row-sub" }, `${account.role} · ${location.host}`))));

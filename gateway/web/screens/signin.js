@@ -5,6 +5,7 @@ import { h } from "../dom.js";
 import { signIn } from "../live/account.js";
 import { Api, Problem } from "../live/api.js";
 import { Field } from "../parts/field.js";
+import { codeIn } from "./code.js";
 
 /** @typedef {import("../live/account.js").Account} Account */
 /** @typedef {import("../live/database.js").Database} Database */
@@ -16,6 +17,7 @@ const WHERE =
 const USED_UP =
   "This link was used already or has expired. Make a new one in Settings on a device that is signed in, or start the " +
   "server again, and paste it here.";
+const REPLACES = "This device is signed in already. The link replaces that, and deletes what the device keeps of it.";
 const INSTALL_FIRST =
   "To have Errand on the home screen, with notifications: choose Share → Add to Home Screen first, then open it there " +
   "and paste the link.";
@@ -25,9 +27,10 @@ const INSTALL_FIRST =
  * @param {Database} given.database
  * @param {string} given.code from the link; "" where there is none
  * @param {string} given.reason why one has to sign in, if there is a reason
+ * @param {Account | undefined} given.now who is signed in already
  * @param {(account: Account) => void} given.done
  */
-export function signInScreen({ database, code, reason, done }) {
+export function signInScreen({ database, code, reason, now, done }) {
   const link = new Field("code", "Sign-in link or code", text({ autocapitalize: "off", spellcheck: "false" }));
   const device = new Field("device_name", "Name of this device", text({ value: deviceName(), maxlength: 64 }));
   const button = h("button", { class: "button", type: "submit" }, "Sign in");
@@ -62,6 +65,7 @@ export function signInScreen({ database, code, reason, done }) {
     h("h1", {}, code ? "Sign this device in" : "Errand"),
     h("p", { class: "lead" }, reason || (code ? `to ${location.host}` : PITCH)),
     code || reason ? null : h("p", { class: "dim" }, WHERE),
+    now ? h("p", { class: "tip" }, REPLACES) : null,
     isIos() && !isInstalled() ? h("p", { class: "tip" }, INSTALL_FIRST) : null,
     h(
       "form",
@@ -70,6 +74,7 @@ export function signInScreen({ database, code, reason, done }) {
       device.node,
       wrong,
       button,
+      now ? h("button", { class: "button quiet", type: "button", on: { click: () => done(now) } }, `Stay signed in as ${now.name}`) : null,
       others,
     ),
   );
@@ -78,12 +83,6 @@ export function signInScreen({ database, code, reason, done }) {
 /** @param {Record<string, any>} given */
 function text(given) {
   return h("input", { type: "text", autocomplete: "off", enterkeyhint: "go", ...given });
-}
-
-/** The code in what was pasted: a whole link, or the code alone. @param {string} pasted */
-export function codeIn(pasted) {
-  const trimmed = pasted.trim();
-  return /#code=([^&\s]+)/.exec(trimmed)?.[1] ?? trimmed;
 }
 
 /** @param {Element} place */

@@ -3,7 +3,7 @@
 import { fill, h, say } from "../dom.js";
 import { bar } from "../parts/bar.js";
 import { confirmed } from "../parts/confirm.js";
-import { icon } from "../parts/icons.js";
+import { icon, ring } from "../parts/icons.js";
 import { Dock } from "../task/dock.js";
 import { WORDS } from "../task/states.js";
 import { TurnBox } from "../task/turn.js";
@@ -33,7 +33,7 @@ class TaskScreen {
   #session;
   #task;
   #title;
-  #word = h("span", { class: "word" });
+  #word = h("span", { class: "word", role: "status" });
   #spent = h("span");
   #stop;
   #about = h("div", { class: "about" });
@@ -66,12 +66,12 @@ class TaskScreen {
     this.#body = h("main", { class: "body", tabindex: -1, on: { scroll: () => this.#scrolled() } }, this.#about, this.#feed);
     this.#newest = h("button", { class: "round newest", hidden: true, "aria-label": "To the newest", on: { click: () => this.#toEnd() } }, icon("down"));
     this.#dock = new Dock(session, task);
-    const below = h("p", { class: "sub", role: "status" }, this.#word, this.#spent);
+    const below = h("p", { class: "sub" }, this.#word, this.#spent);
     const head = bar({ title: oneLine(session.list.get(task)?.title ?? "") || "Task", back: "#/", below, actions: [this.#stop] });
     this.#title = head.getElementsByTagName("h1").item(0);
     this.node = h("div", { class: "screen task" }, head, this.#plan, this.#body, h("div", { class: "newest-place" }, this.#newest), this.#dock.node);
     const ticking = setInterval(() => this.#tick(), CLOCK_MS);
-    this.#offs.push(() => clearInterval(ticking), session.outbox.changed.on(() => this.#drawSoon()));
+    this.#offs.push(() => clearInterval(ticking), session.outbox.changed.on(() => this.#drawSoon()), session.stateChanged.on(() => this.#drawSoon()));
     void this.#watch();
   }
 
@@ -102,8 +102,9 @@ class TaskScreen {
     if (!log) return;
     const { view } = log;
     if (log.refused && !view.turns.length) return this.#showMissing(log.refused);
-    if (!view.turns.length) return this.#dock.show(view);
+    if (!view.turns.length) return this.#showWaiting(view);
     const isFirst = this.#turns.length === 0;
+    if (isFirst) fill(this.#feed);
     this.#showHead(view);
     this.#showPlan(view);
     view.turns.forEach((turn, at) => {
@@ -144,6 +145,13 @@ class TaskScreen {
     const now = plan.find((item) => item.status === "in_progress")?.text ?? "";
     say(this.#planTitle, `Plan ${done}/${plan.length}${now ? `: ${now}` : ""}`);
     fill(this.#planItems, ...plan.map((item) => h("li", { class: item.status }, icon(item.status === "done" ? "ok" : item.status === "in_progress" ? "next" : ""), h("span", {}, item.text))));
+  }
+
+  /** Nothing of it is here yet. @param {View} view */
+  #showWaiting(view) {
+    const offline = this.#session.state === "live" ? "" : "This task was not opened on this device before: it comes with the next connection.";
+    fill(this.#feed, h("div", { class: "loading" }, ring(), h("p", {}, offline)));
+    this.#dock.show(view);
   }
 
   /** @param {string} reason */

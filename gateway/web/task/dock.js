@@ -22,7 +22,7 @@ export class Dock {
   node;
   #session;
   #task;
-  #card = h("div", { class: "card-place" });
+  #card = h("div", { class: "card-place", "aria-live": "polite" });
   #pending = h("ul", { class: "pending", "aria-label": "On its way" });
   #area = h("textarea", { rows: 1, dir: "auto", maxlength: 100_000, "aria-label": "Message" });
   #send = h("button", { class: "round accent", type: "submit", "aria-label": "Send" }, icon("send"));

@@ -46,7 +46,7 @@ export class TaskLog {
 
   /** @param {ServerFrame} frame of this task */
   take(frame) {
-    if (frame.type === "refused") this.refused = frame.reason;
+    if (frame.type === "refused") this.refused = frame.code === "unavailable" ? "" : frame.reason;
     else if (frame.type === "decision_seen" || frame.type === "journal_seen") this.#event(frame);
     else this.view.take(frame);
     if (frame.type === "caught_up" || this.#unkept.length > 200) void this.keep();
