@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 30.0
 """How often it is looked again for a better driver, and for containers that nobody holds."""
+STEP = re.compile(r"Step (\S+) :")
 BUILD_AGAIN_SECONDS = 600.0
 """The wait after an image that could not be made."""
 
@@ -72,6 +74,7 @@ class Drivers:
                 return self._use(docker, f"Docker Engine answers at {self._host}")
             except ImageMissing as error:
                 await self._use_other(str(error))
+                self.notice = self._waiting(str(error))
                 raise
             except SandboxUnavailable as error:
                 return await self._use_other(str(error))
@@ -128,19 +131,21 @@ class Drivers:
     async def _make_image(self) -> float:
         """Returns after how many seconds to look again."""
         assert self._docker is not None
-        meanwhile = "run in bubblewrap" if self.driver else "wait"
         if not self._config.sandbox_build:
-            self.notice = f"{self.why}: `python -m sandbox.image` does it. Until then tasks {meanwhile}."
+            self.notice = self._waiting(f"{self.why}: `python -m sandbox.image` does it")
             return LOOK_SECONDS
         try:
             async for line in self._docker.docker.image.make():
-                if line.startswith("Step ") or not self.notice:
-                    step = line.partition(" : ")[0].lower()
-                    self.notice = f"The Docker sandbox's image is being made ({step}): until then tasks {meanwhile}."
+                if step := STEP.match(line):
+                    self.notice = self._waiting(f"the Docker sandbox's image is being made (step {step[1]})")
         except SandboxUnavailable as error:
-            self.notice = f"{error}. Until then tasks {meanwhile}."
+            self.notice = self._waiting(str(error))
             return BUILD_AGAIN_SECONDS
         return 0
+
+    def _waiting(self, for_what: str) -> str:
+        meanwhile = "run in bubblewrap" if self.driver else "wait"
+        return f"{for_what[0].upper()}{for_what[1:]}. Until then tasks {meanwhile}."
 
     async def _look_and_sweep(self) -> bool:
         """Whether an image is missing."""

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from services.cli import COMMANDS, errand
-from services.cli.commands.doctor import check_disk, check_git, server_checks
+from services.cli.commands.doctor import check_disk, check_git, check_sandbox, server_checks
 from services.cli.commands.nats_context import context, context_file
 
 NO_ONE = {"ERRAND_SERVER": "http://127.0.0.1:1", "ERRAND_TOKEN": "x"}
@@ -91,6 +91,25 @@ def test_the_doctor_knows_an_old_git(said: str, status: str) -> None:
 
 def test_the_doctor_looks_at_the_disk_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     assert str(tmp_path) in check_disk(tmp_path / "not" / "yet").text
+
+
+@pytest.mark.parametrize(
+    ("setting", "status", "said"),
+    [
+        ("auto", "warn", "bubblewrap works (there is no Docker Engine at {socket}), without a limit of memory, disk."),
+        ("docker", "fail", "none: there is no Docker Engine at {socket}."),
+        ("unsandboxed", "warn", "UNSANDBOXED: commands run on this machine as you."),
+        ("dokcer", "fail", "ERRAND_SANDBOX: Invalid enum value 'dokcer'"),
+    ],
+)
+def test_the_doctor_says_which_sandbox_there_is_and_why(
+    setting: str, status: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERRAND_SANDBOX", setting)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    check = check_sandbox(tmp_path)
+    assert (check.name, check.status) == ("sandbox", status)
+    assert check.text.startswith(said.format(socket=tmp_path / "no.sock"))
 
 
 def test_the_doctor_shows_what_the_server_says_of_itself_as_text() -> None:

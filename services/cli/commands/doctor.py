@@ -129,7 +129,7 @@ async def _try_sandbox(drivers: Drivers) -> Check:
 def sandbox_check(drivers: Drivers, found: Capabilities | None, waits: str) -> Check:
     """`waits` is what a better driver waits for."""
     if drivers.driver is None or found is None:
-        return Check("sandbox", "fail", f"none: {drivers.why}. {waits}".strip())
+        return Check("sandbox", "warn" if waits else "fail", f"none: {drivers.why}. {waits}".strip())
     if not found.isolated:
         return Check("sandbox", "warn", f"UNSANDBOXED: commands run on this machine as you. {' '.join(found.notes)}")
     missing = [name for name in ("memory", "disk", "process") if not getattr(found, f"{name}_limit")]
