@@ -58,7 +58,10 @@ class Gateway:
             self._stopped.set()
 
     async def drain(self) -> None:
-        if self._server is not None:
+        if self._server is None:
+            return
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._courier.stop)
             await self._sockets.drain()
             self._server.should_exit = True
             await self._stopped.wait()

@@ -301,82 +301,12 @@ class Bus:
         finally:
             self._readers.remove(reader)
 
-    async def share(
-        self,
-        name: str,
-        *filters: str,
-        handle: OnStored,
-        ack_seconds: float,
-        at_once: int,
-        stream: Stream = Stream.TASKS,
-    ) -> None:
-        """Take turns with all processes that share under this name, until cancelled: each message that is stored after
-        the first of them began is handled by one.
-
-        It comes again, here or elsewhere, when `handle` raises Later or fails, or when its process has not ended it
-        within `ack_seconds`: a process that dies hands nothing over sooner. So it is handled at least once.
-        """
-        consumer = {
-            "durable_name": name,
-            "deliver_policy": "new",
-            "ack_policy": "explicit",
-            "ack_wait": int(ack_seconds * 1e9),
-            "max_ack_pending": SHARED_LIMIT,
-            "filter_subjects": list(filters),
-        }
-        async with anyio.create_task_group() as group:
-            for _ in range(at_once):
-                group.start_soon(self._take_turns, stream, name, consumer, handle)
-
-    async def _take_turns(self, stream: Stream, name: str, consumer: dict[str, Any], handle: OnStored) -> None:
-        arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
-        # Not by `request`: what comes bears its own subject, by which nats-py finds no request.
-        inbox = self._nats.new_inbox()
-        subscription = await self._nats.subscribe(inbox, cb=arrived.put)
-        # A server that restarted knows nothing of the request that waits.
-        self.on_interruption(lambda: arrived.put_nowait(None))
-        made = False
-        try:
-            while True:
-                try:
-                    if not made:
-                        request = {"stream_name": stream, "config": consumer}
-                        await self._api(f"CONSUMER.CREATE.{stream}.{name}", request)
-                        made = True
-                    message = await self._next(stream, name, inbox, arrived)
-                except (Unavailable, Refused) as error:
-                    self._log.warning("shared_consumer", name=name, reason=str(error))
-                    made = False
-                    await asyncio.sleep(TAKE_AGAIN_SECONDS)
-                    continue
-                if message is not None and not _status(message):
-                    await self._handle_shared(message, handle)
-        finally:
-            with suppress(nats.errors.Error):
-                await subscription.unsubscribe()
-
-    async def _next(self, stream: Stream, name: str, inbox: str, arrived: asyncio.Queue[Msg | None]) -> Msg | None:
-        """The next message of a shared consumer, or a status, or None, when none came. Raises Unavailable."""
-        request = msgspec.json.encode({"batch": 1, "expires": int(NEXT_SECONDS * 1e9)})
-        try:
-            await self._nats.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", request, reply=inbox)
-            return await asyncio.wait_for(arrived.get(), NEXT_SECONDS + TIMEOUT_SECONDS)
-        except (nats.errors.Error, TimeoutError) as error:
-            raise Unavailable(f"NATS did not answer for {name}: {error!r}") from error
-
-    async def _handle_shared(self, message: Msg, handle: OnStored) -> None:
-        sequence, _, nanoseconds, _ = _parse_delivery(message.reply)
-        at = datetime.fromtimestamp(nanoseconds / 1e9, UTC)
-        answer = b"+ACK"
-        try:
-            await handle(Stored(message.subject, sequence, message.data, at, _expected(message)))
-        except Later as later:
-            answer = b'-NAK {"delay": %d}' % int(later.seconds * 1e9)
-        except Exception:
-            self._log.exception("shared_message_failed", subject=message.subject, sequence=sequence)
-            answer = b'-NAK {"delay": %d}' % int(FAILED_SECONDS * 1e9)
-        with suppress(nats.errors.Error):  # not acknowledged, it comes again
-            await self._nats.publish(message.reply, answer)
+    def share(self, name: str, *filters: str, handle: OnStored, ack_seconds: float, at_once: int) -> Turns:
+        """Take turns with all processes of this service that share under this name: each message that is stored on the
+        filters after the first of them began is handled by one of them, `at_once` side by side."""
+        turns = Turns(self._nats, Stream.TASKS, name, filters, handle, ack_seconds=ack_seconds, at_once=at_once)
+        self.on_interruption(turns.wake)
+        return turns
 
     async def tap(self, subject: str, handle: OnStored) -> Callable[[], Awaitable[None]]:
         """Call `handle` with each event as it is stored, live and without a consumer; return how to end it.
@@ -766,6 +696,117 @@ class Reader:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+class Turns:
+    """This process's part of a durable consumer that several share. `run` takes messages until `stop`.
+
+    A message comes again, here or elsewhere, when its handling raises Later or fails, or when its process has not ended
+    it within `ack_seconds`: one that dies hands nothing over sooner. So each is handled at least once.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        stream: Stream,
+        name: str,
+        filters: Sequence[str],
+        handle: OnStored,
+        *,
+        ack_seconds: float,
+        at_once: int,
+    ) -> None:
+        self._nats = client
+        self._stream = stream
+        self._name = name
+        self._handle = handle
+        self._at_once = at_once
+        self._config = {
+            "durable_name": name,
+            "deliver_policy": "new",
+            "ack_policy": "explicit",
+            "ack_wait": int(ack_seconds * 1e9),
+            "max_ack_pending": SHARED_LIMIT,
+            "filter_subjects": list(filters),
+        }
+        self._arrived: list[asyncio.Queue[Msg | None]] = [asyncio.Queue() for _ in range(at_once)]
+        self._stopping = False
+        self._running = anyio.Lock()
+        self._log = log.get()
+
+    async def run(self) -> None:
+        async with self._running, anyio.create_task_group() as group:
+            for arrived in self._arrived:
+                group.start_soon(self._take, arrived)
+
+    async def stop(self) -> None:
+        """Return when what is in hand has been handled; more is not taken."""
+        self._stopping = True
+        self.wake()
+        async with self._running:
+            pass
+
+    def wake(self) -> None:
+        """Ask anew: a server that restarted knows nothing of the requests that wait."""
+        for arrived in self._arrived:
+            arrived.put_nowait(None)
+
+    async def _take(self, arrived: asyncio.Queue[Msg | None]) -> None:
+        # Not by `request`: what comes bears its own subject, by which nats-py finds no request.
+        inbox = self._nats.new_inbox()
+        subscription = await self._nats.subscribe(inbox, cb=arrived.put)
+        made = False
+        try:
+            while not self._stopping:
+                try:
+                    made = made or await self._make()
+                    message = await self._next(inbox, arrived)
+                except (Unavailable, Refused) as error:
+                    self._log.warning("shared_consumer", name=self._name, reason=str(error))
+                    made = False
+                    await asyncio.sleep(TAKE_AGAIN_SECONDS)
+                    continue
+                if message is not None and not _status(message):
+                    await self._settle(message)
+        finally:
+            with suppress(nats.errors.Error):
+                await subscription.unsubscribe()
+
+    async def _make(self) -> bool:
+        """Make the consumer, or find that another process did."""
+        request = {"stream_name": self._stream, "config": self._config}
+        await jetstream_api(self._nats, f"CONSUMER.CREATE.{self._stream}.{self._name}", request)
+        return True
+
+    async def _next(self, inbox: str, arrived: asyncio.Queue[Msg | None]) -> Msg | None:
+        """The next message, or a status, or None, when none came. Raises Unavailable."""
+        request = msgspec.json.encode({"batch": 1, "expires": int(NEXT_SECONDS * 1e9)})
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
+        try:
+            if arrived.empty():  # otherwise one came after we had stopped waiting for it
+                await self._nats.publish(subject, request, reply=inbox)
+            return await asyncio.wait_for(arrived.get(), NEXT_SECONDS + TIMEOUT_SECONDS)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unavailable(f"NATS did not answer for {self._name}: {error!r}") from error
+
+    async def _settle(self, message: Msg) -> None:
+        sequence, _, nanoseconds, _ = _parse_delivery(message.reply)
+        at = datetime.fromtimestamp(nanoseconds / 1e9, UTC)
+        answer = b"+ACK"
+        try:
+            await self._handle(Stored(message.subject, sequence, message.data, at, _expected(message)))
+        except Later as later:
+            answer = _again(later.seconds)
+        except Exception:
+            self._log.exception("shared_message_failed", subject=message.subject, sequence=sequence)
+            answer = _again(FAILED_SECONDS)
+        with suppress(nats.errors.Error):  # not acknowledged, it comes again
+            await self._nats.publish(message.reply, answer)
+
+
+def _again(seconds: float) -> bytes:
+    """The answer that brings a message back."""
+    return b'-NAK {"delay": %d}' % int(seconds * 1e9)
 
 
 class _Client(Client):

@@ -42,12 +42,13 @@ class Told(Struct, frozen=True):
 
 
 class Courier:
-    """`run` works until cancelled."""
+    """`run` works until `stop`."""
 
     def __init__(self, bus: Bus, users: Users, channel: WebPush, per_minute: int) -> None:
         self._bus = bus
         self._users = users
         self._channel = channel
+        self._turns = bus.share(CONSUMER, *FILTERS, handle=self._handle, ack_seconds=ACK_SECONDS, at_once=AT_ONCE)
         self._pace = Pace(per_minute)
         self._patience = Patience()
         self._told: Remembered[Told] = Remembered(TTL_SECONDS)
@@ -55,10 +56,14 @@ class Courier:
 
     async def run(self) -> None:
         try:
-            await self._bus.share(CONSUMER, *FILTERS, handle=self._handle, ack_seconds=ACK_SECONDS, at_once=AT_ONCE)
+            await self._turns.run()
         finally:
             with anyio.CancelScope(shield=True):
                 await self._channel.close()
+
+    async def stop(self) -> None:
+        """Return when what is in hand has been told."""
+        await self._turns.stop()
 
     async def _handle(self, stored: Stored) -> None:
         """One decision. Raises Later when somebody could not be told."""

@@ -20,7 +20,7 @@ import anyio
 import msgspec
 from msgspec import Struct
 
-from gateway.push.keys import Keys, load
+from gateway.push.keys import Keys, load, make
 from gateway.push.news import News
 from protocol.repo import normal_host
 from services import envelope
@@ -112,14 +112,12 @@ class WebPush:
         self._loaded = self._loaded or load(self._key_file)
         return self._loaded
 
-    def public_key(self) -> str:
-        """What the page gives the browser as `applicationServerKey`, base64url. Raises OSError where the key's file can
-        be neither read nor made."""
-        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-        from py_vapid.utils import b64urlencode
-
-        public = self._signer().private_key.public_key()
-        return b64urlencode(public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
+    async def public_key(self) -> str:
+        """What the page gives the browser as `applicationServerKey`, base64url. Raises OSError where the keys can be
+        neither read nor made."""
+        if self._key_file is not None:
+            await make(self._key_file)
+        return self._keys.vapid_public
 
     # Subscriptions as they are kept
 

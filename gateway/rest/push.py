@@ -34,10 +34,13 @@ async def offer(asker: Asker, request: Request, config: Config, web_push: WebPus
     if not config.is_secure(request.url.scheme, request.url.hostname or ""):
         return PushOffered("", False, NO_HTTPS)
     try:
-        return PushOffered(web_push.public_key(), True)
+        return PushOffered(await web_push.public_key(), True)
     except OSError as error:
-        reason = f"The keys of notifications can be neither read nor made ({error}): see ERRAND_PUSH_KEY_FILE."
-        return PushOffered("", False, reason)
+        return PushOffered("", False, unready(error))
+
+
+def unready(error: OSError) -> str:
+    return f"The keys of notifications can be neither read nor made ({error}): see ERRAND_PUSH_KEY_FILE."
 
 
 @post("/push/subscriptions", status_code=201)
@@ -49,6 +52,10 @@ async def subscribe(asker: Asker, users: Users, web_push: WebPush, data: Subscri
         raise Problem(422, str(error), "endpoint") from None
     except Undelivered as error:
         raise Problem(503, f"{error}: try again in a moment.", "endpoint") from None
+    try:
+        await web_push.public_key()  # which makes the keys where there are none
+    except OSError as error:
+        raise Problem(503, unready(error)) from None
     subscription = token_hash(data.endpoint)
     for user, device in holders(users, subscription):
         if device != asker.device:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from protocol.query import ClaimAttempt, NothingToClaim
 from protocol.routes import Service
 from protocol.task import CancelTask, Decision, TaskState
-from services.bus import Bus, Reader, Stored, Unavailable, connect
+from services.bus import Bus, Later, Reader, Stored, Unavailable, connect
 from tests.integration.nats_house import NatsHouse, nats_house
 
 pytestmark = pytest.mark.anyio
@@ -86,3 +87,71 @@ async def test_a_question_that_cannot_be_read_is_refused(house: NatsHouse) -> No
         answer = await runner._nats.request("qry.scheduler.claim_attempt", b"{not json")
         assert b"cannot be read" in answer.data
         await service.stop()
+
+
+SHARED = "evt.owner.share.task.queued"
+
+
+class Turn:
+    """One of those who share the consumer that gateways may share."""
+
+    def __init__(self, bus: Bus, *errors: Exception) -> None:
+        self.handled: list[int] = []
+        self.has_one = anyio.Event()
+        self.may_end = anyio.Event()
+        self.may_end.set()
+        self._errors = list(errors)
+        self.turns = bus.share("push", "evt.owner.share.>", handle=self._handle, ack_seconds=1.0, at_once=2)
+
+    async def _handle(self, stored: Stored) -> None:
+        self.has_one.set()
+        await self.may_end.wait()
+        if self._errors:
+            raise self._errors.pop(0)
+        self.handled.append(stored.sequence)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(20):
+        while not condition():
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_those_who_share_handle_each_message_once_and_what_came_too_early_again(house: NatsHouse) -> None:
+    async with (
+        connected(house, Service.SCHEDULER, Service.GATEWAY) as [scheduler, gateway],
+        anyio.create_task_group() as group,
+    ):
+        first, second = Turn(gateway, Later(0.1)), Turn(gateway)
+        group.start_soon(first.turns.run)
+        group.start_soon(second.turns.run)
+        while not first.handled + second.handled:  # nothing of what is older than their consumer is theirs
+            await scheduler.publish(SHARED, DECISION)
+        sequences = {await scheduler.publish(SHARED, DECISION) for _ in range(40)}
+        await until(lambda: sequences <= {*first.handled, *second.handled})
+        assert len(first.handled + second.handled) == len({*first.handled, *second.handled})
+        await first.turns.stop()
+        last = await scheduler.publish(SHARED, DECISION)
+        await until(lambda: last in second.handled)
+        await second.turns.stop()
+
+
+async def test_who_stops_ends_what_is_in_hand_and_nobody_handles_it_again(house: NatsHouse) -> None:
+    async with (
+        connected(house, Service.SCHEDULER, Service.GATEWAY) as [scheduler, gateway],
+        anyio.create_task_group() as group,
+    ):
+        first, second = Turn(gateway), Turn(gateway)
+        first.may_end = anyio.Event()
+        group.start_soon(first.turns.run)
+        sequence = await scheduler.publish(SHARED, DECISION)
+        await first.has_one.wait()
+        group.start_soon(first.turns.stop)
+        group.start_soon(second.turns.run)
+        first.may_end.set()
+        await first.turns.stop()
+        assert first.handled == [sequence]
+        with anyio.move_on_after(1.5):  # longer than it takes until a message is another's
+            await second.has_one.wait()
+        assert second.handled == []
+        await second.turns.stop()

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 import trustme
 
-from gateway.push.keys import load
+from gateway.push.keys import load, make
 from gateway.push.news import News
 from gateway.push.web_push import Subscription, SubscriptionKeys, Undelivered, Unusable, WebPush, post
 from services.config import WrongSetting
@@ -93,6 +93,7 @@ async def test_it_goes_to_the_address_and_wants_the_names_certificate_and_follow
 async def test_what_is_sealed_for_one_device_opens_for_no_other(tmp_path: Path) -> None:
     from services.envelope import NotOpened
 
+    await make(tmp_path / "push.key")
     web_push, subscription = channel(tmp_path, "140.82.121.3"), Subscription("https://push.example/x", KEYS)
     sealed = web_push.seal("u1", "d1", subscription)
     assert web_push.unseal("u1", "d1", sealed) == subscription
@@ -101,13 +102,22 @@ async def test_what_is_sealed_for_one_device_opens_for_no_other(tmp_path: Path) 
             web_push.unseal(user, device, sealed)
 
 
-def test_the_keys_are_made_once_and_broken_ones_are_said_to_be_broken(tmp_path: Path) -> None:
+async def test_the_keys_are_made_once_and_broken_ones_are_said_to_be_broken(tmp_path: Path) -> None:
     path = tmp_path / "secrets" / "push.key"
-    assert load(path) == load(path)
+    await make(path)
+    first = load(path)
+    await make(path)
+    assert load(path) == first
     assert path.stat().st_mode & 0o777 == 0o600
     assert channel(tmp_path / "secrets", "1.1.1.1").problem() == ""
     path.write_text("something else")
     assert "is broken" in channel(tmp_path / "secrets", "1.1.1.1").problem()
+
+
+async def test_keys_that_cannot_be_made_are_said_to_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"Not a directory|File exists"):
+        await make(tmp_path / "file" / "push.key")
 
 
 def test_without_a_folder_there_are_no_keys() -> None:
