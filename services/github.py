@@ -6,7 +6,7 @@ The gateway changes a code for tokens, the publisher changes tokens for newer on
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,6 +50,11 @@ class GithubConfig(Struct, frozen=True, kw_only=True):
     @property
     def signs_in(self) -> bool:
         return bool(self.github_client_id)
+
+    @property
+    def is_enterprise(self) -> bool:
+        """People sign in with a GitHub of their own, which need not be on the public internet."""
+        return self.signs_in and self.url != PUBLIC_URL
 
     @property
     def url(self) -> str:
@@ -199,16 +204,22 @@ class GithubApp:
                 raise GithubAway(f"GitHub did not say whose account this is (it answers {answer.status_code}).")
             return _decode_identity(answer.content)
 
+    async def revoke(self, tokens: Tokens) -> None:
+        """Let an access token die at GitHub. May fail: it is short-lived, and nobody has it."""
+        with suppress(GithubAway, GithubRefused):
+            async with self._asking() as client:
+                body = {"access_token": tokens.access}
+                await client.request("DELETE", self._token_address, auth=self._credentials(), headers=ACCEPT, json=body)
+
     async def check(self) -> str:
         """What is wrong with the client id, the secret or the way to GitHub; empty when nothing is.
 
         GitHub is asked about a token that nobody has: who asks must prove to be the app, and hears that there is none.
         """
-        url = f"{self._config.api_url}/applications/{self._config.github_client_id}/token"
         try:
-            credentials = (self._config.github_client_id, self._config.client_secret())
             async with self._asking() as client:
-                answer = await client.post(url, auth=credentials, headers=ACCEPT, json={"access_token": "none"})
+                body = {"access_token": "none"}
+                answer = await client.post(self._token_address, auth=self._credentials(), headers=ACCEPT, json=body)
         except (GithubAway, GithubRefused) as error:
             return str(error)
         if answer.status_code in (404, 422):
@@ -216,6 +227,14 @@ class GithubApp:
         if answer.status_code == 401:
             return "GitHub does not know this client id with this secret."
         return f"GitHub answers {answer.status_code}."
+
+    @property
+    def _token_address(self) -> str:
+        """Where the app itself, by its credentials, asks about tokens."""
+        return f"{self._config.api_url}/applications/{self._config.github_client_id}/token"
+
+    def _credentials(self) -> tuple[str, str]:
+        return self._config.github_client_id, self._config.client_secret()
 
     @property
     def _token_url(self) -> str:

@@ -92,7 +92,7 @@ class Repos:
         logs, self._vault = UserLogs(bus), Vault(self._data / "secrets")
         accounts = Accounts(bus, logs, self._vault, github)
         # Who signs in with an Enterprise server may use it, wherever it is.
-        reach = Reach(f"{config.internal_hosts},{github.host}" if github.signs_in else config.internal_hosts)
+        reach = Reach(f"{config.internal_hosts},{github.host}" if github.is_enterprise else config.internal_hosts)
         self._credentials = Credentials(logs, self._vault, accounts, self._data, reach, github.host)
         self._hosts: tuple[Host, ...] = (Github(github, config.public_url),)
         self._users: OrderedDict[str, str] = OrderedDict()

@@ -251,7 +251,11 @@ class GithubServer(GitServer):
             known = base64.b64encode(f"{CLIENT_ID}:{CLIENT_SECRET}".encode()).decode()
             if request.headers.get("Authorization") != f"Basic {known}":
                 raise Refusal(401, {"message": "Bad credentials"})
-            raise Refusal(404, {"message": "Not Found"})
+            grant = self._grant_of(json.loads(body)["access_token"])
+            if grant is None:
+                raise Refusal(404, {"message": "Not Found"})
+            grant.dead = grant.dead or request.command == "DELETE"
+            return 204, None
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         grant = self._grant_of(token)
         if scheme.lower() not in ("bearer", "token") or grant is None:

@@ -105,7 +105,7 @@ class GitServer:
                 with suppress(ConnectionError):
                     server._answer(self, root)
 
-            do_POST = do_PATCH = do_GET
+            do_POST = do_PATCH = do_DELETE = do_GET
 
             def log_message(self, *_: object) -> None:
                 pass

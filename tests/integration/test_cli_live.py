@@ -420,6 +420,14 @@ def test_a_submit_follows_the_task_when_asked_to(gateway: Gateway, data: Path) -
     assert known.seen == 20
 
 
+@pytest.mark.parametrize("flag", ["--pull-request", "--no-pull-request"])
+def test_a_task_says_whether_it_wants_a_pull_request(gateway: Gateway, data: Path, flag: str) -> None:
+    sent: list[Any] = []
+    gateway.scripts = [accepts(sent)]
+    result = run(data, "submit", "Say hello", "--repo", "https://example.org/x.git", flag, "--json")
+    assert (result.exit_code, sent[0].pull_request) == (0, flag == "--pull-request"), result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "frame"),
     [

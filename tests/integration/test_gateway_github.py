@@ -249,6 +249,7 @@ async def test_an_account_that_is_not_listed_stays_out(gateway: GatewayHouse, gi
     github.browser = "mallory"
     async with browser() as client:
         await refused(client, await go_to_github(client, gateway), 403, "mallory may not sign in here")
+        assert [grant.dead for grant in github.grants if grant.account.login == "mallory"] == [True]
         again = await client.get(f"{gateway.url}{START}?choose=1")
         assert parse_qs(urlsplit(again.headers["location"]).query)["prompt"] == ["select_account"]
     async with rest(gateway, OWNER_TOKEN) as owner:

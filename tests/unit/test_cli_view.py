@@ -111,6 +111,12 @@ MODEL = wrote(journal.StepStarted(step=1, action=journal.ModelCall()))
          ["✗ failed", "  reason:    The budget is spent.", "  changed:   nothing",
           "  cost:      $0.00 · 0 tokens · 0 steps"],
          "a failure"),
+        ([decided(task.TurnEnded(turn=1, outcome=task.TaskState.SUCCEEDED, published=task.Published(
+            branch="errand/t-x", commit="c", base_commit="b", pushed_to="https://github.com/o/n", files_changed=1,
+            pull_request=task.PullRequest(number=7, url="https://github.com/o/n/pull/7", draft=True))))],
+         ["✓ succeeded", "  branch:    errand/t-x", "  pushed to: https://github.com/o/n", "  changed:   1 file, +0 -0",
+          "  pull request: https://github.com/o/n/pull/7 (draft)", "  cost:      $0.00 · 0 tokens · 0 steps"],
+         "a pull request"),
         ([live.DecisionSeen(task="tother", sequence=1, previous=0, decision=task.Decision(at=AT, state=RUNNING,
           events=(task.TaskQueued(reason="x"),)))], [], "another task's event"),
         ([live.TaskLine(task=live.TaskSummary(id="t", title="", state=RUNNING, repository="", created_at="",

@@ -1,4 +1,4 @@
--- Each repository: how many tasks, how they stand, what they cost and changed.
+-- Each repository: how many tasks, how they stand, what they cost, changed and offered to be merged.
 SELECT
     repository,
     count(*) AS tasks,
@@ -6,6 +6,7 @@ SELECT
     count(*) FILTER (state = 'failed') AS failed,
     count(*) FILTER (state = 'cancelled') AS cancelled,
     count(*) FILTER (state NOT IN ('succeeded', 'failed', 'cancelled')) AS open,
+    count(pull_request) AS pull_requests,
     sum(insertions) AS insertions,
     sum(deletions) AS deletions,
     sum(cost_usd) AS cost_usd,
