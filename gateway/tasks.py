@@ -22,6 +22,7 @@ from protocol.query import ListTasks, TaskList
 from protocol.repo import CHECK_SECONDS, CheckRepository, Diff, RepositoryKnown, ShowDiff
 from protocol.routes import Service, command_subject
 from protocol.task import (
+    OUTCOMES,
     AnswerQuestion,
     CancelTask,
     Receipt,
@@ -91,6 +92,16 @@ class Tasks:
         await self.must_exist(asker, frame.task)
         command = CancelTask(key=frame.key, reason=frame.reason, device=asker.device)
         return await self._send(asker, frame.task, command)
+
+    async def cancel_all(self, asker: Asker, reason: str) -> None:
+        """Stop every open task."""
+        still_open = tuple(state for state in TaskState if state not in OUTCOMES)
+        more, before = True, ""
+        while more:
+            page = await self.list(asker, states=still_open, limit=LIST_LIMIT, before=before)
+            for task in page.tasks:
+                await self._send(asker, task.id, CancelTask(key="cancel-all", reason=reason, device=asker.device))
+            more, before = page.more, page.tasks[-1].id if page.tasks else ""
 
     async def _send(self, asker: Asker, task: str, command: TaskCommand) -> Accepted:
         # The id counts over the whole stream, so the task is in it: two users may choose the same key.

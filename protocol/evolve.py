@@ -48,6 +48,7 @@ from protocol.user import (
     SignInCodeRedeemed,
     UserAdded,
     UserDecision,
+    UserRemoved,
 )
 
 
@@ -240,6 +241,7 @@ class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str = ""
     role: Role = Role.USER
     added_at: datetime | None = None
+    removed_at: datetime | None = None
     devices: dict[str, Device] = {}
     codes: dict[str, datetime] = {}
     """Unused sign-in codes by hash, with the time they end."""
@@ -250,7 +252,7 @@ class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def exists(self) -> bool:
-        return self.added_at is not None
+        return self.added_at is not None and self.removed_at is None
 
 
 def evolve_user(user: User, decision: UserDecision) -> User:
@@ -267,6 +269,8 @@ def _apply_to_user(user: User, event: AnyUserEvent, at: datetime) -> User:
     match event:
         case UserAdded():
             return replace(user, name=event.name, role=event.role, added_at=at)
+        case UserRemoved():
+            return replace(user, removed_at=at, devices={}, codes={}, hosts={}, github=None)
         case SignInCodeCreated():
             unexpired = {code: end for code, end in user.codes.items() if end > at}
             return replace(user, codes={**unexpired, event.code_hash: event.expires_at})

@@ -101,6 +101,7 @@ ROUTES: tuple[Route, ...] = (
     _task_command(task.ParkAttempt, (S.RUNNER,)),
     _task_command(task.FireTimer, (S.SCHEDULER,)),
     _user_command(user.AddUser, (S.GATEWAY, S.OPERATOR)),
+    _user_command(user.RemoveUser, (S.GATEWAY,)),
     _user_command(user.CreateSignInCode, (S.GATEWAY, S.OPERATOR)),
     _user_command(user.RedeemSignInCode, (S.GATEWAY,)),
     _user_command(user.AddDevice, (S.OPERATOR,)),

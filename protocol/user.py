@@ -39,6 +39,10 @@ class AddUser(UserCommand, frozen=True):
     role: Role = Role.USER
 
 
+class RemoveUser(UserCommand, frozen=True):
+    """Sign the user out everywhere, for good. The id is not used again: its tasks stay in the history."""
+
+
 class CreateSignInCode(UserCommand, frozen=True):
     """A one-time code to sign a device in with; only its hash travels."""
 
@@ -139,6 +143,7 @@ class ForgetGithub(UserCommand, frozen=True):
 
 AnyUserCommand = (
     AddUser
+    | RemoveUser
     | CreateSignInCode
     | RedeemSignInCode
     | AddDevice
@@ -160,6 +165,10 @@ class UserEvent(Message, frozen=True):
 class UserAdded(UserEvent, frozen=True):
     name: str
     role: Role
+
+
+class UserRemoved(UserEvent, frozen=True):
+    """Devices, credentials and accounts are gone with it."""
 
 
 class SignInCodeCreated(UserEvent, frozen=True):
@@ -223,6 +232,7 @@ class GithubForgotten(UserEvent, frozen=True):
 
 AnyUserEvent = (
     UserAdded
+    | UserRemoved
     | SignInCodeCreated
     | SignInCodeRedeemed
     | DeviceAdded

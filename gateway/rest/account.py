@@ -14,11 +14,12 @@ from gateway.errors import Problem
 from gateway.notices import Notices
 from gateway.rest.identify import Owner
 from gateway.sign_in import Door, SignedInDevice, SignInLink
+from gateway.tasks import Tasks
 from gateway.users import Asker, Users
 from protocol.evolve import User
 from protocol.ids import user_id
 from protocol.task import Receipt, ReceiptStatus
-from protocol.user import AddUser, RemoveDevice
+from protocol.user import AddUser, RemoveDevice, RemoveUser
 
 
 class SignInBody(Struct, frozen=True):
@@ -120,6 +121,18 @@ async def add_user(owner: Owner, users: Users, door: Door, data: AddUserBody) ->
     return await door.link(user)
 
 
+@delete("/users/{user:str}")
+async def remove_user(owner: Owner, users: Users, tasks: Tasks, user: str) -> None:
+    """Sign a user out everywhere, for good, and stop the tasks that are open. They stay in the history."""
+    known = users.get(user)
+    if known is None:
+        raise Problem(404, "There is no such user.")
+    # Once more for one that is removed: the tasks may still have to be stopped.
+    if known.exists:
+        consumed(await users.command(user, RemoveUser(key="remove")), 409)
+    await tasks.cancel_all(Asker(user, owner.device, known.name, known.role), "The owner removed this user.")
+
+
 @get("/users")
 async def list_users(owner: Owner, users: Users) -> UsersShown:
     return UsersShown(tuple(shown(user) for user in users if user.exists))
@@ -154,4 +167,4 @@ async def remove_device(asker: Asker, users: Users, device: str) -> None:
     consumed(await users.command(whose[0].id, command), 409)
 
 
-ROUTER = Router("/api", route_handlers=[sign_in, me, add_user, list_users, make_link, remove_device])
+ROUTER = Router("/api", route_handlers=[sign_in, me, add_user, remove_user, list_users, make_link, remove_device])

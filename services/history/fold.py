@@ -43,7 +43,7 @@ from protocol.task import (
     Usage,
     decode_decision,
 )
-from protocol.user import AnyUserEvent, UserAdded, UserDecision, decode_user_decision
+from protocol.user import AnyUserEvent, UserAdded, UserDecision, UserRemoved, decode_user_decision
 from services.bus import Stored
 
 ERROR_LIMIT_CHARS = 2_000
@@ -229,6 +229,8 @@ class Batch:
         for position, event in enumerate(decision.events):
             if isinstance(event, UserAdded):
                 self.users.begin(user, name=event.name, role=event.role.value, added_at=decision.at)
+            elif isinstance(event, UserRemoved):
+                self.users.change(user, role="removed")
             payload = redact(event)
             self.events.append(
                 (sequence, position, decision.at, user, None, "user", tag_of(event), None, None, payload)

@@ -49,7 +49,7 @@ CREATE TABLE IF NOT EXISTS users (
     added_at TIMESTAMPTZ
 );
 COMMENT ON TABLE users IS 'Who may use this installation.';
-COMMENT ON COLUMN users.role IS 'owner or user.';
+COMMENT ON COLUMN users.role IS 'owner, user, or removed.';
 
 CREATE TABLE IF NOT EXISTS tasks (
     task_id VARCHAR NOT NULL,

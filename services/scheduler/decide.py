@@ -64,6 +64,7 @@ from protocol.user import (
     RemoveDevice,
     RemoveHost,
     RemovePushSubscription,
+    RemoveUser,
     Role,
     RotateGithubTokens,
     SignInByGithub,
@@ -71,6 +72,7 @@ from protocol.user import (
     SignInCodeRedeemed,
     UserAdded,
     UserDecision,
+    UserRemoved,
 )
 
 TITLE_CHARS = 80
@@ -312,11 +314,17 @@ def reject_user(key: str, sequence: int, now: datetime, reason: str) -> UserDeci
 
 def decide_user(user: User, command: AnyUserCommand, now: datetime) -> tuple[AnyUserEvent, ...]:
     """The events that follow from a command to a user's log. Raises Rejected."""
+    if user.removed_at is not None:
+        raise Rejected("The owner removed this user, whose tasks are kept: another one needs another name.")
     if not isinstance(command, AddUser | SignInByGithub) and not user.exists:
         raise Rejected("There is no such user.")
     match command:
         case AddUser():
             return _add_user(user, command)
+        case RemoveUser():
+            if user.role is Role.OWNER:
+                raise Rejected("The owner cannot be removed.")
+            return (UserRemoved(),)
         case CreateSignInCode():
             return (_make_code(command, now),)
         case RedeemSignInCode():

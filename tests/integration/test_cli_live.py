@@ -509,6 +509,14 @@ def test_devices_are_listed_and_signed_out(gateway: Gateway, data: Path) -> None
     assert (result.exit_code, result.output) == (1, "errand: There is no such device.\n")
 
 
+def test_a_user_is_removed_for_good(gateway: Gateway, data: Path) -> None:
+    gateway.answers = {("DELETE", "/api/users/u1"): (204, b"")}
+    assert run(data, "user", "rm", "u1").output == "Removed.\n"
+    gateway.answers = {("DELETE", "/api/users/owner"): (409, {"error": "The owner cannot be removed."})}
+    result = run(data, "user", "rm", "owner", "--yes", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (1, {"error": "The owner cannot be removed."})
+
+
 @pytest.mark.parametrize(("prompt", "code"), [("Say\r\nhello", 0), ("Say goodbye", 1)])
 def test_a_key_that_stands_for_another_prompt_is_said(gateway: Gateway, data: Path, prompt: str, code: int) -> None:
     gateway.answers = {("GET", f"/api/tasks/{TASK}"): (200, {"task": {"id": TASK, "prompt": "Say\nhello"}})}

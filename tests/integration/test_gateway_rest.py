@@ -243,6 +243,27 @@ async def test_a_removed_device_is_out_at_once(gateway: GatewayHouse, scheduler:
         assert (await client.get("/api/me")).status_code == 401
 
 
+async def test_a_removed_user_is_out_at_once_and_the_open_tasks_are_stopped(
+    gateway: GatewayHouse, scheduler: Scheduler, owner: httpx2.AsyncClient
+) -> None:
+    await scheduler.make_user("u_goner", "goner-token")
+    async with rest(gateway, "goner-token") as client:
+        await until(client, "/api/me", lambda answer: answer.status_code == 200)
+        async with repos(gateway.nats):
+            task = (await client.post("/api/tasks", json=TASK | {"key": "g"})).json()["task"]
+        await until(client, f"/api/tasks/{task}", lambda answer: answer.json()["sequence"] > 0)
+        async with phone(gateway, "goner-token") as socket:
+            assert (await client.delete("/api/users/u_goner")).status_code == 403
+            assert (await owner.delete("/api/users/u_goner")).status_code == 204
+            assert not (await socket.until(Closing)).come_back
+        assert (await client.get("/api/me")).status_code == 401
+    (cancelled,) = await scheduler.bus.replay(f"cmd.u_goner.{task}.cancel_task")
+    assert b"The owner removed this user." in cancelled.data
+    assert (await owner.delete("/api/users/u_goner")).status_code == 204, "again does no harm"
+    assert (await owner.delete("/api/users/owner")).status_code == 409
+    assert (await owner.delete("/api/users/u_nobody")).status_code == 404
+
+
 async def test_a_user_cannot_remove_anothers_device(owner: httpx2.AsyncClient, user: httpx2.AsyncClient) -> None:
     device = (await owner.get("/api/me")).json()["device"]
     assert (await user.delete(f"/api/devices/{device}")).status_code == 404

@@ -45,6 +45,7 @@ from protocol.user import (
     RedeemSignInCode,
     RemoveDevice,
     RemovePushSubscription,
+    RemoveUser,
     Role,
 )
 from services.scheduler.decide import Limits, answer, answer_user, claim, lose_lease
@@ -373,9 +374,9 @@ TestTaskMachine = TaskMachine.TestCase
 TestTaskMachine.settings = settings(max_examples=300, stateful_step_count=30, deadline=None, print_blob=True)
 
 
-def user_after(*commands: AnyUserCommand) -> tuple[User, list[str]]:
-    """The owner after the commands, and how each ended."""
-    user, ends = User(id=OWNER), []
+def user_after(*commands: AnyUserCommand, id_: str = OWNER) -> tuple[User, list[str]]:
+    """The owner, or another user, after the commands, and how each ended."""
+    user, ends = User(id=id_), []
     for sequence, command in enumerate(commands, 1):
         decision = answer_user(user, command, sequence, NOW)
         assert decision is not None
@@ -427,6 +428,22 @@ def test_a_credential_is_the_owners_alone_unless_it_is_shared() -> None:
     assert {host.host: host.shared for host in user.hosts.values()} == {"git.example": False, "b": True}
     user, _ = user_after(OWNER_ADDED, replace(mine, shared=True), replace(mine, key="j"))
     assert not user.hosts["git.example"].shared, "given again without the word, it is no longer"
+
+
+def test_a_removed_user_has_nothing_left_and_does_not_come_again() -> None:
+    eve = AddUser(key="a", name="eve")
+    device = AddDevice(key="d", device="d1", device_name="laptop", token_hash="t")
+    commands = (eve, device, RemoveUser(key="r"), replace(eve, key="b"), replace(device, key="e"))
+    user, ends = user_after(*commands, id_="ueve")
+    assert (user.exists, user.devices) == (False, {})
+    assert ends[:3] == ["consumed", "consumed", "consumed"]
+    assert ["The owner removed this user" in end for end in ends[3:]] == [True, True]
+
+
+def test_the_owner_stays() -> None:
+    user, ends = user_after(OWNER_ADDED, RemoveUser(key="r"))
+    assert user.exists
+    assert ends[-1] == "The owner cannot be removed."
 
 
 def test_devices_come_and_go_and_a_missing_one_is_said_to_be_missing() -> None:

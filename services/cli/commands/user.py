@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from services.cli.link import print_link
-from services.cli.options import Place, client_command
+from services.cli.options import Place, client_command, is_terminal
 
 
 @click.group("user")
@@ -62,6 +62,20 @@ def _forget_github(place: Place, user: str) -> int:
     return 0
 
 
+def _rm(place: Place, user: str, yes: bool) -> int:
+    """Sign a person out everywhere, for good, and stop the open tasks.
+
+    USER is the id in `errand user ls`. The tasks stay in the history, so the name cannot be given again.
+    """
+    from services.cli.api import path
+
+    if not yes and is_terminal(0):
+        click.confirm(f"Remove {user} for good?", abort=True)
+    place.api.delete(path("users", user), {})
+    click.echo('{"removed": true}' if place.as_json else "Removed.")
+    return 0
+
+
 def _link(place: Place) -> int:
     """Make a link that signs another device of yours in, once."""
     from services.cli.api import path, read
@@ -77,5 +91,8 @@ def _link(place: Place) -> int:
 
 command.add_command(client_command("add")(click.argument("name")(_add)))
 command.add_command(client_command("ls")(_ls))
+command.add_command(
+    client_command("rm")(click.argument("user")(click.option("--yes", is_flag=True, help="Do not ask.")(_rm)))
+)
 command.add_command(client_command("link")(_link))
 command.add_command(client_command("forget-github")(click.argument("user")(_forget_github)))
