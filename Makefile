@@ -40,7 +40,8 @@ check: .venv/.dev ## format, lint, types, generated files
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/basedpyright && $(call GENERATE,--check)
 generate: .venv/.dev ## from the messages' classes: the protocol page, JSON Schema, AsyncAPI, OpenAPI, TypeScript, the settings
 	@$(call GENERATE)
-pictures: .venv/.dev ## of the terminal, for README and docs
+pictures: .venv/.dev ## of the terminal and of the page, for README and docs
 	@$(BIN)/python -m tests.journey.terminal_pictures
+	@PICTURES=docs $(BIN)/python -m pytest -q tests/journey/test_page_screens.py
 lock: .venv/.dev ## pin what pyproject.toml asks for, with hashes and without any index's address
 	@$(LOCK) --group build -o requirements.lock && $(LOCK) --group build --group dev -o requirements-dev.lock

@@ -18,7 +18,7 @@ import { oneLine } from "./text/clean.js";
 const QUIET_MS = 1_500;
 /** So long a broken connection is nobody's business. */
 const CONNECTING = "Connecting…";
-const NO_NETWORK = "No network. What you write is sent later.";
+const NO_NETWORK = "No network";
 const SIGNED_OUT = "This device was signed out. To go on, sign in with a new link.";
 
 class App {

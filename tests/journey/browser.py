@@ -25,6 +25,8 @@ PHONE = (
     "Mobile Safari/537.36"
 )
 PICTURES = Path("build") / "pictures"
+FOR_DOCS = {("19-list", "light"), ("11-repair-at-work", "light"), ("10-question", "dark"), ("15-folded", "dark")}
+"""`PICTURES=docs` makes these anew for the documentation."""
 WAIT_MS = 20_000
 POLL_MS = 50
 MISSING = "Chromium is missing: apt-get install chromium"
@@ -277,6 +279,8 @@ def look(me: Phone, name: str, scheme: Scheme) -> None:
     folder = PICTURES / scheme
     folder.mkdir(parents=True, exist_ok=True)
     me.page.screenshot(path=folder / f"{name}.png", animations="disabled")
+    if (name, scheme) in FOR_DOCS and os.environ.get("PICTURES") == "docs":
+        me.page.screenshot(path=f"docs/pictures/page-{name[3:]}.png", animations="disabled", scale="css")
     found = Axe().run(me.page).response["violations"]
     bad = [one for one in found if one["impact"] in ("serious", "critical")]
     told = [(one["id"], node["html"], node["failureSummary"]) for one in bad for node in one["nodes"]]

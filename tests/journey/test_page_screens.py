@@ -14,7 +14,7 @@ from tests.journey.project import make_project
 
 pytestmark = pytest.mark.timeout(600)
 REPAIR = (
-    "The tests fail since the last change: find out why, and mend it.\n\n`python3 -B -m unittest` [scenario: repair]"
+    "The tests fail since the last change: find out why, and mend it.\n\n`python3 -B -m unittest`\n\n[scenario: repair]"
 )
 
 
@@ -78,7 +78,7 @@ def writing(me: Phone, scheme: Scheme, repository: str) -> None:
 
 def working(me: Phone, scheme: Scheme, repository: str) -> None:
     page = me.page
-    me.submit("Wait for the build, then say how long it took. [scenario: slow] seconds=600", repository)
+    me.submit("Wait for the build, then say how long it took.\n\n[scenario: slow] seconds=600", repository)
     expect(page.locator(".out.tail")).to_contain_text("waiting")
     look(me, "07-at-work", scheme)
     page.get_by_role("button", name="Stop").click()
@@ -90,7 +90,7 @@ def working(me: Phone, scheme: Scheme, repository: str) -> None:
 
 
 def asking(me: Phone, scheme: Scheme, repository: str) -> None:
-    me.submit("Paint the front page. [scenario: ask]", repository)
+    me.submit("Paint the front page.\n\n[scenario: ask]", repository)
     me.page.get_by_role("button", name="blue").wait_for()
     look(me, "10-question", scheme)
 
@@ -115,7 +115,7 @@ def repairing(me: Phone, scheme: Scheme, repository: str) -> None:
 def failing(me: Phone, scheme: Scheme, repository: str) -> None:
     page = me.page
     page.goto("/#/new")
-    page.get_by_label("What is to be done?").fill("Rename everything. [scenario: tour]")
+    page.get_by_label("What is to be done?").fill("Rename everything.\n\n[scenario: tour]")
     page.get_by_label("Repository", exact=True).fill(repository)
     page.get_by_text("Branch, model, limits").click()
     page.get_by_label("Steps").fill("3")
