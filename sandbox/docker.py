@@ -150,6 +150,8 @@ class Docker:
             await client.ready()
         except BaseException as error:
             await client.stop()
+            if isinstance(error, EngineError) and error.status == 404:
+                raise ImageMissing(f"the Docker sandbox's image {self.image.name} is gone") from error
             if isinstance(error, EngineError | SandboxDied):
                 raise SandboxError(f"Docker could not start the sandbox: {error}") from error
             raise

@@ -20,8 +20,9 @@ from sandbox.unsandboxed import Unsandboxed
 if TYPE_CHECKING:
     from sandbox.warm import Warm
 
-LOOK_SECONDS = 30.0
-"""How often it is looked again for a better driver, and for containers that nobody holds."""
+LOOK_SECONDS = 5.0
+"""How often it is looked again for a better driver, and for containers that nobody holds. Less than the tries of a turn
+take whose engine has gone away."""
 STEP = re.compile(r"Step (\S+) :")
 BUILD_AGAIN_SECONDS = 600.0
 """The wait after an image that could not be made."""

@@ -18,7 +18,7 @@ from protocol.query import AttemptGranted
 from protocol.repo import BaseResolved, Publish, PublishDone, PullRequestWish, ResolveBase
 from protocol.routes import Service, command_subject
 from protocol.task import FailAttempt, FinishAttempt, ParkAttempt, Published, TaskCommand
-from sandbox.contract import Driver, SandboxError
+from sandbox.contract import Driver, SandboxError, SandboxUnavailable
 from services import log
 from services.background import background
 from services.bus import LEASE_SECONDS, Bus, Refused, Renewal, Unavailable
@@ -104,6 +104,9 @@ class Attempt:
                 return await self._fail(error.reason, error.retry_after_seconds)
             case SandboxGone():
                 return self._failed(f"The sandbox ended: {error}", AGAIN_SECONDS)
+            case SandboxUnavailable():
+                # The runner looks for another one, or waits for this one, before it takes the next attempt.
+                return self._failed(f"There is no sandbox: {error}", AGAIN_SECONDS)
             case SandboxError():
                 return self._failed(str(error), None)
             case Refused():

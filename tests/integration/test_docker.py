@@ -341,7 +341,7 @@ async def test_auto_takes_bubblewrap_until_the_image_is_made_and_says_so(
                 await anyio.sleep(0.01)
             assert "has to be made first: `python -m sandbox.image` does it. Until then tasks run in" in drivers.notice
             await make_image()
-            while drivers.driver.name != "docker":
+            while len(told) < 2:
                 await anyio.sleep(0.01)
         assert drivers.notice == ""
         assert [name for name, _ in told] == ["bubblewrap", "docker"]
@@ -380,6 +380,19 @@ async def test_an_image_of_ones_own_that_lacks_python_is_refused_with_the_reason
     with pytest.raises(ImageMissing, match="errand-no-such-image:1"):
         await missing.capabilities()
     await missing.close()
+
+
+async def test_an_image_that_was_removed_is_missing_and_not_a_tasks_fault(
+    data: Path, docker: Docker, tmp_path: Path
+) -> None:
+    name = f"errand-test:{secrets.token_hex(8)}"
+    docker_cli("tag", docker.image.name, name)
+    other = connect(Config(sandbox_image=name), HOST, data, "other")
+    await other.capabilities()
+    docker_cli("rmi", name)
+    with pytest.raises(ImageMissing, match=name):
+        await other.start(spec_of(tmp_path / "workspace"))
+    await other.close()
 
 
 async def test_auto_goes_back_to_bubblewrap_when_the_engine_goes_away(
