@@ -12,7 +12,8 @@ from services.cli.failure import Failure
 SETTINGS = "/etc/errand.env"
 
 # KillMode: the supervisor stops the services in order, and what is left after that is killed.
-# Not set: what hides or masks parts of /proc, which bubblewrap has to mount anew for each sandbox.
+# Not set: what hides or masks parts of /proc, which bubblewrap has to mount anew for each sandbox; and
+# ProtectSystem=strict, under which nothing could be pushed to a repository on this machine.
 UNIT = """\
 [Unit]
 Description=Errand: coding work, sent from a phone
@@ -31,8 +32,7 @@ TimeoutStopSec=60
 UMask=0077
 NoNewPrivileges=yes
 PrivateTmp=yes
-ProtectSystem=strict
-ReadWritePaths={data}
+ProtectSystem=full
 
 [Install]
 WantedBy=multi-user.target
