@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -26,14 +27,15 @@ IMAGE = "errand-test"
 class ComposeHouse:
     """A started project; `errand` on this machine is signed in to it as the owner."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         self.data = folder / "client"
         self.project = f"errand-test-{secrets.token_hex(4)}"
-        self._port = free_port()
-        self.ready = Ready(server=f"http://127.0.0.1:{self._port}", link="", seconds=0)
+        port = free_port()
+        self.ready = Ready(server=f"http://127.0.0.1:{port}", link="", seconds=0)
         self._installation = ""
         self._settings = folder / ".env"
-        self._settings.write_text("")
+        lines = {"ERRAND_PORT": str(port), **settings}.items()
+        self._settings.write_text("".join(f"{name}={value}\n" for name, value in lines))
 
     @property
     def token(self) -> str:
@@ -46,14 +48,13 @@ class ComposeHouse:
 
     def _command(self, *arguments: str) -> tuple[list[str], dict[str, str]]:
         certificates = "".join(path.read_text() for path in sorted(ADDED_CERTIFICATES.glob("*.crt")))
-        environment = {
-            **others(),
+        settings = {
             "CA_CERTIFICATES": certificates,
+            "COMPOSE_ENV_FILES": str(self._settings),
+            "COMPOSE_PROJECT_NAME": self.project,
             "ERRAND_IMAGE": IMAGE,
-            "ERRAND_PORT": str(self._port),
         }
-        command = [str(Path(sys.executable).with_name("docker-compose")), "--env-file", str(self._settings)]
-        return [*command, "-p", self.project, *arguments], environment
+        return [str(Path(sys.executable).with_name("docker-compose")), *arguments], {**others(), **settings}
 
     def errand(self, *arguments: str, stdin: str = "") -> str:
         """The command line of this machine."""
@@ -99,6 +100,12 @@ class ComposeHouse:
         pid = docker("inspect", "--format", "{{.State.Pid}}", container).strip()
         docker("run", "--rm", "--pid=host", "--user=root", "--entrypoint=sh", IMAGE, "-c", f"kill -9 {pid}")
 
+    def secrets(self, service: str) -> list[str]:
+        """What is in the files that this service alone may read."""
+        each = 'find /data/secrets -type f -exec base64 -w0 {} ";" -exec echo ";"'
+        files = self.compose("exec", "-T", "-u", "errand", service, "sh", "-c", each)
+        return [base64.b64decode(line).decode() for line in files.splitlines()]
+
     def logs(self) -> str:
         return self.compose("logs", "--no-color", "--tail", "40")
 
@@ -116,11 +123,11 @@ class ComposeHouse:
 
 
 @contextmanager
-def compose_up(folder: Path, backup: Path | None = None, token: str = "") -> Iterator[ComposeHouse]:
-    """Start the project, from a backup where there is one (`token` is of a device that it knows), and take it down at
-    the end; fails when anything of it is left."""
+def compose_up(folder: Path, *, backup: Path | None = None, token: str = "", **settings: str) -> Iterator[ComposeHouse]:
+    """Start the project with `settings` in its `.env`, from a backup where there is one (`token` is of a device that it
+    knows), and take it down at the end; fails when anything of it is left."""
     need_engine()
-    house = ComposeHouse(folder)
+    house = ComposeHouse(folder, settings)
     try:
         if backup is None:
             house.start()
