@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -116,6 +117,25 @@ def test_there_is_no_room_for_odds_and_ends() -> None:
 def test_what_is_made_from_the_classes_is_fresh(generator: str) -> None:
     done = subprocess.run([sys.executable, "-m", generator, "--check"], cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def links(page: Path) -> list[Path]:
+    """The files that a page links to."""
+    found = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    return [(page.parent / link).resolve() for link in found if "://" not in link]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_link_of_a_page_leads_nowhere(page: Path) -> None:
+    assert [str(target) for target in links(page) if not target.exists()] == []
+
+
+def test_every_page_is_found_from_the_readme() -> None:
+    known = links(ROOT / "README.md")
+    assert [page.name for page in sorted((ROOT / "docs").glob("*.md")) if page.resolve() not in known] == []
 
 
 def test_every_service_that_reads_settings_is_on_their_page() -> None:
