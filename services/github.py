@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -18,13 +18,17 @@ from msgspec import Meta, Struct
 from protocol.repo import normal_host
 from services.config import WrongSetting, from_environment
 
+if TYPE_CHECKING:
+    import httpx2
+
 PUBLIC_URL = "https://github.com"
 PUBLIC_API_URL = "https://api.github.com"
 TIMEOUT_SECONDS = 10.0
 """For one answer of GitHub's."""
 ACCEPT = {"Accept": "application/json"}
 
-# authlib costs 15 MiB, and an installation at rest signs nobody in: it is imported where it is used.
+# Of authlib its client without I/O: with httpx2 around it, it would import OAuth 1 and OpenID, 8 MiB. Both are imported
+# where they are used: an installation at rest signs nobody in.
 
 URL = r"https?://[^/?#\s@]+(/[^?#\s]*)?"
 
@@ -164,7 +168,10 @@ class GithubApp:
     def authorization_url(self, *, redirect_uri: str, state: str, verifier: str, choose: bool = False) -> str:
         """Where a browser is sent to, with PKCE (RFC 7636, S256); with `choose` GitHub asks which account."""
         more = {"prompt": "select_account"} if choose else {}
-        url, _ = self._client().create_authorization_url(
+        from authlib.oauth2.client import OAuth2Client
+
+        client = OAuth2Client(None, self._config.github_client_id, code_challenge_method="S256")
+        url, _ = client.create_authorization_url(
             f"{self._config.url}/login/oauth/authorize",
             state=state,
             code_verifier=verifier,
@@ -176,29 +183,34 @@ class GithubApp:
 
     async def exchange(self, code: str, *, redirect_uri: str, verifier: str) -> Tokens:
         """The tokens for a one-time code. Raises GithubRefused and GithubAway."""
-        async with self._asking() as client:
-            answer = await client.fetch_token(
-                self._token_url,
-                grant_type="authorization_code",
-                code=code,
-                redirect_uri=redirect_uri,
-                code_verifier=verifier,
-            )
-        return _tokens(answer)
+        return await self._ask_for_tokens(
+            grant_type="authorization_code", code=code, redirect_uri=redirect_uri, code_verifier=verifier
+        )
 
     async def refresh(self, tokens: Tokens) -> Tokens:
         """Newer tokens; the old ones, both of them, are dead then. Raises GithubRefused and GithubAway."""
-        async with self._asking() as client:
-            answer = await client.refresh_token(self._token_url, refresh_token=tokens.refresh)
-        return _tokens(answer)
+        return await self._ask_for_tokens(grant_type="refresh_token", refresh_token=tokens.refresh)
+
+    async def _ask_for_tokens(self, **form: str) -> Tokens:
+        """RFC 6749, sections 4.1.3 and 6; GitHub answers 200 also when it refuses."""
+        from authlib.oauth2 import OAuth2Error
+        from authlib.oauth2.client import OAuth2Client
+
+        client_id, client_secret = self._credentials()
+        form |= {"client_id": client_id, "client_secret": client_secret}
+        async with self._asking() as http:
+            answer = await http.post(f"{self._config.url}/login/oauth/access_token", data=form, headers=ACCEPT)
+            try:
+                return _tokens(OAuth2Client(None).parse_response_token(answer))
+            except OAuth2Error as error:
+                raise GithubRefused(_reason(error.error, error.description)) from None
 
     async def identify(self, tokens: Tokens) -> Identity:
         """Whose tokens these are. Raises GithubRefused and GithubAway."""
-        async with self._asking() as client:
-            answer = await client.get(
+        async with self._asking() as http:
+            answer = await http.get(
                 f"{self._config.api_url}/user",
                 headers={**ACCEPT, "Authorization": f"Bearer {tokens.access}"},
-                auth=None,
             )
             if answer.status_code != 200:
                 raise GithubAway(f"GitHub did not say whose account this is (it answers {answer.status_code}).")
@@ -207,9 +219,9 @@ class GithubApp:
     async def revoke(self, tokens: Tokens) -> None:
         """Let an access token die at GitHub. May fail: it is short-lived, and nobody has it."""
         with suppress(GithubAway, GithubRefused):
-            async with self._asking() as client:
+            async with self._asking() as http:
                 body = {"access_token": tokens.access}
-                await client.request("DELETE", self._token_address, auth=self._credentials(), headers=ACCEPT, json=body)
+                await http.request("DELETE", self._token_address, auth=self._credentials(), headers=ACCEPT, json=body)
 
     async def check(self) -> str:
         """What is wrong with the client id, the secret or the way to GitHub; empty when nothing is.
@@ -217,9 +229,9 @@ class GithubApp:
         GitHub is asked about a token that nobody has: who asks must prove to be the app, and hears that there is none.
         """
         try:
-            async with self._asking() as client:
+            async with self._asking() as http:
                 body = {"access_token": "none"}
-                answer = await client.post(self._token_address, auth=self._credentials(), headers=ACCEPT, json=body)
+                answer = await http.post(self._token_address, auth=self._credentials(), headers=ACCEPT, json=body)
         except (GithubAway, GithubRefused) as error:
             return str(error)
         if answer.status_code in (404, 422):
@@ -236,36 +248,17 @@ class GithubApp:
     def _credentials(self) -> tuple[str, str]:
         return self._config.github_client_id, self._config.client_secret()
 
-    @property
-    def _token_url(self) -> str:
-        return f"{self._config.url}/login/oauth/access_token"
-
     @asynccontextmanager
-    async def _asking(self) -> AsyncIterator[Any]:
-        """A client for one question. What GitHub refuses is told apart from what another try may mend."""
+    async def _asking(self) -> AsyncIterator[httpx2.AsyncClient]:
+        """A client for one question; what another try may mend becomes GithubAway."""
         import httpx2
-        from authlib.integrations.base_client import OAuthError
 
         try:
-            async with self._client() as client:
-                yield client
-        except OAuthError as error:
-            raise GithubRefused(_reason(error.error, error.description)) from None
+            async with httpx2.AsyncClient(timeout=TIMEOUT_SECONDS) as http:
+                yield http
         except (httpx2.HTTPError, ValueError, msgspec.MsgspecError) as error:
             # Without its message: it may have the URL of the request in it, with a code.
             raise GithubAway(f"GitHub cannot be reached at {self._config.url} ({type(error).__name__}).") from None
-
-    def _client(self) -> Any:
-        """An `AsyncOAuth2Client` over httpx2; which httpx, authlib finds out while it runs: its types do not say."""
-        from authlib.integrations.httpx_client import AsyncOAuth2Client
-
-        return AsyncOAuth2Client(
-            client_id=self._config.github_client_id,
-            client_secret=self._config.client_secret(),
-            token_endpoint_auth_method="client_secret_post",
-            code_challenge_method="S256",
-            timeout=TIMEOUT_SECONDS,
-        )
 
 
 def _reason(error: str | None, description: str | None) -> str:
