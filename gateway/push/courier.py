@@ -1,5 +1,5 @@
 """Takes what was decided to the devices. All gateways take turns at one shared consumer, so each decision is one
-gateway's work; when that one dies, another's (docs/decisions/0009)."""
+gateway's work; when that one dies, another's (docs/decisions/0015)."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Courier:
             for device in devices_to_tell(devices, news):
                 group.start_soon(tell, device)
         if waits:
-            raise Later(max(waits))
+            raise Later(min(waits))
 
     async def _tell(self, user: str, device: Device, sequence: int, news: News, ttl_seconds: int) -> None:
         if self._told.get(str(sequence), device.id) or await looks(self._bus, user, device.id):
