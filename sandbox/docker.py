@@ -28,7 +28,7 @@ from sandbox.config import Config, limits
 from sandbox.container import ContainerLink, ContainerSpec, Mount
 from sandbox.contract import Capabilities, ImageMissing, SandboxDied, SandboxError, SandboxSpec, SandboxUnavailable
 from sandbox.engine import Engine, EngineError
-from sandbox.folders import TASK_UIDS, check_folders, give, is_root, task_uid
+from sandbox.folders import TASK_UIDS, check_folders, give, is_root, own, task_uid
 from sandbox.image import Image
 from sandbox.limits import Limits
 from sandbox.owners import Owners
@@ -115,7 +115,7 @@ class Docker:
         machine = await self._look()
         folder = Path(tempfile.mkdtemp(dir=self._owners.own_folder()))
         uid = secrets.choice(TASK_UIDS) if is_root() else os.geteuid()
-        os.chown(folder, uid, -1)
+        own(folder, uid)
         spec = SandboxSpec(task=SPARE, attempt=0, workspace=folder, readonly_paths=readonly_paths)
         try:
             client = await self._start(spec, uid, machine)
@@ -158,14 +158,16 @@ class Docker:
         return client
 
     async def sweep(self) -> int:
-        """Remove the containers of this installation that no living runner holds; how many there were."""
-        label = f"{LABEL}.installation={self._owners.installation}"
-        left = [one["Id"] for one in await self._engine.containers(label) if not self._is_held(one["Labels"])]
-        for container in left:
-            with suppress(EngineError):
-                await self._engine.remove(container)
+        """Remove the containers of this installation that no living runner holds; how many there were. What the engine
+        refuses is left for the next time."""
+        removed = 0
+        with suppress(SandboxUnavailable, EngineError):
+            for container in await self._engine.containers(f"{LABEL}.installation={self._owners.installation}"):
+                if not self._is_held(container["Labels"]):
+                    await self._engine.remove(container["Id"])
+                    removed += 1
         self._owners.forget_dead()
-        return len(left)
+        return removed
 
     async def close(self) -> None:
         """When all its sandboxes have stopped."""
@@ -202,7 +204,7 @@ class Docker:
         folder = Path(tempfile.mkdtemp(prefix="try-", dir=self._owners.folder))
         uid = user("try")
         try:
-            os.chown(folder, uid, -1)
+            own(folder, uid)
             spec = SandboxSpec(task="try", attempt=0, workspace=folder)
             sandbox = await self._start(spec, uid, machine)
             await sandbox.exec("command -v bash git && touch written")

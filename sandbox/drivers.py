@@ -6,7 +6,6 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,8 +154,7 @@ class Drivers:
         except ImageMissing:
             return True
         if self._docker is not None and self.driver is self._docker:
-            with suppress(SandboxUnavailable):
-                await self._docker.docker.sweep()
+            await self._docker.docker.sweep()
         return False
 
 

@@ -47,6 +47,12 @@ def check_folders(spec: SandboxSpec, uid: int) -> None:
             raise SandboxError(f"{folder} cannot be read by the sandbox: chmod o+rX it")
 
 
+def own(folder: Path, uid: int) -> None:
+    """Make this one folder that uid's; without root it is ours, and so is the uid."""
+    if is_root():
+        os.chown(folder, uid, uid)
+
+
 def give(workspace: Path, uid: int) -> None:
     """Make the whole tree the task's, once. A file with several hard links stays: another may be in a mirror."""
     if workspace.stat().st_uid == uid:

@@ -29,8 +29,15 @@ class Owners:
             return
         # Another one of this name has ended: a container's process has the same id each time.
         shutil.rmtree(self.folder / "spares" / self.runner, ignore_errors=True)
-        self._mine = os.open(self._locks / self.runner, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._mine, fcntl.LOCK_EX)
+        path = self._locks / self.runner
+        while True:
+            self._mine = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._mine, fcntl.LOCK_EX)
+            # Who looked before we had the lock took us for dead and the file away.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(path.stat(), os.fstat(self._mine)):
+                    return
+            os.close(self._mine)
 
     def own_folder(self) -> Path:
         """For what is this runner's alone; `forget_dead` of another one removes it."""
