@@ -16,6 +16,7 @@ from gateway.rest.account import consumed
 from gateway.ticket import LIFE
 from gateway.users import Asker, Users
 from protocol.user import ForgetGithub
+from services import log
 from services.bus import Refused, Unavailable
 
 PAGE = """<!doctype html>
@@ -62,6 +63,8 @@ async def callback(request: Request, github: GithubDoor) -> Response[Any]:
             peer=request.client.host if request.client else "",
         )
     except Problem as problem:
+        # GitHub's own word for it, such as `redirect_uri_mismatch`, is for who set the app up.
+        log.get().info("github_sign_in_refused", reason=problem.error, github_says=given.get("error", "")[:100])
         return page(problem)
     except (Unavailable, Refused) as error:
         return page(Problem(503, f"{error} Start again in a moment."))

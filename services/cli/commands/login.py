@@ -12,7 +12,10 @@ from services.cli.account import Account, data_folder, save, server_url
 from services.cli.failure import Failure
 from services.cli.options import json_option
 
-WRONG_LINK = "This is not a sign-in link. It looks like https://server:8420/#code=…; `errand up` shows one."
+WRONG_LINK = (
+    "This is not a sign-in link. It looks like https://server:8420/#code=…: `errand up` shows the first, and any device "
+    "that is signed in, with GitHub too, makes one on the page's settings or by `errand user link`."
+)
 
 
 @click.command("login")
