@@ -19,6 +19,7 @@ const QUIET_MS = 1_500;
 /** So long a broken connection is nobody's business. */
 const CONNECTING = "Connecting…";
 const NO_NETWORK = "No network";
+const NO_STORAGE = "This browser does not let the page store anything; a private window may be why.";
 const SIGNED_OUT = "This device was signed out. To go on, sign in with a new link.";
 
 class App {
@@ -187,6 +188,9 @@ function trusted(url) {
 const root = document.getElementById("app");
 if (root) {
   installServiceWorker();
-  const app = new App(root, await Database.open());
-  await app.start();
+  try {
+    await new App(root, await Database.open()).start();
+  } catch (error) {
+    root.append(h("main", { class: "plain" }, h("h1", {}, "Errand cannot start here"), h("p", {}, `${NO_STORAGE} (${error})`)));
+  }
 }

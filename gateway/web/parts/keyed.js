@@ -38,7 +38,7 @@ export class Keyed {
     const known = this.#known.get(key);
     if (known && known.item === item) return known.node;
     const node = this.#make(item, known?.node ?? null);
-    if (known && known.node !== node) known.node.replaceWith(node);
+    if (known && known.node !== node) replace(known.node, node);
     this.#known.set(key, { item, node });
     return node;
   }
@@ -51,4 +51,15 @@ export class Keyed {
     this.#known.delete(key);
     node.remove();
   }
+}
+
+/**
+ * Who stood on the old one stands on the new one.
+ * @param {Element} before
+ * @param {Element} after
+ */
+function replace(before, after) {
+  const hadFocus = before.contains(document.activeElement);
+  before.replaceWith(after);
+  if (hadFocus) /** @type {HTMLElement | null} */ (after.querySelector("a, button"))?.focus({ preventScroll: true });
 }

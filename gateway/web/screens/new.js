@@ -17,6 +17,7 @@ const ANSWER_MS = 5_000;
 /** So long the answer is waited for here; then it is waited for in the list. */
 const RECENT_LIMIT = 5;
 const OTHER = "\0other";
+const NOT_STORED = "This device has no room to store it, so it was not sent.";
 const LATER = "It will be sent as soon as there is a connection.";
 
 /**
@@ -28,7 +29,8 @@ export function newScreen({ session, go }, given) {
   const form = new Form(session, before?.frame.type === "submit" ? before.frame : kept(given.get("prompt")));
   if (before?.frame.type === "submit") form.complain(before.field, before.reason);
   const send = async () => {
-    const entry = await session.outbox.add(form.written());
+    const entry = await session.outbox.add(form.written()).catch(() => null);
+    if (!entry) return form.complain("", NOT_STORED);
     if (before) await session.outbox.dismiss(before.frame.key);
     if (session.state !== "live") return leave(go, "#/", LATER);
     form.busy(true);

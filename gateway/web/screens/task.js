@@ -8,7 +8,7 @@ import { Dock } from "../task/dock.js";
 import { WORDS } from "../task/states.js";
 import { TurnBox } from "../task/turn.js";
 import { clean, oneLine } from "../text/clean.js";
-import { count, money, shortRepository, tokens } from "../text/units.js";
+import { clock, count, money, shortRepository, timeOfDay, tokens } from "../text/units.js";
 
 /** @typedef {import("../live/session.js").Session} Session */
 /** @typedef {import("../task/fold.js").View} View */
@@ -37,10 +37,14 @@ class TaskScreen {
   #spent = h("span");
   #stop;
   #about = h("div", { class: "about" });
+  #facts = "";
+  /** @type {View["plan"]} */
+  #shownPlan = [];
   #plan = h("details", { class: "plan", hidden: true });
   #planTitle = h("summary");
   #planItems = h("ol");
   #feed = h("div", { class: "feed", "aria-busy": "true" });
+  #held = h("p", { class: "thinking held" });
   #body;
   #newest;
   #dock;
@@ -63,7 +67,7 @@ class TaskScreen {
     this.#task = task;
     this.#stop = h("button", { class: "button small stop", hidden: true, on: { click: () => void this.#cancel() } }, icon("stop"), "Stop");
     this.#plan.append(this.#planTitle, this.#planItems);
-    this.#body = h("main", { class: "body", tabindex: -1, on: { scroll: () => this.#scrolled() } }, this.#about, this.#feed);
+    this.#body = h("main", { class: "body", tabindex: -1, on: { scroll: () => this.#scrolled() } }, this.#about, this.#feed, this.#held);
     this.#newest = h("button", { class: "round newest", hidden: true, "aria-label": "To the newest", on: { click: () => this.#toEnd() } }, icon("down"));
     this.#dock = new Dock(session, task);
     const below = h("p", { class: "sub" }, this.#word, this.#spent);
@@ -132,15 +136,30 @@ class TaskScreen {
     const stopping = this.#session.outbox.of(this.#task).some((entry) => entry.frame.type === "cancel" && entry.state !== "refused");
     this.#stop.hidden = !view.isOpen;
     this.#stop.disabled = stopping;
-    say(this.#spent, `· ${money(view.total.cost_usd ?? 0)} · ${count(tokens(view.total))} tokens`);
+    this.#showSpent(view, Date.now());
+    say(this.#held, heldBack(view));
     const { money_usd: limit } = view.budget;
     const facts = [shortRepository(view.repository), view.base, view.model, limit ? `at most ${money(limit)} a turn` : ""];
+    if (facts.join() === this.#facts) return;
+    this.#facts = facts.join();
     fill(this.#about, ...facts.filter(Boolean).map((fact) => h("span", {}, clean(fact))));
+  }
+
+  /**
+   * @param {View} view
+   * @param {number} now
+   */
+  #showSpent({ total, turn, isOpen }, now) {
+    const time = turn && isOpen ? clock((now - Date.parse(turn.at)) / 1000) : "";
+    const facts = [time, money(total.cost_usd ?? 0), `${count(tokens(total))} tokens`];
+    say(this.#spent, facts.filter(Boolean).map((fact) => `· ${fact}`).join(" "));
   }
 
   /** @param {View} view */
   #showPlan({ plan, isOpen }) {
     this.#plan.hidden = !isOpen || plan.length === 0;
+    if (plan === this.#shownPlan) return;
+    this.#shownPlan = plan;
     const done = plan.filter((item) => item.status === "done").length;
     const now = plan.find((item) => item.status === "in_progress")?.text ?? "";
     say(this.#planTitle, `Plan ${done}/${plan.length}${now ? `: ${now}` : ""}`);
@@ -161,8 +180,10 @@ class TaskScreen {
   }
 
   #tick() {
-    const turn = this.#log?.view.turn;
-    if (turn) this.#turns[this.#turns.length - 1]?.tick(turn, Date.now());
+    const view = this.#log?.view;
+    if (!view?.turn || !view.isOpen) return;
+    this.#turns[this.#turns.length - 1]?.tick(view.turn, Date.now());
+    this.#showSpent(view, Date.now());
   }
 
   // Following the end
@@ -185,4 +206,11 @@ class TaskScreen {
     const sure = await confirmed({ title: "Stop this task?", text, yes: "Stop it" });
     if (sure) await this.#session.outbox.add({ type: "cancel", task: this.#task });
   }
+}
+
+/** Why nothing moves, where that is nobody's fault. @param {View} view */
+function heldBack({ state, delayedUntil }) {
+  if (state === "queued") return "Waits for a free runner…";
+  if (state === "delayed") return `Tries again at ${timeOfDay(delayedUntil)}`;
+  return state === "paused" ? "Held back" : "";
 }

@@ -4,6 +4,8 @@ import { draft, keepDraft } from "../drafts.js";
 import { fill, h } from "../dom.js";
 import { growing } from "../parts/field.js";
 import { icon } from "../parts/icons.js";
+import { Keyed } from "../parts/keyed.js";
+import { toast } from "../parts/toast.js";
 import { clean, oneLine } from "../text/clean.js";
 import { markdown } from "../text/markdown.js";
 
@@ -24,12 +26,15 @@ export class Dock {
   #task;
   #card = h("div", { class: "card-place", "aria-live": "polite" });
   #pending = h("ul", { class: "pending", "aria-label": "On its way" });
+  /** @type {Keyed<Entry>} */
+  #rows = new Keyed(this.#pending, (entry) => entry.frame.key, (entry) => this.#pendingRow(entry));
   #area = h("textarea", { rows: 1, dir: "auto", maxlength: 100_000, "aria-label": "Message" });
   #send = h("button", { class: "round accent", type: "submit", "aria-label": "Send" }, icon("send"));
   /** @type {Question | null} */
   #question = null;
   /** The question that was answered here; the card goes at once. */
   #answered = "";
+  #saying = false;
 
   /**
    * @param {Session} session
@@ -44,7 +49,7 @@ export class Dock {
     const form = h("form", { class: "composer" }, growing(this.#area), this.#send);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#say(this.#area.value);
+      void this.#say(this.#area.value);
     });
     this.node = h("footer", { class: "dock" }, this.#card, this.#pending, form);
     this.#typed();
@@ -60,7 +65,7 @@ export class Dock {
 
   #showPending() {
     const entries = this.#session.outbox.of(this.#task);
-    fill(this.#pending, ...entries.map((entry) => this.#pendingRow(entry)));
+    this.#rows.show(entries);
     this.#pending.hidden = entries.length === 0;
     const refused = entries.find((entry) => entry.state === "refused" && entry.frame.type === "answer");
     if (refused) this.#answered = "";
@@ -95,21 +100,36 @@ export class Dock {
     this.#question = question;
     if (!question) return fill(this.#card);
     const choices = (question.choices ?? []).map((choice) =>
-      h("button", { class: "button choice", dir: "auto", on: { click: () => this.#say(choice) } }, clean(choice)),
+      h("button", { class: "button choice", dir: "auto", on: { click: () => void this.#say(choice) } }, clean(choice)),
     );
     const text = h("div", { class: "prose", id: "question", dir: "auto", tabindex: 0 }, markdown(question.text));
     fill(this.#card, h("section", { class: "card", "aria-label": "Question" }, h("h2", {}, "Needs you"), text, h("div", { class: "choices" }, ...choices)));
   }
 
-  /** @param {string} text */
-  #say(text) {
-    if (!text.trim()) return;
+  /** It leaves the screen once it is stored. @param {string} text */
+  async #say(text) {
     const question = this.#question;
+    if (!text.trim() || this.#saying) return;
+    this.#saying = true;
+    try {
+      if (question) await this.#session.outbox.add({ type: "answer", task: this.#task, question: question.id, text });
+      else await this.#session.outbox.add({ type: "say", task: this.#task, text });
+      this.#said(text, question);
+    } catch (error) {
+      toast(`This device cannot store it, so it was not sent: ${error}`);
+    }
+    this.#saying = false;
+  }
+
+  /**
+   * @param {string} text
+   * @param {Question | null} question that it answers
+   */
+  #said(text, question) {
     if (question) {
       this.#answered = question.id;
-      void this.#session.outbox.add({ type: "answer", task: this.#task, question: question.id, text });
       this.#ask(null);
-    } else void this.#session.outbox.add({ type: "say", task: this.#task, text });
+    }
     if (text === this.#area.value) this.#area.value = "";
     this.#area.dispatchEvent(new Event("input"));
   }
@@ -124,6 +144,6 @@ export class Dock {
     const wanted = event.metaKey || event.ctrlKey || (!event.shiftKey && matchMedia("(pointer: fine)").matches);
     if (event.key !== "Enter" || !wanted || event.isComposing) return;
     event.preventDefault();
-    this.#say(this.#area.value);
+    void this.#say(this.#area.value);
   }
 }

@@ -4,7 +4,7 @@
  */
 
 import { oneLine } from "../text/clean.js";
-import { seconds, sum } from "../text/units.js";
+import { seconds, sum, timeOfDay } from "../text/units.js";
 import { describe } from "./calls.js";
 import { OUTCOMES } from "./states.js";
 
@@ -439,9 +439,4 @@ function planOf(input) {
   return items
     .filter((item) => item && typeof item === "object")
     .map((item) => ({ text: oneLine(String(item.text ?? "")), status: String(item.status ?? "") }));
-}
-
-/** @param {string} at */
-function timeOfDay(at) {
-  return new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 }

@@ -5,7 +5,7 @@
  */
 
 import { h } from "../dom.js";
-import { clean, cut } from "./clean.js";
+import { clean } from "./clean.js";
 
 const LIMIT_CHARS = 60_000;
 const INLINE_LIMIT_CHARS = 10_000;
@@ -26,14 +26,23 @@ const ADDRESS = /https?:\/\/[^\s<>"'`\\{}|^]+/y;
  */
 export function markdown(text) {
   const made = document.createDocumentFragment();
-  const lines = cut(clean(text), LIMIT_CHARS).split("\n");
+  const whole = clean(text);
+  const lines = whole.slice(0, LIMIT_CHARS).split("\n");
   let at = 0;
   while (at < lines.length) {
     const [node, next] = block(lines, at);
     if (node) made.append(node);
     at = next;
   }
+  if (whole.length > LIMIT_CHARS) made.append(rest(whole.slice(LIMIT_CHARS)));
   return made;
+}
+
+/** What is too long to be worth a look: as it is, on demand. @param {string} text */
+function rest(text) {
+  const body = h("div", { class: "rest" });
+  const show = () => void (body.firstChild ?? body.append(text));
+  return h("details", { on: { toggle: show } }, h("summary", {}, `The rest: ${text.length} characters`), body);
 }
 
 /**

@@ -50,6 +50,11 @@ export function tokens(usage) {
   return input_tokens + cache_read_tokens + cache_write_tokens + output_tokens;
 }
 
+/** In the phone's own zone and manner. @param {string} at ISO time */
+export function timeOfDay(at) {
+  return new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+}
+
 /** @param {Usage} usage */
 export function used(usage) {
   return `${money(usage.cost_usd ?? 0)} · ${count(tokens(usage))} tokens`;
