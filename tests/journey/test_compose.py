@@ -15,7 +15,7 @@ from protocol.task import TaskState
 from tests.integration.repos_house import GitServer, git, git_server, make_origin
 from tests.journey.compose_house import ComposeHouse, compose_up
 from tests.journey.house import assert_ended_once, assert_no_gap, phone
-from tests.journey.test_kills import open_tool_call
+from tests.journey.test_kills import assert_parked_first, open_tool_call
 
 # The first test builds the image.
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(900)]
@@ -80,6 +80,18 @@ async def test_a_container_is_killed_under_a_task(house: ComposeHouse, repositor
         await anyio.to_thread.run_sync(house.kill, service)
         done = await owner.ended(task, AGAIN_SECONDS)
         assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
+        assert_ended_once(owner, task)
+        assert_no_gap(owner, task)
+
+
+async def test_a_runner_that_is_restarted_gives_its_attempt_back(house: ComposeHouse, repository: str) -> None:
+    async with phone(house) as owner:
+        task = await owner.submit("[scenario: slow] seconds=6", repository, key="restart")
+        await owner.until(lambda: open_tool_call(owner, task) is not None)
+        await anyio.to_thread.run_sync(house.compose, "restart", "runner")
+        done = await owner.ended(task, AGAIN_SECONDS)
+        assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
+        assert_parked_first(owner, task)
         assert_ended_once(owner, task)
         assert_no_gap(owner, task)
 

@@ -140,13 +140,18 @@ async def test_a_runner_that_is_told_to_stop_gives_its_attempt_back(house: House
         psutil.Process(house.pid("runner")).terminate()
         done = await owner.ended(task)
         assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
-        decisions = [frame.decision for frame in owner.events[task] if isinstance(frame, DecisionSeen)]
-        ends = [event.how for decision in decisions for event in decision.events if isinstance(event, AttemptEnded)]
-        assert ends[0] is AttemptEnd.PARKED
-        assert ends[-1] is AttemptEnd.FINISHED
-        assert AttemptEnd.LEASE_LOST not in ends
+        assert_parked_first(owner, task)
         assert_ended_once(owner, task)
         assert_no_gap(owner, task)
+
+
+def assert_parked_first(owner: Phone, task: str) -> None:
+    """The first attempt was given back, none was lost, and the last one finished."""
+    decisions = [frame.decision for frame in owner.events[task] if isinstance(frame, DecisionSeen)]
+    ends = [event.how for decision in decisions for event in decision.events if isinstance(event, AttemptEnded)]
+    assert ends[0] is AttemptEnd.PARKED
+    assert ends[-1] is AttemptEnd.FINISHED
+    assert AttemptEnd.LEASE_LOST not in ends
 
 
 def tool_calls(owner: Phone, task: str) -> int:
