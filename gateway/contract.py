@@ -38,7 +38,6 @@ INTRODUCTION = """\
 // `make generate`; do not edit. A field with `?` may be left out; it then has its default.
 
 """
-WITHOUT_TOKEN = frozenset({"/api/sign-in", "/api/health"})
 KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -75,7 +74,7 @@ def types(application: Litestar) -> str:
 def bodies(application: Litestar) -> list[type]:
     """The Structs that REST takes and answers, by name."""
     found = {Failure}
-    for handler in _handlers(application):
+    for _, handler in _handlers(application):
         data = handler.parsed_fn_signature.parameters.get("data")
         answer = handler.parsed_return_field
         fields = [answer, *answer.inner_types, *([data] if data else [])]
@@ -83,19 +82,33 @@ def bodies(application: Litestar) -> list[type]:
     return sorted(found, key=lambda kind: kind.__name__)
 
 
-def _handlers(application: Litestar) -> Iterator[HTTPRouteHandler]:
+def _handlers(application: Litestar) -> Iterator[tuple[str, HTTPRouteHandler]]:
+    """Each with its path, as OpenAPI writes it."""
     for route in application.routes:
         if isinstance(route, HTTPRoute) and route.path.startswith("/api/"):
-            yield from route.route_handlers
+            yield from ((route.path_format, handler) for handler in route.route_handlers)
+
+
+def _needs_no_token(application: Litestar) -> set[tuple[str, str]]:
+    """Path and method of what does not ask who is there."""
+    return {
+        (path, method.lower())
+        for path, handler in _handlers(application)
+        for method in handler.http_methods
+        if not {"asker", "owner"} & set(handler.parsed_fn_signature.parameters)
+    }
 
 
 def document(application: Litestar) -> dict[str, Any]:
     """`docs/rest.openapi.json`: the paths as Litestar has them, the schemas with our docstrings."""
     made = msgspec.to_builtins(application.openapi_schema.to_schema())
     paths = {path: item for path, item in made["paths"].items() if path.startswith("/api/")}
-    for path, item in paths.items():
+    for item in paths.values():
         for operation in item.values():
-            _describe(operation, path)
+            _describe(operation)
+    for path, method in _needs_no_token(application):
+        if operation := paths[path].get(method):
+            operation["security"] = []
     schemas = schema.components(bodies(application), "#/components/schemas/{name}")
     return {
         "openapi": made["openapi"],
@@ -106,7 +119,7 @@ def document(application: Litestar) -> dict[str, Any]:
     }
 
 
-def _describe(operation: dict[str, Any], path: str) -> None:
+def _describe(operation: dict[str, Any]) -> None:
     """What Litestar does not know, and does not say as we do."""
     operation["responses"].pop("400", None)
     operation["responses"]["default"] = FAILED
@@ -119,8 +132,6 @@ def _describe(operation: dict[str, Any], path: str) -> None:
         answer.pop("headers", None)
     if "202" in operation["responses"]:
         operation.setdefault("parameters", []).append(KEY)
-    if path in WITHOUT_TOKEN:
-        operation["security"] = []
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -53,6 +53,8 @@ class ToolCall(Message, frozen=True):
 
 
 class StepStarted(Message, frozen=True):
+    """Written before the effect: after it, the step's outcome is known or said to be unknown."""
+
     step: int
     action: ModelCall | ToolCall
 

@@ -46,6 +46,8 @@ class WatchTask(Message, frozen=True):
 
 
 class UnwatchTask(Message, frozen=True):
+    """Send nothing more of this task."""
+
     task: str
 
 
@@ -80,6 +82,8 @@ class Say(Message, frozen=True):
 
 
 class Answer(Message, frozen=True):
+    """An answer to the open question; the first one wins, whichever device it comes from."""
+
     key: str
     task: str
     question: str
@@ -87,6 +91,8 @@ class Answer(Message, frozen=True):
 
 
 class Cancel(Message, frozen=True):
+    """End the open turn now."""
+
     key: str
     task: str
     reason: str = ""
@@ -110,6 +116,8 @@ AnyClientFrame = SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | 
 
 
 class SignedIn(Message, frozen=True):
+    """The answer to `sign_in`: who this device is."""
+
     user: str
     name: str
     role: str

@@ -299,10 +299,14 @@ class TaskDelayed(TaskEvent, frozen=True):
 
 
 class QuestionRaised(TaskEvent, frozen=True):
+    """The agent needs an answer; the turn waits."""
+
     question: Question
 
 
 class QuestionAnswered(TaskEvent, frozen=True):
+    """The first answer; the turn goes on with it."""
+
     question: str
     text: str
 

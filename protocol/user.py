@@ -163,6 +163,8 @@ class UserEvent(Message, frozen=True):
 
 
 class UserAdded(UserEvent, frozen=True):
+    """The user exists."""
+
     name: str
     role: Role
 
@@ -172,25 +174,35 @@ class UserRemoved(UserEvent, frozen=True):
 
 
 class SignInCodeCreated(UserEvent, frozen=True):
+    """A link that signs one device in."""
+
     code_hash: str
     expires_at: datetime
 
 
 class SignInCodeRedeemed(UserEvent, frozen=True):
+    """The code is used up."""
+
     code_hash: str
 
 
 class DeviceAdded(UserEvent, frozen=True):
+    """A device is signed in; its token is known by its hash."""
+
     device: str
     device_name: str
     token_hash: str
 
 
 class DeviceRemoved(UserEvent, frozen=True):
+    """The device's token opens nothing any more; its subscription is gone with it."""
+
     device: str
 
 
 class HostAdded(UserEvent, frozen=True):
+    """A git host's credential, in the place of the one before."""
+
     host: str
     kind: HostKind
     sealed: str
@@ -199,16 +211,22 @@ class HostAdded(UserEvent, frozen=True):
 
 
 class HostRemoved(UserEvent, frozen=True):
+    """The credential is forgotten."""
+
     host: str
 
 
 class PushSubscriptionAdded(UserEvent, frozen=True):
+    """In the place of the device's one before."""
+
     device: str
     subscription: str
     sealed: str
 
 
 class PushSubscriptionRemoved(UserEvent, frozen=True):
+    """The device is told nothing more."""
+
     device: str
 
 
@@ -223,10 +241,14 @@ class GithubLinked(UserEvent, frozen=True):
 
 
 class GithubTokensRotated(UserEvent, frozen=True):
+    """The account's tokens, in the place of the ones before."""
+
     sealed: str
 
 
 class GithubForgotten(UserEvent, frozen=True):
+    """The account and its tokens are gone."""
+
     account: int
 
 

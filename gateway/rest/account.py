@@ -103,6 +103,7 @@ async def sign_in(request: Request, door: Door, data: SignInBody) -> SignedInDev
 
 @get("/me")
 async def me(asker: Asker, users: Users, notices: Notices) -> Me:
+    """Who asks, where they are signed in, and what to show on every screen."""
     user = users.get(asker.user)
     current = await notices.current()
     return Me(
@@ -135,6 +136,7 @@ async def remove_user(owner: Owner, users: Users, tasks: Tasks, user: str) -> No
 
 @get("/users")
 async def list_users(owner: Owner, users: Users) -> UsersShown:
+    """Everybody who has access, with their devices."""
     return UsersShown(tuple(shown(user) for user in users if user.exists))
 
 

@@ -37,6 +37,7 @@ class GithubSignIn(Struct, frozen=True):
 
 @get("/sign-in/github")
 async def offered(github: GithubDoor) -> GithubSignIn:
+    """Whether people can sign in with GitHub; needs no token."""
     return GithubSignIn(github.available)
 
 

@@ -93,6 +93,7 @@ def host_shown(host: Host) -> HostShown:
 
 @get("/hosts")
 async def list_hosts(owner: Owner, users: Users) -> Hosts:
+    """The git hosts that there is a credential for; never the credential."""
     user = users.get(owner.user)
     return Hosts(tuple(host_shown(host) for host in user.hosts.values()) if user else ())
 
@@ -122,6 +123,7 @@ async def add_host(owner: Owner, users: Users, bus: Bus, data: HostBody) -> Host
 
 @delete("/hosts")
 async def remove_host(owner: Owner, users: Users, data: RemoveHostBody) -> None:
+    """Forget the credential of a git host."""
     command = RemoveHost(key=f"host-{secrets.token_hex(16)}", host=checks.host(data.host))
     consumed(await users.command(owner.user, command), 404)
 

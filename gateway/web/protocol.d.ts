@@ -33,6 +33,7 @@ export interface WatchTask {
   output?: boolean;
 }
 
+/** Send nothing more of this task. */
 export interface UnwatchTask {
   type: "unwatch_task";
   task: string;
@@ -81,6 +82,7 @@ export interface Say {
   text: string;
 }
 
+/** An answer to the open question; the first one wins, whichever device it comes from. */
 export interface Answer {
   type: "answer";
   key: string;
@@ -89,6 +91,7 @@ export interface Answer {
   text: string;
 }
 
+/** End the open turn now. */
 export interface Cancel {
   type: "cancel";
   key: string;
@@ -108,6 +111,7 @@ export interface Looking {
   looking: boolean;
 }
 
+/** The answer to `sign_in`: who this device is. */
 export interface SignedIn {
   type: "signed_in";
   user: string;
@@ -247,6 +251,7 @@ export interface TaskDelayed {
   reason: string;
 }
 
+/** The agent needs an answer; the turn waits. */
 export interface QuestionRaised {
   type: "question_raised";
   question: Question;
@@ -260,6 +265,7 @@ export interface Question {
   choices?: string[];
 }
 
+/** The first answer; the turn goes on with it. */
 export interface QuestionAnswered {
   type: "question_answered";
   question: string;
@@ -353,6 +359,7 @@ export interface AttemptStarted {
   restored_step?: number;
 }
 
+/** Written before the effect: after it, the step's outcome is known or said to be unknown. */
 export interface StepStarted {
   type: "step_started";
   step: number;

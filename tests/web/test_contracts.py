@@ -17,8 +17,16 @@ def test_the_asyncapi_document_satisfies_the_official_parser() -> None:
     assert json.loads(done.stdout) == []
 
 
-def test_the_openapi_document_is_valid() -> None:
-    openapi_spec_validator.validate(json.loads((DOCS / "rest.openapi.json").read_text()))
+def test_the_openapi_document_is_valid_and_says_what_each_request_does() -> None:
+    document = json.loads((DOCS / "rest.openapi.json").read_text())
+    openapi_spec_validator.validate(document)
+    said = [operation["summary"] for item in document["paths"].values() for operation in item.values()]
+    assert [summary for summary in said if not summary.endswith((".", "!"))] == [], "give the handler a docstring"
+
+
+def test_the_protocol_page_says_what_each_message_is() -> None:
+    lines = (DOCS / "protocol.md").read_text().splitlines()
+    assert [line for line in lines if line.endswith("|  |")] == [], "give the class a docstring"
 
 
 @pytest.mark.parametrize("project", ["page", "worker", "examples"])
