@@ -13,8 +13,8 @@ from services.cli.failure import Failure
 from services.cli.options import json_option
 
 WRONG_LINK = (
-    "This is not a sign-in link. It looks like https://server:8420/#code=…: `errand up` shows the first, and any device "
-    "that is signed in, with GitHub too, makes one on the page's settings or by `errand user link`."
+    "This is not a sign-in link. It looks like https://server:8420/#code=…: `errand up` shows the first, and any "
+    "device that is signed in, with GitHub too, makes one on the page's settings or by `errand user link`."
 )
 
 
