@@ -31,29 +31,35 @@ class Wrong(Exception):
     """The sentence says what was found, and what to do."""
 
 
-def way(url: str, installation: str) -> list[Check]:
-    """The way to the server whose public address and id these are; what comes after a break is not looked at."""
-    parts = urlsplit(url)
+def way(url: str, installation: str, server: str = "") -> list[Check]:
+    """The way to the server whose public address and id these are; what comes after a break is not looked at.
+
+    An address of its own loopback leads elsewhere from another machine or container. `server`, where we reached it, is
+    looked at instead.
+    """
+    public = urlsplit(url)
+    reached = server if server and public.scheme == "http" and is_loopback(public.hostname or "") else url
+    parts = urlsplit(reached)
     context = ssl.create_default_context() if parts.scheme == "https" else None
     with httpx2.Client(
         timeout=SECONDS, verify=context or True, trust_env=not is_loopback(parts.hostname or "")
     ) as client:
         try:
-            checks = [check_address(client, url, installation)]
+            check_address(client, reached, installation)
         except Wrong as wrong:
             return [Check("public address", "fail", str(wrong))]
+        said = f"{url} leads here" if public.scheme == "https" else what_works(url)
+        checks = [Check("public address", "ok" if is_secure(url) else "warn", said)]
         if context is not None:
             checks.append(check_certificate(parts.hostname or "", parts.port or 443, context))
-        return [*checks, check_socket(url, context), check_page(client, url)]
+        return [*checks, check_socket(reached, context), check_page(client, reached, secure=is_secure(url))]
 
 
-def check_address(client: httpx2.Client, url: str, installation: str) -> Check:
+def check_address(client: httpx2.Client, url: str, installation: str) -> None:
     """Raises Wrong when it does not lead here."""
     found = _installation(_get(client, url, "/api/installation"), url)
     if found != installation:
         raise Wrong(f"At {url} another Errand answers: see ERRAND_PUBLIC_URL, and where the proxy leads.")
-    text = f"{url} leads here" if urlsplit(url).scheme == "https" else what_works(url)
-    return Check("public address", "ok" if is_secure(url) else "warn", text)
 
 
 def _installation(answer: httpx2.Response, url: str) -> str:
@@ -126,9 +132,9 @@ def check_socket(url: str, context: ssl.SSLContext | None) -> Check:
     return Check("live socket", "ok", "gets through")
 
 
-def check_page(client: httpx2.Client, url: str) -> Check:
+def check_page(client: httpx2.Client, url: str, *, secure: bool) -> Check:
     """Whether phones offer to install it."""
-    if not is_secure(url):
+    if not secure:
         return Check("page", "warn", f"works in the browser, and cannot be installed without HTTPS ({PAGE})")
     try:
         link = MANIFEST.search(_get(client, url, "/").content)

@@ -210,5 +210,7 @@ def test_an_address_without_a_server_is_said_to_be_one(url: str, sentence: str) 
 async def test_plain_http_is_what_it_is(house: House) -> None:
     checks = {check.name: check for check in way(house.gateway.url, await installation(house.gateway))}
     assert "Only this machine" in checks["public address"].text
+    elsewhere = way("http://127.0.0.1:1", await installation(house.gateway), house.gateway.url)
+    assert statuses(elsewhere) == {"public address": "ok", "live socket": "ok", "page": "ok"}, "seen from a container"
     [broken] = way(house.gateway.url.replace("http", "https"), "x")
     assert "does not speak TLS" in broken.text

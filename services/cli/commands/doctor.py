@@ -154,7 +154,7 @@ def check_server(place: Place) -> list[Check]:
         return [Check("server", "fail", failure.message)]
     from services.cli.reaching import way
 
-    way_there = way(str(answer.get("url", "")) or account.server, str(answer.get("installation", "")))
+    way_there = way(str(answer.get("url", "")) or account.server, str(answer.get("installation", "")), account.server)
     return [Check("server", "ok", account.server), *server_checks(answer), *way_there]
 
 
