@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from anyio.from_thread import start_blocking_portal
 from playwright.sync_api import Browser, expect
 
+from gateway.pages import WEB
+from protocol.live import decode_server_frame
+from services.cli.view import Kind, Line, begin, fold
 from tests.journey.browser import broken_line, chromium, lasting_phone, phone, tasks
 from tests.journey.house import House, errand_up
-from tests.journey.stream import raw_stream
+from tests.journey.stream import Message, raw_stream
 from tests.journey.test_kills import make_repository
+from tests.web import node
 
 pytestmark = pytest.mark.timeout(300)
+QUIET = ("todo", "finish", "ask_user")
+"""Tool calls that the plan, the outcome and the question's card tell."""
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +211,7 @@ def test_nothing_that_a_model_says_acts_on_the_page(browser: Browser, house: Hou
         for step in me.page.locator(".step:visible > summary").all():
             step.click()
         me.page.get_by_role("button", name="Show all").first.click()
-        expect(me.page.locator(".out .c2")).to_have_text("green")
+        expect(me.page.locator(".step-body .c2")).to_have_text("green")
         links = me.page.locator(".prose a").evaluate_all("links => links.map(link => link.href)")
         assert links
         assert all(link.startswith("https://") and "@" not in link for link in links)
@@ -256,5 +264,46 @@ def test_a_push_is_shown_and_its_tap_leads_to_the_task(browser: Browser, house: 
 
 def sequences(house: House, task: str) -> list[int]:
     """Of all the task's events, by the stream itself."""
+    return [message.sequence for message in stored(house, task)]
+
+
+def stored(house: House, task: str) -> list[Message]:
     with start_blocking_portal() as portal:
-        return [message.sequence for message in portal.call(raw_stream, house.data, task)]
+        return portal.call(raw_stream, house.data, task)
+
+
+def test_the_page_and_the_terminal_tell_the_same_of_every_task(browser: Browser, house: House, repository: str) -> None:
+    with phone(browser, house) as me:
+        me.sign_in()
+        me.submit("[scenario: tour] For both", repository)
+        expect(me.page.locator(".outcome")).to_be_visible(timeout=60_000)
+    known = [task["id"] for task in tasks(house)]
+    assert known
+    for task in known:
+        frames = [as_frame(task, message) for message in stored(house, task)]
+        assert steps_on_the_page(frames) == steps_in_the_terminal(task, frames), task
+
+
+def as_frame(task: str, message: Message) -> dict[str, Any]:
+    """As the gateway sends it."""
+    name, body = ("journal_seen", "entry") if message.source == "journal" else ("decision_seen", "decision")
+    return {"type": name, "task": task, "sequence": message.sequence, "previous": 0, body: message.body}
+
+
+def steps_in_the_terminal(task: str, frames: list[dict[str, Any]]) -> tuple[str, list[tuple[str, str, str]]]:
+    """The state it ends in; each tool call that ended, how, and its note."""
+    view, told = begin(task), list[Line]()
+    for frame in frames:
+        view, lines = fold(view, decode_server_frame(json.dumps(frame)))
+        told.extend(lines)
+    steps = [line for line in told if line.kind is Kind.STEP and line.text != "model"]
+    return view.task.state.value, sorted((line.text, line.mark, line.note) for line in steps)
+
+
+def steps_on_the_page(frames: list[dict[str, Any]]) -> tuple[str, list[tuple[str, str, str]]]:
+    done = node.run(node.HERE / "fold.mjs", WEB, told=json.dumps(frames))
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    items = [item for turn in shown["turns"] for item in turn["items"] if item["kind"] == "used"]
+    ended = [item for item in items if item["note"] and (item["name"] not in QUIET or item["mark"] == "failed")]
+    return shown["state"], sorted((item["what"], item["mark"], item["note"]) for item in ended)
