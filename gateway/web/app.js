@@ -43,7 +43,7 @@ class App {
   constructor(root, database) {
     this.#root = root;
     this.#database = database;
-    root.append(this.#notices, h("div", { class: "net-place" }, this.#net), this.#place);
+    root.replaceChildren(this.#notices, h("div", { class: "net-place" }, this.#net), this.#place);
     addEventListener("hashchange", () => this.#arrived());
     root.addEventListener("click", (event) => this.#back(event));
     onOtherTab(() => location.reload());
@@ -191,6 +191,6 @@ if (root) {
   try {
     await new App(root, await Database.open()).start();
   } catch (error) {
-    root.append(h("main", { class: "plain" }, h("h1", {}, "Errand cannot start here"), h("p", {}, `${NO_STORAGE} (${error})`)));
+    root.replaceChildren(h("main", { class: "plain" }, h("h1", {}, "Errand cannot start here"), h("p", {}, `${NO_STORAGE} (${error})`)));
   }
 }

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -107,11 +107,14 @@ class Phone:
 
     def until(self, script: str, *given: Any) -> None:
         """Wait until a function of the page says true. Playwright's own way would need `eval` there."""
+        self.wait_for(lambda: self.page.evaluate(script, *given))
+
+    def wait_for(self, holds: Callable[[], bool]) -> None:
         for _ in range(WAIT_MS // POLL_MS):
-            if self.page.evaluate(script, *given):
+            if holds():
                 return
             self.page.wait_for_timeout(POLL_MS)
-        raise AssertionError(f"never true: {script}")
+        raise AssertionError("it never came to hold")
 
     def kept(self, task: str) -> list[int]:
         """The sequences of a task's events as they are on the device, once the page has left the task."""
@@ -125,15 +128,22 @@ class Phone:
     def push(self, message: dict[str, str]) -> None:
         """As if it came from the browser maker's push service."""
         self.context.grant_permissions(["notifications"])
+        self._to_worker("deliverPushMessage", data=json.dumps(message))
+        self.until(SHOWN, message["title"])
+
+    def sync(self) -> None:
+        """As the browser does once the network is back, whether the page is open or not."""
+        self._to_worker("dispatchSyncEvent", tag="outbox", lastChance=False)
+
+    def _to_worker(self, command: str, **given: Any) -> None:
         devtools = self.context.new_cdp_session(self.page)
         found: list[str] = []
         devtools.on("ServiceWorker.workerRegistrationUpdated", lambda told: found.extend(ids(told)))
         devtools.send("ServiceWorker.enable")
         while not found:
             self.page.wait_for_timeout(POLL_MS)
-        given = {"origin": self.house.ready.server, "registrationId": found[-1], "data": json.dumps(message)}
-        devtools.send("ServiceWorker.deliverPushMessage", given)
-        self.until(SHOWN, message["title"])
+        given |= {"origin": self.house.ready.server, "registrationId": found[-1]}
+        devtools.send(f"ServiceWorker.{command}", given)
 
     def notifications(self) -> list[dict[str, str]]:
         return self.page.evaluate(NOTIFICATIONS)

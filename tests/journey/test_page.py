@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from anyio.from_thread import start_blocking_portal
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from gateway.pages import WEB
 from protocol.live import decode_server_frame
@@ -182,6 +182,25 @@ def test_what_was_written_without_a_network_outlives_the_browser_and_goes_out_on
         assert len([task for task in tasks(house) if task["title"].startswith("Written in the underground.")]) == 1
 
 
+def test_what_was_written_without_a_network_goes_out_though_the_page_is_closed(
+    browser: Browser, house: House, repository: str
+) -> None:
+    with phone(browser, house) as me:
+        me.sign_in()
+        me.installed()
+        me.context.set_offline(True)
+        me.write("Written, then pocketed. [scenario: noop]", repository)
+        me.see("Will be sent as soon as")
+        me.page.goto("about:blank")
+        me.context.set_offline(False)
+        me.sync()
+        me.wait_for(lambda: any(task["title"].startswith("Written, then pocketed.") for task in tasks(house)))
+        me.page.goto("/")
+        me.page.get_by_role("link", name="Written, then pocketed.").wait_for()
+        expect(me.page.locator(".group:visible", has_text="Not sent yet")).to_have_count(0)
+        assert len([task for task in tasks(house) if task["title"].startswith("Written, then pocketed.")]) == 1
+
+
 def test_what_is_refused_later_is_told_and_can_be_mended(browser: Browser, house: House, repository: str) -> None:
     with phone(browser, house) as me:
         me.sign_in()
@@ -307,3 +326,19 @@ def steps_on_the_page(frames: list[dict[str, Any]]) -> tuple[str, list[tuple[str
     items = [item for turn in shown["turns"] for item in turn["items"] if item["kind"] == "used"]
     ended = [item for item in items if item["note"] and (item["name"] not in QUIET or item["mark"] == "failed")]
     return shown["state"], sorted((item["what"], item["mark"], item["note"]) for item in ended)
+
+
+def test_a_network_that_changes_while_the_page_loads_leaves_no_blank_page(browser: Browser, house: House) -> None:
+    with phone(browser, house) as me:
+        broken = ["fold.js", "units.js"]
+
+        def once(route: Route) -> None:
+            if broken and route.request.url.endswith(broken[0]):
+                broken.pop(0)
+                route.abort("connectionreset")
+            else:
+                route.continue_()
+
+        me.page.route("**/web/**", once)
+        me.sign_in()
+        assert broken == []

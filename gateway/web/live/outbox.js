@@ -72,7 +72,7 @@ export class Outbox {
     /** @type {Entry} */
     const entry = { frame, at: Date.now(), state: "waiting", task, reason: "", field: "" };
     await this.#keep(entry);
-    this.#send(frame);
+    if (!this.#send(frame)) void sendWithoutPage();
     return entry;
   }
 
@@ -133,4 +133,10 @@ export class Outbox {
     await this.#database.put("outbox", entry.frame.key, entry);
     this.changed.emit(entry);
   }
+}
+
+/** Have the service worker send it, should the page be closed before there is a connection; not every browser can. */
+async function sendWithoutPage() {
+  const registration = /** @type {any} */ (await navigator.serviceWorker?.getRegistration());
+  await registration?.sync?.register("outbox").catch(() => undefined);
 }
