@@ -177,7 +177,15 @@ async def test_a_blob_of_a_few_megabytes_comes_back_as_it_was(connected: Connect
 
 async def test_work_that_takes_long_is_asked_for_again_and_joined(connected: Connected) -> None:
     async with connected(Service.SCHEDULER, Service.RUNNER) as [bus, runner]:
-        begun, go_on = 0, anyio.Event()
+        begun, asked, third, go_on = 0, 0, anyio.Event(), anyio.Event()
+        ask_any = runner.ask_any
+
+        async def counted(*arguments: Any, **named: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked == 3:
+                third.set()
+            return await ask_any(*arguments, **named)
 
         async def claim(question: ClaimAttempt) -> NothingToClaim:
             nonlocal begun
@@ -185,16 +193,19 @@ async def test_work_that_takes_long_is_asked_for_again_and_joined(connected: Con
             await go_on.wait()
             return NothingToClaim()
 
+        runner.ask_any = counted
         service = await bus.serve({ClaimAttempt: claim}, version="0.1.0")
-        asked = ClaimAttempt(request="long", runner="x")
         async with anyio.create_task_group() as group:
 
-            async def finish_later() -> None:
-                await anyio.sleep(0.5)  # several rounds of asking
+            async def finish() -> None:
+                await third.wait()
+                assert begun == 1
                 go_on.set()
 
-            group.start_soon(finish_later)
-            answer = await runner.ask(Service.SCHEDULER, asked, NothingToClaim, timeout_seconds=10, again_seconds=0.1)
+            group.start_soon(finish)
+            question = ClaimAttempt(request="long", runner="x")
+            answer = await runner.ask(
+                Service.SCHEDULER, question, NothingToClaim, timeout_seconds=10, again_seconds=0.1
+            )
         assert answer == NothingToClaim()
-        assert begun == 1
         await service.stop()
