@@ -179,6 +179,16 @@ function installServiceWorker() {
   navigator.serviceWorker.register(trusted("/worker.js")).catch(() => undefined);
 }
 
+/** Safari lays its keyboard over the page, where others make room for it. */
+function makeRoomForKeyboard() {
+  const seen = window.visualViewport;
+  seen?.addEventListener("resize", () => {
+    if (seen.scale !== 1) return; // somebody looks closely
+    document.documentElement.style.setProperty("--height", `${seen.height}px`);
+    scrollTo(0, 0);
+  });
+}
+
 /** A script's address of ours, said to the browser in the one way that `require-trusted-types-for` leaves. @param {string} url */
 function trusted(url) {
   const types = /** @type {any} */ (window).trustedTypes; // not in Safari before 26
@@ -188,6 +198,7 @@ function trusted(url) {
 const root = document.getElementById("app");
 if (root) {
   installServiceWorker();
+  makeRoomForKeyboard();
   try {
     await new App(root, await Database.open()).start();
   } catch (error) {

@@ -264,6 +264,16 @@ class BrokenLine:
         self._portal.call(self._line.freeze)
 
 
+def submit(house: House, prompt: str, repository: str) -> None:
+    """From another device of the owner's."""
+    request = urllib.request.Request(
+        f"{house.ready.server}/api/tasks/",
+        data=json.dumps({"prompt": prompt, "repository": repository, "key": prompt.replace(" ", "-")}).encode(),
+        headers={"Authorization": f"Bearer {house.token}", "Content-Type": "application/json"},
+    )
+    urllib.request.urlopen(request).close()
+
+
 def tasks(house: House) -> list[dict[str, Any]]:
     """All of the owner's."""
     request = urllib.request.Request(

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Route, expect
 from gateway.pages import WEB
 from protocol.live import decode_server_frame
 from services.cli.view import Kind, Line, begin, fold
-from tests.journey.browser import broken_line, chromium, lasting_phone, phone, tasks
+from tests.journey.browser import broken_line, chromium, lasting_phone, phone, submit, tasks
 from tests.journey.house import House, errand_up
 from tests.journey.stream import Message, raw_stream
 from tests.journey.test_kills import make_repository
@@ -289,6 +289,20 @@ def sequences(house: House, task: str) -> list[int]:
 def stored(house: House, task: str) -> list[Message]:
     with start_blocking_portal() as portal:
         return portal.call(raw_stream, house.data, task)
+
+
+def test_older_tasks_come_by_scrolling(browser: Browser, house: House, repository: str) -> None:
+    for number in range(40):
+        submit(house, f"Older {number}. [scenario: noop]", repository)
+    known = len(tasks(house))
+    with phone(browser, house) as me:
+        me.sign_in()
+        rows = me.page.locator("a.row")
+        assert rows.count() < known
+        me.wait_for(
+            lambda: me.page.locator(".body").evaluate("e => e.scrollTop = e.scrollHeight") and rows.count() == known
+        )
+        expect(me.page.locator(".end .ring")).to_have_count(0)
 
 
 def test_the_page_and_the_terminal_tell_the_same_of_every_task(browser: Browser, house: House, repository: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
-    with errand_up(tmp_path / "house", ERRAND_SIGN_IN_ATTEMPTS="1000") as house:
+    secret = tmp_path / "github-secret"
+    secret.write_text("never sent: nobody signs in with GitHub here")
+    github = {"ERRAND_GITHUB_CLIENT_ID": "Iv1.picture", "ERRAND_GITHUB_CLIENT_SECRET_FILE": str(secret)}
+    with errand_up(tmp_path / "house", ERRAND_SIGN_IN_ATTEMPTS="1000", **github) as house:
         yield house
 
 
@@ -48,6 +52,7 @@ def signing_in(me: Phone, scheme: Scheme) -> None:
     page, link = me.page, new_link(me.house)
     page.goto("/")
     page.get_by_label("Sign-in link or code").wait_for()
+    expect(page.get_by_role("link", name="Sign in with GitHub")).to_have_attribute("href", re.compile("/start$"))
     look(me, "01-sign-in", scheme)
     page.get_by_label("Sign-in link or code").fill("owner.nonsense")
     page.get_by_role("button", name="Sign in").click()

@@ -14,7 +14,7 @@ import { TaskList } from "./tasks.js";
 /** @typedef {import("./connection.js").State} State */
 /** @typedef {import("./database.js").Database} Database */
 
-const LIST_LINES = 100;
+const LIST_LINES = 30;
 const LOGS_LIMIT = 8;
 /** Tasks in memory. */
 const KEPT_TASKS_LIMIT = 30;
