@@ -26,15 +26,17 @@ class PushOffered(Struct, frozen=True):
     available: bool
     reason: str = ""
     """Why not, and what to do about it."""
+    subscribed: bool = False
+    """Whether this device is told. A browser may hold on to a subscription that the server has dropped."""
 
 
 @get("/push")
-async def offer(asker: Asker, request: Request, config: Config, web_push: WebPush) -> PushOffered:
+async def offer(asker: Asker, request: Request, config: Config, users: Users, web_push: WebPush) -> PushOffered:
     """Browsers give out subscriptions to secure pages alone."""
     if not config.is_secure(request.url.scheme, request.url.hostname or ""):
         return PushOffered("", False, NO_HTTPS)
     try:
-        return PushOffered(await web_push.public_key(), True)
+        return PushOffered(await web_push.public_key(), True, subscribed=is_subscribed(users, asker))
     except OSError as error:
         return PushOffered("", False, unready(error))
 
@@ -68,9 +70,14 @@ async def subscribe(asker: Asker, users: Users, web_push: WebPush, data: Subscri
 @delete("/push/subscriptions")
 async def unsubscribe(asker: Asker, users: Users) -> None:
     """Tell this device nothing more; also when it was told nothing."""
-    known = users.get(asker.user)
-    if known is not None and known.devices[asker.device].push is not None:
+    if is_subscribed(users, asker):
         await users.command(asker.user, _removal(asker.device))
+
+
+def is_subscribed(users: Users, asker: Asker) -> bool:
+    known = users.get(asker.user)
+    device = known.devices.get(asker.device) if known else None
+    return device is not None and device.push is not None
 
 
 def holders(users: Users, subscription: str) -> list[tuple[str, str]]:

@@ -663,6 +663,8 @@ export interface PushOffered {
   available: boolean;
   /** Why not, and what to do about it. @default "" */
   reason?: string;
+  /** Whether this device is told. A browser may hold on to a subscription that the server has dropped. @default false */
+  subscribed?: boolean;
 }
 
 export interface RemoveHostBody {

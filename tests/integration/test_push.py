@@ -274,7 +274,9 @@ async def test_push_is_offered_where_browsers_allow_it(world: World) -> None:
     async with rest(world.gateway, token) as client:
         offer = (await client.get("/api/push")).json()
         assert (offer["available"], offer["reason"], len(offer["public_key"])) == (True, "", 87)
-        assert (await client.get("/api/push")).json() == offer
+        assert not (await client.get("/api/push")).json()["subscribed"]
+        await world.browser(token)
+        assert (await client.get("/api/push")).json() == {**offer, "subscribed": True}
         far = (await client.get("/api/push", headers={"host": "192.168.1.5:8420"})).json()
         assert (far["available"], far["public_key"]) == (False, "")
         assert "HTTPS" in far["reason"]

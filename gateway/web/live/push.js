@@ -23,7 +23,7 @@ export async function standing(api) {
   if (Notification.permission === "denied") return say("denied", DENIED);
   const registration = await registered();
   const subscription = await registration?.pushManager.getSubscription();
-  return say(subscription ? "on" : "off");
+  return say(subscription && offered.subscribed ? "on" : "off");
 }
 
 /**
@@ -35,6 +35,8 @@ export async function turnOn(api, key) {
   if ((await Notification.requestPermission()) !== "granted") throw new Error(DENIED);
   const registration = await registered();
   if (!registration) throw new Error("The page is still being installed: try again in a moment.");
+  // One that the server has dropped may be bound to a key that the server has no more.
+  await (await registration.pushManager.getSubscription())?.unsubscribe();
   const subscription = await registration.pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: key });
   try {
     await api.post("/api/push/subscriptions", subscription.toJSON());
