@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -89,10 +91,12 @@ async def test_a_cancel_ends_the_container_of_a_running_command(house: House, re
 
 async def test_the_next_task_finds_its_container_started(house: House, repository: Path) -> None:
     async with phone(house) as owner:
-        first = await owner.submit("[scenario: steps] 1 steps", str(repository), key="first")
+        first = await owner.submit("[scenario: slow] 1 seconds", str(repository), key="first")
+        await owner.until(lambda: open_tool_call(owner, first) is not None)
+        mirror = mirror_of(named_for(first)[0])
         await owner.ended(first)
         with anyio.fail_after(GONE_SECONDS):
-            while not (spares := containers(house, task="spare")):
+            while not (spares := [one for one in containers(house, task="spare") if mirror_of(one) == mirror]):
                 await anyio.sleep(0.05)
         second = await owner.submit("[scenario: slow] 2 seconds", str(repository), key="second")
         await owner.until(lambda: open_tool_call(owner, second) is not None)
@@ -100,6 +104,15 @@ async def test_the_next_task_finds_its_container_started(house: House, repositor
             while named_for(second) != spares:
                 await anyio.sleep(0.05)
         assert (await owner.ended(second)).state is TaskState.SUCCEEDED
+
+
+def mirror_of(container: str) -> list[str]:
+    """What it has mounted read-only; nothing when it is gone by now."""
+    try:
+        mounts = json.loads(docker_cli("inspect", "--format", "{{json .Mounts}}", container))
+    except subprocess.CalledProcessError:
+        return []
+    return [mount["Destination"] for mount in mounts if not mount["RW"]]
 
 
 @pytest.mark.faults
