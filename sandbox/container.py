@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -134,7 +132,6 @@ class ContainerLink(asyncio.Protocol):
         """By its name until it has an id."""
         self._receiver = receiver
         self._transport: asyncio.Transport | None = None
-        self._response: Any = None
         self._buffer = bytearray()
         self._stderr = bytearray()
         self._writable = asyncio.Event()
@@ -153,10 +150,7 @@ class ContainerLink(asyncio.Protocol):
         await self._engine.start(self.container)
 
     async def _attach(self) -> None:
-        self._response = await self._engine.attach(self.container)
-        theirs = self._response.extensions["network_stream"].get_extra_info("socket")
-        ours = socket.socket(fileno=os.dup(theirs.fileno()))
-        ours.setblocking(False)
+        ours = await self._engine.attach(self.container)
         await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
 
     def rename(self, name: str) -> None:
@@ -232,5 +226,3 @@ class ContainerLink(asyncio.Protocol):
             await self._engine.remove(self.container)
         if self._transport is not None:
             self._transport.abort()
-        if self._response is not None:
-            await self._response.aclose()

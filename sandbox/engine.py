@@ -1,26 +1,30 @@
-"""The Docker Engine of this machine, by its HTTP API, as far as sandboxes need it.
-
-With httpx2, which the model's client has loaded already: the `docker` package would cost a runner 8 MiB and 0.4 s more
-(docs/decisions/0009).
-"""
+"""The Docker Engine of this machine as far as sandboxes need it: the `docker` package, in threads of its own."""
 
 from __future__ import annotations
 
 import errno
-import json
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+import io
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import httpx2
+import anyio
+import anyio.to_thread
 
 from sandbox.contract import SandboxUnavailable
 
-NEWEST_API = (1, 44)
-"""What this is written for; an older engine is spoken to in its own version."""
-CONNECT_SECONDS = 2.0
-ANSWER_SECONDS = 60.0
+if TYPE_CHECKING:
+    from docker import APIClient
+
+ANSWER_SECONDS = 60
 """A start on a busy disk takes long; nothing else does."""
+MAKE_SECONDS = 3600
+"""How long an image that is being made may say nothing."""
+CALLS_AT_ONCE = 16
 ANSWER_LIMIT_CHARS = 2000
+T = TypeVar("T")
 
 
 class EngineError(Exception):
@@ -32,151 +36,132 @@ class EngineError(Exception):
 
 
 class Engine:
-    """One connection pool to one engine. Every method raises SandboxUnavailable when the engine does not answer."""
+    """One engine. Every method raises SandboxUnavailable when it does not answer, and EngineError when it refuses.
+
+    A call that is cancelled is not waited for, and may still be carried out.
+    """
 
     def __init__(self, host: str) -> None:
         """`host` as in DOCKER_HOST: `unix:///path` or `tcp://host:port`. SandboxUnavailable for what is neither: the
         engine must see this machine's folders."""
-        self.host = host
-        scheme, _, place = self.host.partition("://")
+        scheme, _, place = host.partition("://")
         if scheme not in ("unix", "tcp") or not place:
             raise SandboxUnavailable(
-                f"DOCKER_HOST={self.host} cannot be used: sandboxes need an engine on this machine, unix:// or tcp://"
+                f"DOCKER_HOST={host} cannot be used: sandboxes need an engine on this machine, unix:// or tcp://"
             )
-        path = place if scheme == "unix" else None
-        # No certificates: they would cost 7 MiB, and what is on this machine needs none.
-        transport = httpx2.AsyncHTTPTransport(uds=path, verify=False, trust_env=False)
-        self._client = httpx2.AsyncClient(
-            transport=transport,
-            base_url="http://engine" if path else f"http://{place}",
-            timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            trust_env=False,
-        )
-        self._prefix = ""
+        self.host = host
+        self._client: APIClient | None = None
+        self._threads = anyio.CapacityLimiter(CALLS_AT_ONCE)
 
     async def version(self) -> str:
         """Of the engine."""
-        found: str = (await self._json("GET", "/version"))["Version"]
+        found: str = (await self._ask(lambda client: client.version()))["Version"]
         return found
 
     async def about(self) -> dict[str, Any]:
         """The machine as the engine sees it: `MemTotal`, `NCPU`, `SecurityOptions`, `MemoryLimit`, …"""
-        return await self._json("GET", "/info")
+        return await self._ask(lambda client: client.info())
 
     async def image(self, name: str) -> dict[str, Any] | None:
         """None when the engine does not have it."""
-        return await self._found("GET", f"/images/{name}/json")
+        return await self._found(lambda client: client.inspect_image(name))
 
     async def build(self, name: str, context: bytes) -> AsyncIterator[str]:
         """Build `context`, a tar with a Dockerfile; yields what the build says. EngineError when it fails."""
-        query = {"t": name, "rm": "1", "forcerm": "1"}
-        headers = {"Content-Type": "application/x-tar"}
-        async for line in self._lines("/build", query, content=context, headers=headers):
+
+        def begin(client: APIClient) -> Iterator[dict[str, Any]]:
+            tar = io.BytesIO(context)
+            return client.build(fileobj=tar, custom_context=True, tag=name, rm=True, forcerm=True, decode=True)
+
+        async for line in self._lines(begin):
             yield line
 
     async def pull(self, name: str) -> AsyncIterator[str]:
         """Fetch an image that somebody else made."""
-        async for line in self._lines("/images/create", {"fromImage": name}):
+        async for line in self._lines(lambda client: client.pull(name, stream=True, decode=True)):
             yield line
 
     async def create(self, name: str, config: Mapping[str, Any]) -> str:
         """The new container's id."""
-        found: str = (await self._json("POST", "/containers/create", {"name": name}, config))["Id"]
+        found: str = (await self._ask(lambda client: client.create_container_from_config(dict(config), name)))["Id"]
         return found
 
     async def start(self, container: str) -> None:
-        await self._json("POST", f"/containers/{container}/start")
+        await self._ask(lambda client: client.start(container))
 
-    async def attach(self, container: str) -> httpx2.Response:
-        """The stream to the container's stdin, stdout and stderr, before its start so that nothing is missed: the
-        socket is in `extensions["network_stream"]`. To be closed by the caller."""
-        query = {"stream": "1", "stdin": "1", "stdout": "1", "stderr": "1"}
-        headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
-        path = f"{await self._version_prefix()}/containers/{container}/attach"
-        request = self._client.build_request("POST", path, params=query, headers=headers)
-        response = await self._send(request)
-        if response.status_code != 101:
-            raise await _refusal(response)
-        return response
+    async def attach(self, container: str) -> socket.socket:
+        """The stream to the container's stdin, stdout and stderr, before its start so that nothing is missed. Does not
+        block; to be closed by the caller."""
+        return await self._ask(partial(_attach, container))
 
     async def inspect(self, container: str) -> dict[str, Any] | None:
         """None when it is gone."""
-        return await self._found("GET", f"/containers/{container}/json")
+        return await self._found(lambda client: client.inspect_container(container))
 
     async def containers(self, label: str) -> list[dict[str, Any]]:
         """Those with this label (`name=value`), whatever their state."""
-        filters = json.dumps({"label": [label]})
-        return await self._json("GET", "/containers/json", {"all": "1", "filters": filters})
+        return await self._ask(lambda client: client.containers(all=True, filters={"label": [label]}))
 
     async def rename(self, container: str, name: str) -> None:
-        await self._json("POST", f"/containers/{container}/rename", {"name": name})
+        await self._ask(lambda client: client.rename(container, name))
 
     async def remove(self, container: str) -> None:
         """Kill it and return when it is gone; also when it was."""
         try:
-            await self._json("DELETE", f"/containers/{container}", {"force": "1", "v": "1"})
+            await self._ask(lambda client: client.remove_container(container, force=True, v=True))
         except EngineError as error:
             if error.status == 409:  # it is being removed, because it has ended
-                await self._gone(container)
+                await self._found(lambda client: client.wait(container, condition="removed"))
             elif error.status != 404:
                 raise
 
     async def close(self) -> None:
-        await self._client.aclose()
+        if self._client is not None:
+            self._client.close()
 
-    async def _gone(self, container: str) -> None:
+    async def _found(self, call: Callable[[APIClient], T]) -> T | None:
         try:
-            await self._json("POST", f"/containers/{container}/wait", {"condition": "removed"})
-        except EngineError as error:
-            if error.status != 404:
-                raise
-
-    async def _found(self, method: str, path: str) -> dict[str, Any] | None:
-        try:
-            return await self._json(method, path)
+            return await self._ask(call)
         except EngineError as error:
             if error.status == 404:
                 return None
             raise
 
-    async def _json(
-        self, method: str, path: str, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
-    ) -> Any:
-        url = await self._version_prefix() + path
-        response = await self._send(self._client.build_request(method, url, params=query, json=body))
-        if response.status_code >= 400:
-            raise await _refusal(response)
-        data = await response.aread()
-        return json.loads(data) if data else None
-
-    async def _lines(self, path: str, query: Mapping[str, str], **more: Any) -> AsyncIterator[str]:
-        """What a long request says: JSON lines with `stream` or `status`, or one with `error`."""
-        url = await self._version_prefix() + path
-        timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)
-        response = await self._send(self._client.build_request("POST", url, params=query, timeout=timeout, **more))
+    async def _lines(self, begin: Callable[[APIClient], Iterator[dict[str, Any]]]) -> AsyncIterator[str]:
+        """What a long request says. The client is its own: the others' answers come sooner."""
+        client = await self._in_thread(partial(self._connect, MAKE_SECONDS))
         try:
-            if response.status_code >= 400:
-                raise await _refusal(response)
-            async for line in response.aiter_lines():
-                said = json.loads(line)
+            lines = await self._in_thread(partial(begin, client))
+            while (said := await self._in_thread(partial(next, lines, None))) is not None:
                 if "error" in said:
                     raise EngineError(500, said["error"])
                 yield str(said.get("stream") or said.get("status") or "").strip()
         finally:
-            await response.aclose()
+            client.close()
 
-    async def _version_prefix(self) -> str:
-        if not self._prefix:
-            response = await self._send(self._client.build_request("GET", "/_ping"))
-            await response.aread()
-            theirs = tuple(map(int, response.headers.get("Api-Version", "1.41").split(".")))
-            self._prefix = "/v{}.{}".format(*min(theirs, NEWEST_API))
-        return self._prefix
+    async def _ask(self, call: Callable[[APIClient], T]) -> T:
+        if self._client is None:
+            self._client = await self._in_thread(partial(self._connect, ANSWER_SECONDS))
+        return await self._in_thread(partial(call, self._client))
 
-    async def _send(self, request: httpx2.Request) -> httpx2.Response:
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(self._translated, call, abandon_on_cancel=True, limiter=self._threads)
+
+    def _connect(self, timeout_seconds: int) -> APIClient:
+        # 8 MiB and 0.4 s: only where an engine is there, and not while the event loop waits.
+        from docker import APIClient
+
+        return APIClient(self.host, version="auto", timeout=timeout_seconds)
+
+    def _translated(self, call: Callable[[], T]) -> T:
+        from docker.errors import APIError, DockerException
+        from requests.exceptions import RequestException
+
         try:
-            return await self._client.send(request, stream=True)
-        except httpx2.TransportError as error:
+            return call()
+        except APIError as error:
+            raise EngineError(error.status_code or 500, str(error.explanation)[:ANSWER_LIMIT_CHARS]) from error
+        except (DockerException, RequestException) as error:
             raise SandboxUnavailable(self._why_not(error)) from error
 
     def _why_not(self, error: Exception) -> str:
@@ -188,18 +173,17 @@ class Engine:
         return f"no Docker Engine answers at {self.host} ({error})"
 
 
+def _attach(container: str, client: APIClient) -> socket.socket:
+    stream = client.attach_socket(container, {"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1})
+    ours = socket.socket(fileno=os.dup(stream.fileno()))
+    ours.setblocking(False)
+    stream._response.close()  # where the package keeps the connection for as long as the stream is wanted
+    return ours
+
+
 def _errno(error: BaseException | None) -> int | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno:
             return error.errno
         error = error.__cause__ or error.__context__
     return None
-
-
-async def _refusal(response: httpx2.Response) -> EngineError:
-    data = await response.aread()
-    try:
-        message = str(json.loads(data)["message"])
-    except (ValueError, KeyError, TypeError):
-        message = data.decode("utf-8", "replace")
-    return EngineError(response.status_code, message.strip()[:ANSWER_LIMIT_CHARS])
