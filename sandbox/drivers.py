@@ -78,6 +78,9 @@ class Drivers:
                 raise
             except SandboxUnavailable as error:
                 return await self._use_other(str(error))
+            except OSError as error:
+                trouble = f"{error.filename} cannot be used ({error.strerror}): give it to the user who runs Errand"
+                return await self._use_other(trouble)
         return await self._use_other("as ERRAND_SANDBOX says")
 
     def image_is_being_made(self) -> bool:

@@ -86,8 +86,8 @@ async def skip_unless_available(driver: Driver) -> None:
     except SandboxUnavailable as error:
         if os.environ.get("CI") == "true":
             raise
-        needs = ": python -m sandbox.image" if isinstance(error, ImageMissing) else ""
-        pytest.skip(f"{error}{needs}")
+        needs = {"docker": ": apt-get install docker.io"}.get(driver.name, "")
+        pytest.skip(f"{error}{': make sandbox-image' if isinstance(error, ImageMissing) else needs}")
 
 
 def spec_of(workspace: Path, *readonly: Path) -> SandboxSpec:

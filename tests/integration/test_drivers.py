@@ -36,6 +36,17 @@ async def test_docker_insists(tmp_path: Path) -> None:
         await drivers.close()
 
 
+async def test_a_folder_that_is_not_ours_is_named_and_costs_only_docker(tmp_path: Path) -> None:
+    (tmp_path / "engine.sock").touch()
+    (tmp_path / "sandbox").touch()
+    drivers = Drivers(Config(), tmp_path, f"unix://{tmp_path}/engine.sock")
+    await drivers.look()
+    assert drivers.driver is not None
+    assert drivers.driver.name == "bubblewrap"
+    assert f"{tmp_path}/sandbox" in drivers.why
+    assert "give it to the user who runs Errand" in drivers.why
+
+
 async def test_what_is_asked_for_by_name_is_used(tmp_path: Path) -> None:
     for config in (Config(sandbox="bubblewrap"), Config(sandbox="unsandboxed")):
         drivers = Drivers(config, tmp_path)
