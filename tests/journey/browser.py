@@ -215,7 +215,9 @@ def lasting_phone(browser: Browser, house: House, folder: Path, *, offline: bool
     """A browser of its own that keeps what it has in a folder, as a phone does."""
     given = settings("light", house.ready.server) | {"offline": offline}
     launch = browser.browser_type.launch_persistent_context
-    with _phone(launch(folder / "profile", executable_path=program(), args=FLAGS, **given), house) as me:
+    context = launch(folder / "profile", executable_path=program(), args=FLAGS, **given)
+    context.add_init_script("delete ServiceWorkerRegistration.prototype.sync")  # Safari and Firefox have none
+    with _phone(context, house) as me:
         yield me
 
 

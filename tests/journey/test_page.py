@@ -218,6 +218,16 @@ def test_what_is_refused_later_is_told_and_can_be_mended(browser: Browser, house
         expect(me.page.get_by_text("Not taken")).to_have_count(0)
 
 
+def test_what_is_too_long_is_said_at_once_and_not_lost(browser: Browser, house: House, repository: str) -> None:
+    with phone(browser, house) as me:
+        me.sign_in()
+        me.write("x" * 100_001, repository)
+        expect(me.page.locator("#wrong-prompt")).to_contain_text("100001 characters and the limit is 100000")
+        assert len(me.page.get_by_label("What is to be done?").input_value()) == 100_001
+        me.page.goto("/#/")
+        expect(me.page.locator(".group:visible", has_text="Not sent yet")).to_have_count(0)
+
+
 def test_nothing_that_a_model_says_acts_on_the_page(browser: Browser, house: House, repository: str) -> None:
     with phone(browser, house) as me:
         asked: list[str] = []

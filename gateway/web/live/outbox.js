@@ -22,6 +22,9 @@ import { newKey } from "./keys.js";
  */
 
 const AGAIN_MS = 2_000;
+const FRAME_LIMIT_BYTES = 512 * 1024;
+/** The server's: of more it says nothing but no, and would again each time. */
+const TEXT_LIMIT_CHARS = 100_000;
 
 export class Outbox {
   /** @type {Emitter<Entry | null>} the entry that changed, null for one that was done or dismissed */
@@ -62,16 +65,20 @@ export class Outbox {
   }
 
   /**
-   * Keep it, then send it.
+   * Keep it, then send it. Raises Error with a sentence: what is too long never goes out, what cannot be kept neither.
    * @param {Written} written
    * @returns {Promise<Entry>}
    */
   async add(written) {
     const frame = /** @type {Command} */ ({ ...written, key: newKey() });
+    checkSize(frame);
     const task = frame.type === "submit" ? "" : frame.task;
     /** @type {Entry} */
     const entry = { frame, at: Date.now(), state: "waiting", task, reason: "", field: "" };
-    await this.#keep(entry);
+    await this.#keep(entry).catch((error) => {
+      this.#entries.delete(frame.key);
+      throw new Error(`This device cannot store it, so it was not sent (${error}).`);
+    });
     if (!this.#send(frame)) void sendWithoutPage();
     return entry;
   }
@@ -139,4 +146,13 @@ export class Outbox {
 async function sendWithoutPage() {
   const registration = /** @type {any} */ (await navigator.serviceWorker?.getRegistration());
   await registration?.sync?.register("outbox").catch(() => undefined);
+}
+
+/** @param {Command} frame */
+function checkSize(frame) {
+  const text = frame.type === "submit" ? frame.prompt : "text" in frame ? frame.text : "";
+  const characters = [...text].length;
+  if (characters > TEXT_LIMIT_CHARS) throw new Error(`It has ${characters} characters and the limit is ${TEXT_LIMIT_CHARS}: shorten it.`);
+  const bytes = new TextEncoder().encode(JSON.stringify(frame)).length;
+  if (bytes > FRAME_LIMIT_BYTES) throw new Error("It is too long to be sent at once: shorten it.");
 }

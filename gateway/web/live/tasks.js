@@ -31,6 +31,8 @@ export class TaskList {
   #tasks = new Map();
   #api;
   #loading = false;
+  /** The last one that was loaded; older ones follow from there, also those that changed while nobody listened. */
+  #before = "";
 
   /** @param {Api} api */
   constructor(api) {
@@ -68,15 +70,20 @@ export class TaskList {
   }
 
   /**
-   * The newest ones whole; older ones that were loaded before stay.
+   * The newest ones; older ones that were loaded before stay until they are loaded again.
    * @param {TaskSummary[]} tasks
    * @param {boolean} more
    */
   #whole(tasks, more) {
-    const had = this.#tasks.size > tasks.length && this.known;
     for (const task of tasks) this.#tasks.set(task.id, task);
-    this.more = had ? this.more || more : more;
     this.known = true;
+    this.more = more;
+    this.#before = tasks.at(-1)?.id ?? "";
+  }
+
+  /** Whether what is known is newer than this. @param {TaskSummary} task */
+  #isNewer(task) {
+    return (this.#tasks.get(task.id)?.updated_at ?? "") > task.updated_at;
   }
 
   /** Load older ones. Raises Problem. */
@@ -84,10 +91,10 @@ export class TaskList {
     if (this.#loading || !this.more) return;
     this.#loading = true;
     try {
-      const oldest = [...this.#tasks.values()].reduce((a, b) => (a.updated_at < b.updated_at ? a : b));
-      const found = await this.#api.get(`/api/tasks/?limit=${PAGE}&before=${oldest.id}`);
-      for (const task of found.tasks) if (!this.#tasks.has(task.id)) this.#tasks.set(task.id, task);
-      this.more = found.more;
+      const found = await this.#api.get(`/api/tasks/?limit=${PAGE}&before=${this.#before}`);
+      for (const task of found.tasks) if (!this.#isNewer(task)) this.#tasks.set(task.id, task);
+      this.#before = found.tasks.at(-1)?.id ?? this.#before;
+      this.more = found.more && found.tasks.length > 0;
       this.changed.emit();
     } finally {
       this.#loading = false;

@@ -32,8 +32,11 @@ export function listScreen({ session }) {
     root: body,
     rootMargin: "400px",
   });
-  older.observe(sections.end);
-  const draw = () => sections.draw();
+  const draw = () => {
+    sections.draw();
+    older.unobserve(sections.end);
+    if (session.list.more) older.observe(sections.end); // tells anew whether the end is near
+  };
   const offs = [session.list.changed.on(draw), session.outbox.changed.on(draw)];
   const ticking = setInterval(() => sections.tick(), AGES_MS);
   draw();

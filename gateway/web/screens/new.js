@@ -17,7 +17,6 @@ const ANSWER_MS = 5_000;
 /** So long the answer is waited for here; then it is waited for in the list. */
 const RECENT_LIMIT = 5;
 const OTHER = "\0other";
-const NOT_STORED = "This device has no room to store it, so it was not sent.";
 const LATER = "It will be sent as soon as there is a connection.";
 
 /**
@@ -29,8 +28,8 @@ export function newScreen({ session, go }, given) {
   const form = new Form(session, before?.frame.type === "submit" ? before.frame : kept(given.get("prompt")));
   if (before?.frame.type === "submit") form.complain(before.field, before.reason);
   const send = async () => {
-    const entry = await session.outbox.add(form.written()).catch(() => null);
-    if (!entry) return form.complain("", NOT_STORED);
+    const entry = await session.outbox.add(form.written()).catch((error) => form.complain("prompt", error.message));
+    if (!entry) return;
     if (before) await session.outbox.dismiss(before.frame.key);
     if (session.state !== "live") return leave(go, "#/", LATER);
     form.busy(true);
@@ -113,7 +112,7 @@ class Form {
    * @param {Partial<Submit>} from
    */
   constructor(session, from) {
-    const area = h("textarea", { rows: 5, value: from.prompt ?? "", maxlength: 100_000, dir: "auto" });
+    const area = h("textarea", { rows: 5, value: from.prompt ?? "", dir: "auto" });
     area.placeholder = "Say it as you would to a colleague: what, where, and how to know that it is right.";
     this.#prompt = new Field("prompt", "What is to be done?", growing(area));
     this.#repository = new Field("repository", "Repository", address(from.repository ?? recent(session)[0] ?? ""));

@@ -105,7 +105,8 @@ class TaskScreen {
     const log = this.#log;
     if (!log) return;
     const { view } = log;
-    if (log.refused && !view.turns.length) return this.#showMissing(log.refused);
+    const missing = log.refused || (view.rejected && `This task was not taken: ${view.rejected}`);
+    if (missing && !view.turns.length) return this.#showMissing(missing);
     if (!view.turns.length) return this.#showWaiting(view);
     const isFirst = this.#turns.length === 0;
     if (isFirst) fill(this.#feed);

@@ -28,7 +28,7 @@ export class Dock {
   #pending = h("ul", { class: "pending", "aria-label": "On its way" });
   /** @type {Keyed<Entry>} */
   #rows = new Keyed(this.#pending, (entry) => entry.frame.key, (entry) => this.#pendingRow(entry));
-  #area = h("textarea", { rows: 1, dir: "auto", maxlength: 100_000, "aria-label": "Message" });
+  #area = h("textarea", { rows: 1, dir: "auto", "aria-label": "Message" });
   #send = h("button", { class: "round accent", type: "submit", "aria-label": "Send" }, icon("send"));
   /** @type {Question | null} */
   #question = null;
@@ -116,7 +116,7 @@ export class Dock {
       else await this.#session.outbox.add({ type: "say", task: this.#task, text });
       this.#said(text, question);
     } catch (error) {
-      toast(`This device cannot store it, so it was not sent: ${error}`);
+      toast(error instanceof Error ? error.message : String(error));
     }
     this.#saying = false;
   }

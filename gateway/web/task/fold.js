@@ -101,6 +101,8 @@ export class View {
   /** Of the turns that ended. @type {Usage} */
   usageBefore = {};
   caughtUp = false;
+  /** Why there is no such task: its submission was rejected. */
+  rejected = "";
   /** A message that opens the next turn. @type {Said[]} */
   #held = [];
 
@@ -145,6 +147,7 @@ export class View {
     for (const event of events) if (!(isEnd && event.type === "attempt_ended")) this.#event(event, decision.at);
     const receipt = decision.receipt;
     if (receipt && receipt.status !== "consumed") {
+      if (!this.turn) this.rejected = oneLine(receipt.reason ?? "");
       this.#note("warning", `Not done: ${oneLine(receipt.reason ?? "")}`, receipt.key);
     }
   }
