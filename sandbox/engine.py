@@ -158,11 +158,18 @@ class Engine:
         from requests.exceptions import RequestException
 
         try:
+            self._knock()
             return call()
         except APIError as error:
             raise EngineError(error.status_code or 500, str(error.explanation)[:ANSWER_LIMIT_CHARS]) from error
-        except (DockerException, RequestException) as error:
+        except (DockerException, RequestException, OSError) as error:
             raise SandboxUnavailable(self._why_not(error)) from error
+
+    def _knock(self) -> None:
+        """OSError where nobody listens. The docker package 7.2 would leave its socket to the garbage collector."""
+        if self.host.startswith("unix://"):
+            with socket.socket(socket.AF_UNIX) as door:
+                door.connect(self.host.removeprefix("unix://"))
 
     def _why_not(self, error: Exception) -> str:
         if _errno(error) == errno.EACCES:

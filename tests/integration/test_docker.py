@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import secrets
@@ -396,8 +395,6 @@ async def test_an_image_that_was_removed_is_missing_and_not_a_tasks_fault(
     await other.close()
 
 
-# The docker package 7.2 leaves the socket to the garbage collector when it cannot connect.
-@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 async def test_auto_goes_back_to_bubblewrap_when_the_engine_goes_away(
     docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -413,7 +410,6 @@ async def test_auto_goes_back_to_bubblewrap_when_the_engine_goes_away(
         assert "no Docker Engine answers" in drivers.why
         place.unlink()
     await drivers.close()
-    gc.collect()
 
 
 async def test_an_engine_is_also_reached_by_tcp(docker: Docker, tmp_path: Path) -> None:
