@@ -1,5 +1,5 @@
 """What each service may send and hear, as NATS allow-lists made from ROUTES. Deny rules have been bypassed before, so
-nothing rests on one but what the reader is not shown: docs/decisions/0015."""
+nothing rests on one but what the reader is not shown: docs/decisions/0016."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Takes what was decided to the devices. All gateways take turns at one shared consumer, so each decision is one
-gateway's work; when that one dies, another's (docs/decisions/0018)."""
+gateway's work; when that one dies, another's (docs/decisions/0019)."""
 
 from __future__ import annotations
 
