@@ -51,6 +51,8 @@ SILENCE_SECONDS = 3.5
 NEXT_SECONDS = 15.0
 """How long one request for a shared message waits at the server."""
 TAKE_AGAIN_SECONDS = 0.5
+NONE_CAME = "408"
+"""The status of a request for a shared message that has waited in vain."""
 FAILED_SECONDS = 10.0
 """A shared message whose handling failed comes again after so long."""
 SHARED_LIMIT = 10_000
@@ -766,7 +768,7 @@ class Turns:
                     made = False
                     await asyncio.sleep(TAKE_AGAIN_SECONDS)
                     continue
-                if message is not None and not _status(message):
+                if message is not None:
                     await self._settle(message)
         finally:
             with suppress(nats.errors.Error):
@@ -779,15 +781,19 @@ class Turns:
         return True
 
     async def _next(self, inbox: str, arrived: asyncio.Queue[Msg | None]) -> Msg | None:
-        """The next message, or a status, or None, when none came. Raises Unavailable."""
+        """The next message, or None when none came. Raises Unavailable, also when there is no such consumer."""
         request = msgspec.json.encode({"batch": 1, "expires": int(NEXT_SECONDS * 1e9)})
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
         try:
             if arrived.empty():  # otherwise one came after we had stopped waiting for it
                 await self._nats.publish(subject, request, reply=inbox)
-            return await asyncio.wait_for(arrived.get(), NEXT_SECONDS + TIMEOUT_SECONDS)
+            message = await asyncio.wait_for(arrived.get(), NEXT_SECONDS + TIMEOUT_SECONDS)
         except (nats.errors.Error, TimeoutError) as error:
             raise Unavailable(f"NATS did not answer for {self._name}: {error!r}") from error
+        status = _status(message) if message is not None else None
+        if status not in (None, NONE_CAME):
+            raise Unavailable(f"NATS gives no messages of {self._name}: status {status}")
+        return None if status else message
 
     async def _settle(self, message: Msg) -> None:
         sequence, _, nanoseconds, _ = _parse_delivery(message.reply)

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 import anyio
 import anyio.lowlevel
 import pytest
+import structlog
 
 from protocol.query import ClaimAttempt, NothingToClaim
 from protocol.routes import Service
 from protocol.task import CancelTask, Decision, TaskState
-from services.bus import Bus, Later, Reader, Stored, Unavailable, connect
+from services.bus import Bus, Later, Reader, Stored, Unavailable, connect, jetstream_api
 from tests.integration.nats_house import NatsHouse, nats_house
 
 pytestmark = pytest.mark.anyio
@@ -157,3 +158,22 @@ async def test_who_stops_ends_what_is_in_hand_and_nobody_handles_it_again(house:
             await second.has_one.wait()
         assert second.handled == []
         await second.turns.stop()
+
+
+async def test_a_shared_consumer_that_somebody_took_away_is_made_again_without_haste(house: NatsHouse) -> None:
+    async with (
+        connected(house, Service.SCHEDULER, Service.GATEWAY) as [scheduler, gateway],
+        anyio.create_task_group() as group,
+    ):
+        turn, log = Turn(gateway), structlog.testing.LogCapture()
+        turn.turns._log = structlog.wrap_logger(None, processors=[log])
+        group.start_soon(turn.turns.run)
+        while not turn.handled:
+            await scheduler.publish(SHARED, DECISION)
+        await jetstream_api(gateway._nats, "CONSUMER.DELETE.TASKS.push", {})
+        before = len(turn.handled)
+        with anyio.fail_after(20):
+            while len(turn.handled) == before:
+                await scheduler.publish(SHARED, DECISION)
+        await turn.turns.stop()
+        assert len(log.entries) < 20
