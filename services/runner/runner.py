@@ -18,6 +18,7 @@ from agents.loop import Settings
 from agents.models.prices import offered
 from protocol.query import AskHealth, AttemptGranted, ClaimAttempt, Health
 from protocol.routes import Service
+from sandbox.contract import Driver
 from sandbox.drivers import Drivers
 from services import log
 from services.actor import healthy
@@ -145,13 +146,16 @@ class Runner:
             await self._drivers.found.wait()
             if self._draining:
                 break
+            # It may be gone by the time of the grant: then the attempt fails at its start, and is tried again.
+            driver = self._drivers.driver
+            assert driver is not None, "`found` says so"
             self._claim_over = anyio.Event()
             granted = await self._claim(request)
             if granted is None:
                 self._slots.release()
             else:
                 request = uuid.uuid4().hex
-                attempt = self._attempt(granted)
+                attempt = self._attempt(granted, driver)
                 self._attempts.add(attempt)
                 group.start_soon(self._run, attempt, granted.task.id)
             self._claim_over.set()
@@ -168,15 +172,14 @@ class Runner:
             return None
         return answer if isinstance(answer, AttemptGranted) else None
 
-    def _attempt(self, granted: AttemptGranted) -> Attempt:
+    def _attempt(self, granted: AttemptGranted, driver: Driver) -> Attempt:
         config = AttemptConfig(
             runner=self._name,
             default_model=self._config.model,
             hold_question_seconds=self._config.hold_question_seconds,
             settings=Settings(max_tokens=self._config.max_tokens),
         )
-        assert self._drivers.driver is not None, "claims wait for a driver"
-        return Attempt(self._bus, self._model, self._drivers.driver, config, granted)
+        return Attempt(self._bus, self._model, driver, config, granted)
 
     async def _run(self, attempt: Attempt, task: str) -> None:
         try:

@@ -127,17 +127,26 @@ class PlayedSandbox:
 
 
 class PlayedDrivers:
-    """Always the same one."""
+    """The same one, but for moments without any."""
 
     why = notice = ""
 
-    def __init__(self, driver: PlayedDriver) -> None:
-        self.driver = driver
+    def __init__(self, driver: PlayedDriver, chance: random.Random) -> None:
+        self.driver: PlayedDriver | None = None
         self.found = anyio.Event()
+        self._driver = driver
+        self._chance = chance
 
     async def keep(self, tell: Callable[[str, str], None]) -> None:
-        self.found.set()
-        await anyio.sleep_forever()
+        while True:
+            self.driver = self._driver
+            self.found.set()
+            await anyio.sleep(self._chance.uniform(0.0, 20.0))
+            self.driver, self.found = None, anyio.Event()
+            await anyio.sleep(self._chance.uniform(0.0, 3.0))
+
+    async def close(self) -> None:
+        """It holds nothing."""
 
 
 class PlayedDriver:
@@ -245,7 +254,7 @@ class World:
         config = RunnerConfig(data="", slots=2, scripted=True, hold_question_seconds=3.0)
         async with connect(self.server, Service.RUNNER, self.weather, link) as bus:
             model = PlayedModel(self.chance)
-            drivers = PlayedDrivers(PlayedDriver(self.chance, self.weather))
+            drivers = PlayedDrivers(PlayedDriver(self.chance, self.weather), self.chance)
             await Runner(bus, config, model, drivers).run(lambda: None)  # type: ignore[arg-type]
 
     async def _repos(self, link: Link) -> None:
