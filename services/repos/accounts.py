@@ -103,16 +103,24 @@ class Accounts:
         return tokens.access_ends_at - datetime.now(UTC) < (LATE if self._lent[user] else EARLY)
 
     async def _change(self, user: str, linked: Github, tokens: Tokens) -> Tokens:
+        pending: Pending | None = None
         try:
-            newer = await self._app.refresh(tokens)
+            # Who is stopped meanwhile would let GitHub's answer go, and with it the only tokens that live.
+            with anyio.CancelScope(shield=True):
+                pending = await self._renew(user, linked, tokens)
         except GithubAway as away:
             raise Refused(str(away), "unavailable") from None
         except GithubRefused:
             return await self._changed_elsewhere(user, linked)
+        assert pending is not None, "nobody cancels what is shielded"
+        return await self._store(user, pending)
+
+    async def _renew(self, user: str, linked: Github, tokens: Tokens) -> Pending:
+        newer = await self._app.refresh(tokens)
         pending = Pending(token_hash(linked.sealed), self._seal(user, newer))
         write_secret(self._file(user), msgspec.json.encode(pending).decode())
         log.get().info("github_tokens_changed", user=user, ends_at=str(newer.access_ends_at))
-        return await self._store(user, pending)
+        return pending
 
     async def _changed_elsewhere(self, user: str, linked: Github) -> Tokens:
         """GitHub refuses the refresh token: the user has signed in anew meanwhile, or has to."""

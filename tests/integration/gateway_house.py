@@ -131,6 +131,7 @@ class Scheduler:
         """From the commands that are stored from now on."""
         async with connect_bus(nats.bus_config(Service.SCHEDULER), Service.SCHEDULER) as bus:
             scheduler = Scheduler(bus)
+            await bus.make_streams()
             after = await bus.last("cmd.>")
             async with anyio.create_task_group() as group, bus.read("cmd.>", after=after) as reader:
                 group.start_soon(scheduler._follow, reader)

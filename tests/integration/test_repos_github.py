@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -276,6 +277,32 @@ async def test_what_was_changed_just_before_a_crash_is_not_lost(
         assert await at.resolve(url, "u_alice")
         assert not left.exists()
     assert github.refreshes == 0
+
+
+async def test_what_github_answers_while_the_service_stops_is_kept(
+    house: NatsHouse, github: GithubServer, tmp_path: Path
+) -> None:
+    url = github.repository("alice/app", private=True, writers={"alice"})
+    asked, may_answer = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        asked.set()
+        may_answer.wait(20)
+
+    async with place(house, tmp_path, github) as at, anyio.create_task_group() as group:
+        await at.link("u_alice", github.grant(github.accounts["alice"]), ends_in=60)
+        github.on_refresh = hold
+        group.start_soon(come_back_later, at, url)
+        await asyncio.to_thread(asked.wait)
+        at.at.service._cache.stop()  # as `drain` does
+        may_answer.set()
+    assert (tmp_path / "data" / "secrets" / "github-u_alice.sealed").exists()
+    assert github.refreshes == 1
+
+
+async def come_back_later(at: Place, url: str) -> None:
+    with pytest.raises(Refused, match="being stopped"):
+        await at.resolve(url, "u_alice")
 
 
 async def test_while_the_log_takes_nothing_newer_tokens_wait_on_disk(
