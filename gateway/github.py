@@ -83,11 +83,10 @@ class GithubDoor:
             raise Problem(403, "GitHub did not let you in, or you did not allow it: start again if you want to.")
         tokens, who = await self._ask(code, pending)
         try:
-            admitted = admit(who, self._github, self._users)
+            return await self._sign_in(pending, tokens, who, admit(who, self._github, self._users))
         except Problem:
-            await self._app.revoke(tokens)
+            await self._app.revoke(tokens)  # nobody keeps them
             raise
-        return await self._sign_in(pending, tokens, who, admitted)
 
     async def check(self) -> Check:
         """For `errand doctor`: whether GitHub knows the app, and what is to be registered with it."""

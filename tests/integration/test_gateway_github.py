@@ -33,14 +33,14 @@ from tests.integration.github_house import CLIENT_SECRET, Answer, GithubServer, 
 pytestmark = pytest.mark.anyio
 START = "/api/sign-in/github/start"
 CALLBACK = "/api/sign-in/github/callback"
-LISTED = "alice,Bob,carol,dave,erin,frank,grace,heidi"
+LISTED = "alice,Bob,carol,dave,erin,frank,grace,heidi,ivan"
 
 
 @pytest.fixture(scope="module")
 def github(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GithubServer]:
     with github_server(tmp_path_factory.mktemp("github")) as server:
         for number, login in enumerate(
-            ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "mallory", "olivia")
+            ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "ivan", "mallory", "olivia")
         ):
             server.account(login, 100 + number)
         yield server
@@ -271,6 +271,15 @@ async def test_who_takes_a_login_over_does_not_become_its_former_holder(
         assert (await signed_in(client, gateway))["user"] != former
 
 
+async def test_a_user_who_was_removed_leaves_no_token_alive(gateway: GatewayHouse, github: GithubServer) -> None:
+    github.browser = "ivan"
+    async with browser() as client, rest(gateway, OWNER_TOKEN) as owner:
+        user = (await signed_in(client, gateway))["user"]
+        assert (await owner.delete(f"/api/users/{user}")).status_code == 204
+        await refused(client, await go_to_github(client, gateway), 403, "The owner removed this user")
+    assert github.grants[-1].dead
+
+
 async def test_who_says_no_at_github_is_told_so(gateway: GatewayHouse, github: GithubServer) -> None:
     github.browser = ""
     async with browser() as client:
@@ -340,6 +349,7 @@ async def test_two_gateways_do_not_let_one_answer_in_twice(gateway: GatewayHouse
                 for back in backs:
                     group.start_soon(come_back, back)
     assert sorted(answer.status_code for answer in answers) == [303, 400], [answer.text for answer in answers]
+    assert sorted(grant.dead for grant in github.grants if grant.account.login == "erin") == [False, True]
 
 
 async def test_the_tokens_are_in_no_message_and_no_log_line(gateway: GatewayHouse, github: GithubServer) -> None:
