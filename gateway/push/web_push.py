@@ -126,8 +126,12 @@ class WebPush:
         return envelope.seal(envelope.public_key(self._keys.sealing), _purpose(user, device), text)
 
     def unseal(self, user: str, device: str, sealed: str) -> Subscription:
-        """Raises envelope.NotOpened."""
-        text = envelope.unseal(self._keys.sealing, _purpose(user, device), sealed)
+        """Raises envelope.NotOpened, and Undelivered while the keys cannot be read."""
+        try:
+            private = self._keys.sealing
+        except OSError as error:
+            raise Undelivered(f"the keys cannot be read ({error})") from None
+        text = envelope.unseal(private, _purpose(user, device), sealed)
         return msgspec.json.decode(text, type=Subscription)
 
     async def check(self, subscription: Subscription) -> None:

@@ -122,6 +122,8 @@ async def test_keys_that_cannot_be_made_are_said_to_be_missing(tmp_path: Path) -
 
 def test_without_a_folder_there_are_no_keys() -> None:
     assert "ERRAND_DATA" in WebPush(None, "", "").problem()
+    with pytest.raises(Undelivered, match="the keys cannot be read"):
+        WebPush(None, "", "").unseal("u", "d", "")
 
 
 @pytest.mark.parametrize("setting", ["https://push.lan", "a b", "push.lan:99999"])
