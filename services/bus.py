@@ -9,7 +9,7 @@ the first time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -401,9 +401,11 @@ class Bus:
             raise Refused(answer.reason, answer.code)
         return answer
 
-    async def serve(self, handlers: Mapping[type, Handler], *, version: str, at_once: int = 64) -> MicroService:
+    async def serve(
+        self, handlers: Mapping[type, Handler], *, version: str, at_once: int = 64, joined: Collection[type] = ()
+    ) -> MicroService:
         """Answer queries as a NATS micro service, at most `at_once` of them side by side, until `stop` of what is
-        returned."""
+        returned. An equal question of a `joined` type that is under way is not begun again: both get its answer."""
         service = await nats.micro.add_service(
             self._nats, name=self._service.value, version=version, description=f"Errand's {self._service}"
         )
@@ -411,23 +413,25 @@ class Bus:
         for question, handler in handlers.items():
             subject = query_subject(self._service, question)
             await service.add_endpoint(
-                name=subject.rpartition(".")[2], subject=subject, handler=self._endpoint(question, handler, limit)
+                name=subject.rpartition(".")[2],
+                subject=subject,
+                handler=self._endpoint(question, handler, limit, joins=question in joined),
             )
         await self._settle()
         return service
 
     def _endpoint(
-        self, question: type, handler: Handler, limit: anyio.CapacityLimiter
+        self, question: type, handler: Handler, limit: anyio.CapacityLimiter, *, joins: bool
     ) -> Callable[[Request], Awaitable[None]]:
         decoder = msgspec.json.Decoder(question)
         under_way: dict[bytes, list[Request]] = {}
 
-        async def answer(data: bytes) -> None:
+        async def answer(data: bytes, askers: list[Request]) -> None:
             try:
                 async with limit:
                     reply = encode(await self._handle(decoder, handler, data))
             finally:
-                askers = under_way.pop(data)
+                under_way.pop(data, None)
             if len(reply) > MESSAGE_LIMIT_BYTES:
                 reply = encode(Refusal(reason=f"The answer has {len(reply)} bytes, over the limit.", code="internal"))
             for request in askers:
@@ -435,12 +439,14 @@ class Bus:
                     await request.respond(reply)
 
         async def receive(request: Request) -> None:
-            # nats-py awaits one request of an endpoint after the other; ours run side by side, the same one once.
+            # nats-py awaits one request of an endpoint after the other; ours run side by side.
             if request.data in under_way:
                 under_way[request.data].append(request)
-            else:
-                under_way[request.data] = [request]
-                self._tasks.start_soon(answer, request.data)
+                return
+            askers = [request]
+            if joins:
+                under_way[request.data] = askers
+            self._tasks.start_soon(answer, request.data, askers)
 
         return receive
 

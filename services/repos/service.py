@@ -39,6 +39,8 @@ from services.repos.user_logs import UserLogs
 from services.repos.vault import Vault
 from services.repos.workspaces import Workspaces
 
+TAKES_LONG = (repo.ResolveBase, repo.PrepareWorkspace, repo.Publish)
+"""Who waits for one of these asks again, should we have died."""
 VERSION = "0.1.0"
 CHECK_REMOTE_SECONDS = 8.0
 SWEEP_SECONDS = 300.0
@@ -134,7 +136,7 @@ class Repos:
             self._tasks.start_soon(self._workspaces.keep_clean)
             self._tasks.start_soon(self._keep_swept)
             handlers = {question: self._in_hand_while(handler) for question, handler in self._handlers().items()}
-            served = await self._bus.serve(handlers, version=VERSION, at_once=REQUESTS_LIMIT)
+            served = await self._bus.serve(handlers, version=VERSION, at_once=REQUESTS_LIMIT, joined=TAKES_LONG)
             self._stop_serving = served.stop
             self._log.info("serving", git=version, push=self._config.push)
             started()

@@ -194,7 +194,7 @@ async def test_work_that_takes_long_is_asked_for_again_and_joined(connected: Con
             return NothingToClaim()
 
         runner.ask_any = counted
-        service = await bus.serve({ClaimAttempt: claim}, version="0.1.0")
+        service = await bus.serve({ClaimAttempt: claim}, version="0.1.0", joined=[ClaimAttempt])
         async with anyio.create_task_group() as group:
 
             async def finish() -> None:

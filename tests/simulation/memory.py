@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import random
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
@@ -238,6 +238,7 @@ class MemoryBus:
         self._heard: asyncio.Queue[tuple[str, Stored]] = asyncio.Queue()
         self._on_interruption: list[Callable[[], None]] = []
         self._under_way: dict[bytes, list[asyncio.Future[bytes]]] = {}
+        self._joined: set[type] = set()
 
     @property
     def connected(self) -> bool:
@@ -386,15 +387,17 @@ class MemoryBus:
         return answer
 
     def take_question(self, question: Any, handler: Answer, answered: asyncio.Future[bytes]) -> None:
-        """Answer a question; the same one that is under way is answered with it."""
+        """Answer a question; an equal one that is under way, and joined, is answered with it."""
         data = encode(question)
         if data in self._under_way:
             self._under_way[data].append(answered)
             return
-        self._under_way[data] = [answered]
-        self._tasks.start_soon(self._answer, question, handler)
+        askers = [answered]
+        if type(question) in self._joined:
+            self._under_way[data] = askers
+        self._tasks.start_soon(self._answer, question, handler, askers)
 
-    async def _answer(self, question: Any, handler: Answer) -> None:
+    async def _answer(self, question: Any, handler: Answer, askers: list[asyncio.Future[bytes]]) -> None:
         await self._pause()
         try:
             reply = encode(await handler(question))
@@ -402,13 +405,16 @@ class MemoryBus:
             reply = encode(Refusal(reason=error.reason, code=error.code))
         except Unavailable as error:
             reply = encode(Refusal(reason=str(error), code="unavailable"))
-        askers = self._under_way.pop(encode(question))
+        self._under_way.pop(encode(question), None)
         await self._pause()
         for answered in askers:
             if not answered.done() and not self.link.is_cut:
                 answered.set_result(reply)
 
-    async def serve(self, handlers: Mapping[type, Answer], *, version: str, at_once: int = 64) -> _Served:
+    async def serve(
+        self, handlers: Mapping[type, Answer], *, version: str, at_once: int = 64, joined: Collection[type] = ()
+    ) -> _Served:
+        self._joined.update(joined)
         place = self, handlers
         serving = self._server.handlers.setdefault(self._service, [])
         serving.append(place)

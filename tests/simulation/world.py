@@ -265,7 +265,7 @@ class World:
                 ReleaseWorkspace: self._release,
                 Publish: self._publish,
             }
-            await bus.serve(handlers, version="0")
+            await bus.serve(handlers, version="0", joined=handlers)
             await anyio.sleep_forever()
 
     async def _resolve(self, asked: ResolveBase) -> BaseResolved:
