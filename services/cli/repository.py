@@ -11,10 +11,13 @@ from services.cli.failure import Failure
 GIT_SECONDS = 10.0
 
 
-def choose(given: str, folder: Path) -> str:
-    """`--repo` as the server needs it; without one, `origin` of the repository around `folder`, or its path."""
-    if not given:
+def choose(given: str | None, folder: Path) -> str:
+    """`--repo` as the server needs it; None: `origin` of the repository around `folder`, or its path."""
+    if given is None:
         return _around(folder)
+    if not given.strip():
+        # A script's variable that is not set: the branch would be pushed to whatever one stands in.
+        raise Failure("`--repo` is empty: name a repository, or leave `--repo` out for the one you stand in.")
     if _has_secret(given):
         raise Failure(
             "The repository's URL has a password in it, and whoever sees the task would see it: "

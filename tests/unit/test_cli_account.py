@@ -149,7 +149,7 @@ def test_the_repository_is_the_one_around_without_its_secrets(tmp_path: Path, or
     git(top, "init", "-q")
     if origin:
         git(top, "remote", "add", "origin", origin)
-    assert repository.choose("", top / "deep") == expected.format(top=top, parent=tmp_path)
+    assert repository.choose(None, top / "deep") == expected.format(top=top, parent=tmp_path)
 
 
 def test_a_named_repository_is_refused_with_a_secret_and_made_absolute(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_named_repository_is_refused_with_a_secret_and_made_absolute(tmp_path:
     with pytest.raises(Failure, match="errand host add"):
         repository.choose("https://token@host/a.git", tmp_path)
     with pytest.raises(Failure, match="not in a git repository"):
-        repository.choose("", tmp_path)
+        repository.choose(None, tmp_path)
 
 
 def test_the_list_shows_first_who_needs_the_user() -> None:

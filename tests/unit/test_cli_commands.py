@@ -38,6 +38,8 @@ def test_each_command_has_the_help_that_the_list_promises(name: str) -> None:
         (["submit", " "], 1, "The prompt is empty"),
         (["submit", "x" * 100_001], 1, "100000 are allowed"),
         (["submit", "x", "--key", "k" * 201], 1, "longer than 200 bytes"),
+        (["submit", "x", "--repo", ""], 1, "`--repo` is empty"),
+        (["submit", "x", "--repo", " "], 1, "`--repo` is empty"),
         (["message", "taaaaaaaaaaaaaaaa", " "], 1, "The message is empty"),
         (["sql", ""], 1, "The query is empty"),
         (["sql", "SELECT 1", "--csv", "--json"], 2, "Choose one"),

@@ -40,7 +40,7 @@ class Amount(click.ParamType):
 
 @client_command("submit")
 @click.argument("prompt")
-@click.option("--repo", default="", metavar="URL|PATH", help="The git repository; otherwise the one you stand in.")
+@click.option("--repo", metavar="URL|PATH", help="The git repository; otherwise the one you stand in.")
 @click.option("--base", default="", help="The branch, tag or commit to start from.")
 @click.option("--model", default="", help="The model's name.")
 @click.option("--budget-usd", type=Amount(float), help='What a turn may cost, or "unlimited".')
@@ -53,7 +53,7 @@ class Amount(click.ParamType):
 def command(
     place: Place,
     prompt: str,
-    repo: str,
+    repo: str | None,
     base: str,
     model: str,
     budget_usd: float | str | None,
