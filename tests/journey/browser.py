@@ -77,11 +77,15 @@ class Phone:
         self.page.get_by_role("button", name="Sign in").click()
         self.page.get_by_role("link", name="New task").wait_for()
 
-    def write(self, prompt: str, repository: str) -> None:
-        """A task, and send it off."""
+    def fill_in(self, prompt: str, repository: str) -> None:
+        """A task, ready to be sent."""
         self.page.goto("/#/new")
         self.page.get_by_label("What is to be done?").fill(prompt)
         self.page.get_by_label("Repository", exact=True).fill(repository)
+
+    def write(self, prompt: str, repository: str) -> None:
+        """A task, and send it off."""
+        self.fill_in(prompt, repository)
         self.page.get_by_role("button", name="Start").click()
 
     def submit(self, prompt: str, repository: str) -> str:

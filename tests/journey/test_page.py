@@ -228,6 +228,18 @@ def test_what_is_too_long_is_said_at_once_and_not_lost(browser: Browser, house: 
         expect(me.page.locator(".group:visible", has_text="Not sent yet")).to_have_count(0)
 
 
+def test_a_double_tap_makes_one_task(browser: Browser, house: House, repository: str) -> None:
+    with phone(browser, house) as me:
+        me.sign_in()
+        me.fill_in("Tapped twice. [scenario: noop]", repository)
+        me.page.get_by_role("button", name="Start").evaluate("button => { button.click(); button.click(); }")
+        expect(me.page.locator(".outcome")).to_contain_text("Done", timeout=60_000)
+        me.page.goto("/#/")
+        expect(me.page.get_by_role("link", name="Tapped twice.")).to_contain_text("Done")
+        expect(me.page.locator(".group:visible", has_text="Not sent yet")).to_have_count(0)
+        assert len([task for task in tasks(house) if task["title"].startswith("Tapped twice.")]) == 1
+
+
 def test_nothing_that_a_model_says_acts_on_the_page(browser: Browser, house: House, repository: str) -> None:
     with phone(browser, house) as me:
         asked: list[str] = []

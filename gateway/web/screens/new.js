@@ -28,18 +28,17 @@ export function newScreen({ session, go }, given) {
   const form = new Form(session, before?.frame.type === "submit" ? before.frame : kept(given.get("prompt")));
   if (before?.frame.type === "submit") form.complain(before.field, before.reason);
   const send = async () => {
+    form.busy(true); // before anything is awaited: a second tap would make a second task
     const entry = await session.outbox.add(form.written()).catch((error) => form.complain("prompt", error.message));
-    if (!entry) return;
+    if (!entry) return form.busy(false);
     if (before) await session.outbox.dismiss(before.frame.key);
     if (session.state !== "live") return leave(go, "#/", LATER);
-    form.busy(true);
     const answer = await answered(session, entry);
+    if (answer.state === "accepted") return leave(go, `#/task/${answer.task}`);
+    if (answer.state !== "refused") return leave(go, "#/", LATER);
     form.busy(false);
-    if (answer.state === "refused") {
-      form.complain(answer.field, answer.reason);
-      await session.outbox.dismiss(answer.frame.key);
-    } else if (answer.state === "accepted") leave(go, `#/task/${answer.task}`);
-    else leave(go, "#/", LATER);
+    form.complain(answer.field, answer.reason);
+    await session.outbox.dismiss(answer.frame.key);
   };
   form.onSubmit(send);
   return {

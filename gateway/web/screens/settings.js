@@ -76,10 +76,12 @@ function deviceRow(session, place, device, isThis) {
   const remove = async () => {
     const sure = await confirmed({ title: `Sign out ${clean(device.name)}?`, text: "It is signed out at once, and what it keeps is deleted as soon as it is online.", yes: "Sign it out", no: "Keep it" });
     if (!sure) return;
+    button.disabled = true; // until the row is drawn anew
     await session.api.remove(`/api/devices/${device.id}`).catch((error) => toast(error.message));
     await showDevices(session, place);
   };
-  return h("li", { class: "row" }, main, isThis ? null : h("button", { class: "button small quiet", "aria-label": `Sign out ${clean(device.name)}`, on: { click: () => void remove() } }, "Sign out"));
+  const button = h("button", { class: "button small quiet", "aria-label": `Sign out ${clean(device.name)}`, on: { click: () => void remove() } }, "Sign out");
+  return h("li", { class: "row" }, main, isThis ? null : button);
 }
 
 /** @param {Session} session */

@@ -53,8 +53,8 @@ export function signInScreen({ database, code, reason, now, done }) {
       done(await signIn(database, code || codeIn(link.value), device.value));
     } catch (error) {
       complain(error instanceof Problem ? error : new Problem(String(error)));
+      button.disabled = false;
     }
-    button.disabled = false;
   };
   const others = h("div", { class: "others" });
   void offerGitHub(others);

@@ -4,6 +4,7 @@ import { fill, h, say } from "../dom.js";
 import { bar } from "../parts/bar.js";
 import { confirmed } from "../parts/confirm.js";
 import { icon, ring } from "../parts/icons.js";
+import { toast } from "../parts/toast.js";
 import { Dock } from "../task/dock.js";
 import { WORDS } from "../task/states.js";
 import { TurnBox } from "../task/turn.js";
@@ -205,7 +206,7 @@ class TaskScreen {
   async #cancel() {
     const text = "The turn ends now. What it did is not pushed; with a message you can go on from there.";
     const sure = await confirmed({ title: "Stop this task?", text, yes: "Stop it" });
-    if (sure) await this.#session.outbox.add({ type: "cancel", task: this.#task });
+    if (sure) await this.#session.outbox.add({ type: "cancel", task: this.#task }).catch((error) => toast(error.message));
   }
 }
 
