@@ -119,6 +119,28 @@ def test_a_question_is_answered_in_own_words_and_by_one_phone(browser: Browser, 
         expect(other.page.locator(".outcome")).to_contain_text("You answered: a warm grey", timeout=60_000)
 
 
+def test_of_two_answers_at_once_the_later_phone_alone_reads_that_it_came_too_late(
+    browser: Browser, house: House, repository: str
+) -> None:
+    with phone(browser, house) as me, phone(browser, house) as late:
+        me.sign_in()
+        late.sign_in()
+        task = me.submit("Paint it twice. [scenario: ask]", repository)
+        late.page.goto(f"/#/task/{task}")
+        late.page.get_by_role("button", name="red").wait_for()
+        late.context.set_offline(True)
+        late.page.get_by_role("button", name="red").click()
+        me.page.get_by_role("button", name="blue").click()
+        expect(me.page.locator(".outcome")).to_contain_text("You answered: blue", timeout=60_000)
+        late.context.set_offline(False)
+        told = late.page.get_by_text("Not done: This question is not open any more")
+        expect(told).to_have_count(1, timeout=60_000)
+        expect(late.page.locator(".outcome")).to_contain_text("You answered: blue")
+        me.page.reload()
+        expect(me.page.locator(".outcome")).to_contain_text("You answered: blue")
+        expect(me.page.get_by_text("Not done")).to_have_count(0)
+
+
 def test_a_line_that_breaks_leaves_no_gap_and_no_duplicate(browser: Browser, house: House, repository: str) -> None:
     with broken_line(house) as (line, server), phone(browser, house, server=server) as me:
         me.sign_in()

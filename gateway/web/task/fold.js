@@ -1,6 +1,7 @@
 /**
  * What a watcher sees of one task: a fold of its frames. It mirrors `services/cli/view.py`: the same words, in the same
- * order. An item that changes is replaced, so that who draws it sees that by comparing. It knows no document.
+ * order, but for what was not done. An item that changes is replaced, so that who draws it sees that by comparing. It
+ * knows no document.
  */
 
 import { oneLine } from "../text/clean.js";
@@ -21,7 +22,7 @@ import { OUTCOMES } from "./states.js";
 /** @typedef {"ok" | "failed" | "unknown"} Mark */
 
 /** @typedef {{kind: "said", text: string, at: string}} Said by the user */
-/** @typedef {{kind: "note", level: "info" | "warning", text: string, key: string}} Note key: of the command it answers, if any */
+/** @typedef {{kind: "note", level: "info" | "warning", text: string}} Note */
 /** @typedef {{kind: "asked", question: Question, answer: string | null, open: boolean}} Asked open: it waits for the user */
 /**
  * @typedef {object} Reply a model call
@@ -146,10 +147,8 @@ export class View {
     const isEnd = events.some((event) => event.type === "turn_ended"); // it tells the reason of its attempt too
     for (const event of events) if (!(isEnd && event.type === "attempt_ended")) this.#event(event, decision.at);
     const receipt = decision.receipt;
-    if (receipt && receipt.status !== "consumed") {
-      if (!this.turn) this.rejected = oneLine(receipt.reason ?? "");
-      this.#note("warning", `Not done: ${oneLine(receipt.reason ?? "")}`, receipt.key);
-    }
+    // Of a task that exists it concerns only the device that sent it, which has it in its outbox.
+    if (receipt && receipt.status !== "consumed" && !this.turn) this.rejected = oneLine(receipt.reason ?? "");
   }
 
   /**
@@ -351,8 +350,8 @@ export class View {
    * @param {Note["level"]} level
    * @param {string} text
    */
-  #note(level, text, key = "") {
-    this.#add({ kind: "note", level, text, key });
+  #note(level, text) {
+    this.#add({ kind: "note", level, text });
   }
 
   /**
