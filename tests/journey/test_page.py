@@ -338,8 +338,9 @@ def stored(house: House, task: str) -> list[Message]:
 def test_older_tasks_come_by_scrolling(browser: Browser, house: House, repository: str) -> None:
     for number in range(40):
         submit(house, f"Older {number}. [scenario: noop]", repository)
-    known = len(tasks(house))
     with phone(browser, house) as me:
+        me.wait_for(lambda: len([task for task in tasks(house) if task["title"].startswith("Older ")]) == 40)
+        known = len(tasks(house))
         me.sign_in()
         rows = me.page.locator("a.row")
         assert rows.count() < known
