@@ -14,6 +14,8 @@ FILE_LIMIT_BYTES = 16 * 1024 * 1024
 """The largest file that can be read or written in one call."""
 BUNDLE_LIMIT_BYTES = 512 * 1024 * 1024
 """The largest checkpoint."""
+LOOKING = "it is being looked for"
+"""Why there is no driver, before one was sought."""
 
 
 class SandboxError(Exception):

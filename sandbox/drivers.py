@@ -13,7 +13,7 @@ import anyio
 
 from sandbox.bubblewrap import Bubblewrap
 from sandbox.config import DOCKER_HOST, Config, limits
-from sandbox.contract import Driver, ImageMissing, SandboxUnavailable
+from sandbox.contract import LOOKING, Driver, ImageMissing, SandboxUnavailable
 from sandbox.unsandboxed import Unsandboxed
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Drivers:
         self._other = without_engine(config)
         self.driver: Driver | None = None
         """For new attempts; None while there is none."""
-        self.why = "it is being looked for"
+        self.why = LOOKING
         """Why this one, or why there is none: for the user."""
         self.notice = ""
         """What every user should know, while there is something."""

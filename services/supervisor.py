@@ -52,6 +52,10 @@ class Supervisor:
         """Of the processes that run."""
         return {kept.program.name: kept.process.pid for kept in self._kept if kept.process is not None}
 
+    def said(self, name: str) -> list[str]:
+        """What a program has logged since `start`: each line once, however often it died of the same."""
+        return [line for kept in self._kept if kept.program.name == name for line in dict.fromkeys(kept.lines())]
+
     async def stop(self) -> None:
         """Return when every process has ended: first those that were started last."""
         for kept in reversed(self._kept):
@@ -101,9 +105,19 @@ class Supervisor:
 class _Kept:
     def __init__(self, program: Program) -> None:
         self.program = program
+        self._log_start = _size(program.log)
         self.process: asyncio.subprocess.Process | None = None
         self.stopping = False
         self.ended = anyio.Event()
+
+    def lines(self) -> list[str]:
+        """Of the log, without those of earlier starts."""
+        size = _size(self.program.log)
+        if not size:
+            return []
+        with self.program.log.open("rb") as log:
+            log.seek(self._log_start if self._log_start <= size else 0)  # else: it was put aside since
+            return log.read().decode(errors="replace").splitlines()
 
 
 def _die_with_parent() -> None:
@@ -111,6 +125,10 @@ def _die_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
+
+
 def _put_aside(log: Path) -> None:
-    if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
+    if _size(log) > LOG_LIMIT_BYTES:
         log.replace(log.with_suffix(".log.1"))

@@ -58,6 +58,8 @@ INHERITED = frozenset(
 
 HOPELESS_DEATHS = 3
 LOG_LINES = 5
+NATS_SECONDS = 3.0
+"""For a NATS server that was there before us to answer; our own gets as long as everything else."""
 
 
 class CannotStart(Exception):
@@ -219,14 +221,17 @@ class House:
             "ERRAND_SERVER": self.server,
             "ERRAND_PUBLIC_URL": self.url,
         }
+        if self._environment.get("ERRAND_NATS_URL"):
+            told["ERRAND_NATS_SECONDS"] = str(NATS_SECONDS)
         # In a process of its own, which ends: what it imports would weigh on this one for as long as the house stands.
         async with background() as group:
-            group.start_soon(_until_hopeless, supervisor, self._data)
+            group.start_soon(_until_hopeless, supervisor)
             done = await anyio.run_process(
                 [*PYTHON, "services.welcome"], env={**inherited(self._environment), **told}, check=False
             )
         if done.returncode != 0:
-            raise CannotStart(done.stderr.decode(errors="replace").strip()[-2000:])
+            said = done.stderr.decode(errors="replace").strip()[-2000:]
+            raise CannotStart(said + _log_of(supervisor, done.stdout.decode().strip()))
         welcome = msgspec.json.decode(done.stdout, type=Welcome)
         return Ready(
             server=self.server,
@@ -238,20 +243,19 @@ class House:
         )
 
 
-async def _until_hopeless(supervisor: Supervisor, data: Path) -> None:
+async def _until_hopeless(supervisor: Supervisor) -> None:
     """Raise CannotStart once a program has died again and again before the house stood, as with a wrong setting."""
     while True:
         for name, times in supervisor.deaths.items():
             if times >= HOPELESS_DEATHS:
-                raise CannotStart(f"{name} does not start. Its log says:\n{last_lines(data, name)}")
+                raise CannotStart(f"{name} does not start.{_log_of(supervisor, name)}")
         await anyio.sleep(0.05)
 
 
-def last_lines(data: Path, name: str) -> str:
-    """The end of a program's log."""
-    path = data / "logs" / f"{name}.log"
-    lines = path.read_text(errors="replace").splitlines()[-LOG_LINES:] if path.exists() else []
-    return "\n".join(f"  {line[:300]}" for line in lines)
+def _log_of(supervisor: Supervisor, name: str) -> str:
+    """The end of what a program has logged, to stand behind a sentence; empty where there is nothing."""
+    lines = supervisor.said(name)[-LOG_LINES:]
+    return "".join([" Its log says:", *(f"\n  {line[:300]}" for line in lines)]) if lines else ""
 
 
 @contextmanager

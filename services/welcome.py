@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 import sys
@@ -23,14 +24,17 @@ from protocol.ids import OWNER, token_hash
 from protocol.query import AskHealth, Health
 from protocol.routes import Service, user_command_subject
 from protocol.user import AddDevice, AddUser, CreateSignInCode, Role, UserCommand
+from sandbox.contract import LOOKING
 from services import log
 from services.bus import Bus, BusConfig, Refused, Unavailable, connect
-from services.config import from_environment
+from services.config import Seconds, from_environment
 from services.secrets_file import write_secret
-from services.up import SERVICES, Welcome, last_lines
+from services.up import SERVICES, Welcome
 
 READY_SECONDS = 60.0
 AGAIN_SECONDS = 0.02
+SURE_SECONDS = 2.0
+"""A runner that has found no sandbox for so long will find none before somebody does something."""
 LINK_HOURS = 24
 LOCAL_DEVICE = "local"
 
@@ -41,6 +45,17 @@ class Config(Struct, frozen=True, kw_only=True):
     data: str
     server: str
     public_url: str = ""
+    nats_seconds: Seconds = READY_SECONDS
+    """How long NATS may be away."""
+
+
+class NotReady(Exception):
+    """Some service takes no work yet; the message says which."""
+
+    def __init__(self, message: str, log: str = "") -> None:
+        """`log`: the service whose log may tell more."""
+        super().__init__(message)
+        self.log = log
 
 
 class Welcomer:
@@ -52,15 +67,17 @@ class Welcomer:
         self._token = _token_of(self._client) or secrets.token_urlsafe(32)
         self.waiting_for = "nats"
         """The service that was not ready yet when last looked."""
+        self.why = ""
+        """What it says itself, where it says something."""
 
     async def welcome(self, bus_config: BusConfig) -> Welcome:
-        async with _connected(bus_config) as bus:
+        async with _connected(bus_config, self._config.nats_seconds) as bus:
             await bus.make_streams()
             link = await self._sign_in(bus)
             notices: tuple[str, ...] = ()
             for service in SERVICES:
                 self.waiting_for = service.value
-                notices += await _until_healthy(bus, service)
+                notices += await self._until_healthy(bus, service)
         await anyio.to_thread.run_sync(self._until_signed_in, abandon_on_cancel=True)
         return Welcome(link=link, notices=notices)
 
@@ -81,6 +98,21 @@ class Welcomer:
         write_secret(self._client, msgspec.json.encode(account).decode())
         return f"{self._config.public_url or self._config.server}/#code={code}"
 
+    async def _until_healthy(self, bus: Bus, service: Service) -> tuple[str, ...]:
+        """Return the service's notices once it takes work. Raises NotReady when the runner has no sandbox."""
+        began = anyio.current_time()
+        self.why = ""
+        while True:
+            with suppress(Unavailable, Refused):
+                health = await bus.ask(service, AskHealth(), Health, timeout_seconds=2)
+                if health.healthy and health.detail != "standby":
+                    return health.notices
+                self.why = health.detail
+            is_sure = self.why not in ("", LOOKING) and anyio.current_time() - began > SURE_SECONDS
+            if service is Service.RUNNER and is_sure:
+                raise NotReady(f"There is no sandbox for tasks: {self.why.rstrip('.')}. `errand doctor` looks closer.")
+            await anyio.sleep(AGAIN_SECONDS)
+
     def _until_signed_in(self) -> None:
         """The last proof: this machine's own token opens the door."""
         headers = {"Authorization": f"Bearer {self._token}"}
@@ -92,13 +124,16 @@ class Welcomer:
 
 
 @asynccontextmanager
-async def _connected(config: BusConfig) -> AsyncIterator[Bus]:
-    """A connection as the operator, tried until the server takes it."""
+async def _connected(config: BusConfig, seconds: float) -> AsyncIterator[Bus]:
+    """A connection as the operator, tried until the server takes it. Raises NotReady when none does in time."""
+    deadline = anyio.current_time() + seconds
     while True:
         context = connect(config, Service.OPERATOR)
         try:
             bus = await context.__aenter__()
-        except Unavailable:
+        except Unavailable as error:
+            if anyio.current_time() >= deadline:
+                raise NotReady(_no_nats(config.nats_url, str(error))) from None
             await anyio.sleep(AGAIN_SECONDS)
             continue
         try:
@@ -108,21 +143,13 @@ async def _connected(config: BusConfig) -> AsyncIterator[Bus]:
         return
 
 
-async def _until_healthy(bus: Bus, service: Service) -> tuple[str, ...]:
-    """Return the service's notices once it takes work."""
-    while True:
-        with suppress(Unavailable, Refused):
-            health = await bus.ask(service, AskHealth(), Health, timeout_seconds=2)
-            if health.healthy and health.detail != "standby":
-                return health.notices
-        await anyio.sleep(AGAIN_SECONDS)
-
-
-def _why_not(data: Path, name: str) -> str:
-    lines = last_lines(data, name)
-    return f"{name} did not start within {READY_SECONDS:g} s. " + (
-        f"Its log ends with:\n{lines}" if lines else "Look into its log."
-    )
+def _no_nats(url: str, why: str) -> str:
+    shown = re.sub(r"//[^/@,]*@", "//", url)  # a password may stand there
+    if "authorization" in why.lower():
+        return (
+            f"The NATS server at {shown} (ERRAND_NATS_URL) does not know Errand's users: docs/running.md installs them."
+        )
+    return f"No NATS server answers at {shown} (ERRAND_NATS_URL)."
 
 
 def _token_of(client: Path) -> str:
@@ -131,16 +158,13 @@ def _token_of(client: Path) -> str:
     return ""
 
 
-class NotReady(Exception):
-    """Some service takes no work yet; the message says which."""
-
-
 async def welcome(config: Config, bus_config: BusConfig) -> Welcome:
     """Raises NotReady after `READY_SECONDS`."""
     welcomer = Welcomer(config)
     with anyio.move_on_after(READY_SECONDS):
         return await welcomer.welcome(bus_config)
-    raise NotReady(_why_not(Path(config.data), welcomer.waiting_for))
+    name, why = welcomer.waiting_for, f": {welcomer.why}" if welcomer.why else ""
+    raise NotReady(f"{name} did not start within {READY_SECONDS:g} s{why}.", log=name)
 
 
 def from_settings(environment: Mapping[str, str]) -> Welcome:
@@ -154,6 +178,7 @@ def main() -> int:
     try:
         print(msgspec.json.encode(from_settings(os.environ)).decode())
     except NotReady as error:
+        print(error.log)
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -1,0 +1,55 @@
+"""`errand up` that cannot be: it says why in a sentence, soon, and leaves nothing running."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SOON_SECONDS = 30.0
+"""A few on a machine that is idle; what nobody foresaw takes `services.welcome.READY_SECONDS`."""
+
+
+def refused(data: Path, **settings: str) -> str:
+    """What `errand up` says on stderr before it ends."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ERRAND_", "ANTHROPIC_"))}
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "services.cli", "up", "--data", str(data), "--port", "0"],
+        env={**environment, "ERRAND_SANDBOX": "bubblewrap", **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert time.monotonic() - began < SOON_SECONDS
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {"ERRAND_NATS_URL": "nats://errand:hidden@127.0.0.1:1"},
+            "errand: No NATS server answers at nats://127.0.0.1:1 (ERRAND_NATS_URL).\n",
+        ),
+        (
+            {"ERRAND_SANDBOX": "docker", "DOCKER_HOST": "unix:///nowhere"},
+            "errand: There is no sandbox for tasks: there is no Docker Engine at /nowhere. "
+            "`errand doctor` looks closer.\n",
+        ),
+    ],
+)
+def test_what_is_missing_is_said_soon(tmp_path: Path, settings: dict[str, str], says: str) -> None:
+    assert refused(tmp_path, **settings) == says
+
+
+def test_only_the_lines_of_this_start_are_shown_each_once(tmp_path: Path) -> None:
+    assert "ERRAND_SLOTS" in refused(tmp_path, ERRAND_SLOTS="many")
+    said = refused(tmp_path, ERRAND_SANDBOX="chroot")
+    assert "ERRAND_SLOTS" not in said
+    assert said.count("ERRAND_SANDBOX") == 1
