@@ -59,11 +59,14 @@ class Phone:
     def __init__(self, context: BrowserContext, house: House) -> None:
         self.house = house
         self.faults: list[str] = []
+        self.lost: list[str] = []
+        """Requests without an answer: no fault by themselves, for a test may cut the network."""
         self.context = context
         self.context.set_default_timeout(WAIT_MS)
         self.page = context.pages[0] if context.pages else context.new_page()
         self.page.on("console", self._heard)
         self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
+        self.page.on("requestfailed", lambda asked: self.lost.append(f"{asked.url}: {asked.failure}"))
 
     def _heard(self, message: ConsoleMessage) -> None:
         if "Content Security Policy" in message.text or "TrustedScript" in message.text:
@@ -232,7 +235,9 @@ def _phone(context: BrowserContext, house: House) -> Iterator[Phone]:
         yield me
         assert me.faults == []
     except Exception as error:
-        error.add_note(f"The page said: {me.faults}; it stands at {me.page.url}.")
+        error.add_note(f"The page said: {me.faults}; it stands at {me.page.url}; requests lost: {me.lost}.")
+        with suppress(Error):
+            error.add_note(f"It shows:\n{me.page.locator('body').inner_text(timeout=POLL_MS * 20)[-2000:]}")
         PICTURES.mkdir(parents=True, exist_ok=True)
         with suppress(Error):
             me.page.screenshot(path=PICTURES / "failure.png")
