@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -35,7 +35,7 @@ def from_environment(config: type[C], environment: Mapping[str, str]) -> C:
     try:
         return msgspec.convert(values, config, strict=False)
     except msgspec.ValidationError as error:
-        raise WrongSetting(_named(str(error))) from None
+        raise WrongSetting(_named(config, str(error))) from None
 
 
 def variable(field: str) -> str:
@@ -43,7 +43,17 @@ def variable(field: str) -> str:
     return PREFIX + field.upper()
 
 
-def _named(message: str) -> str:
-    """msgspec says `... - at `$.port``; people look for the variable that they set."""
+def _named(config: type[Struct], message: str) -> str:
+    """msgspec says `... - at `$.port``; people look for the variable that they set, and for what it may be."""
     text, _, path = message.rpartition(" - at `$.")
-    return f"{variable(path.rstrip('`'))}: {text}" if path else message
+    field = path.rstrip("`")
+    return f"{variable(field)}: {_wanted(text, get_type_hints(config)[field])}" if path else message
+
+
+def _wanted(text: str, kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        *others, last = get_args(kind)
+        return f"{text}: choose {', '.join(others)} or {last}"
+    if text.endswith("got `str`"):  # every value is one, of which msgspec makes what is wanted
+        return "Expected " + {bool: "1 or 0", int: "a whole number", float: "a number"}.get(kind, text)
+    return text
