@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from services.cli.failure import Failure, show
+from services.cli.given import must_be_utf_8
 
 INTERRUPTED = 130
 """What shells expect of a program that Ctrl-C ended."""
@@ -73,6 +74,7 @@ class Errand(click.Group):
     def _run(self, args: list[str], *rest: Any, **extra: Any) -> int:
         as_json = "--json" in args
         try:
+            must_be_utf_8(args)
             code = super().main(args, *rest, standalone_mode=False, **extra)
             sys.stdout.flush()
         except click.ClickException as error:

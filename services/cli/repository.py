@@ -63,7 +63,8 @@ def _git(folder: Path, *arguments: str) -> str:
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments],
-            capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=GIT_SECONDS, check=False,
+            capture_output=True, text=True, errors="surrogateescape", stdin=subprocess.DEVNULL,
+            timeout=GIT_SECONDS, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -63,6 +63,24 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, arguments: list[str
     assert result.exit_code == code
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["submit", "caf\udce9"],
+        ["submit", "x", "--repo", "/caf\udce9"],
+        ["submit", "-"],
+        ["message", "taaaaaaaaaaaaaaaa", "-"],
+        ["sql", "-"],
+        ["sql", "SELECT 'caf\udce9'"],
+    ],
+)
+def test_bytes_that_are_not_utf_8_are_refused(tmp_path: Path, arguments: list[str]) -> None:
+    environment = {**NO_ONE, "ERRAND_DATA": str(tmp_path)}
+    result = CliRunner().invoke(errand, arguments, env=environment, input=b"caf\xe9")
+    assert result.output.startswith("errand: This is not UTF-8: ")
+    assert result.exit_code == 1
+
+
 def test_a_machine_that_is_not_signed_in_is_told_how(tmp_path: Path) -> None:
     nobody = {"ERRAND_DATA": str(tmp_path), "ERRAND_SERVER": "", "ERRAND_TOKEN": ""}
     result = CliRunner().invoke(errand, ["ls"], env=nobody)

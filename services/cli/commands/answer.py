@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import partial
 from typing import Any
 
@@ -47,10 +46,11 @@ def command(place: Place, task: str, text: str, question: str, key: str) -> int:
 
 def _read_answer(asked) -> str:
     """From whoever sits here, or from stdin."""
+    from services.cli.given import from_stdin
     from services.cli.text import clean, one_line
 
     if not is_terminal(0):
-        return sys.stdin.read()
+        return from_stdin()
     click.echo(click.style(clean(asked.text).strip(), bold=True), err=True)
     for number, choice in enumerate(asked.choices, 1):
         click.echo(f"  {number}) {one_line(choice)}", err=True)

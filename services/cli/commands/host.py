@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import click
 
 from protocol.user import HostKind
 from services.cli.failure import Failure
+from services.cli.given import from_stdin
 from services.cli.options import Place, client_command, is_terminal
 
 SECRET_LIMIT_CHARS = 16_384
@@ -46,7 +46,7 @@ def _secret(kind: str, key_file: Path | None) -> str:
         if "PRIVATE KEY" not in secret:
             raise Failure(f"{key_file} is not a private key: give the file without `.pub`.")
     elif not is_terminal(0):
-        secret = sys.stdin.read()
+        secret = from_stdin()
     elif kind == HostKind.SSH_KEY.value:
         raise Failure("Say where the private key is: `--key-file PATH`.")
     else:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import partial
 
 import click
@@ -18,11 +17,12 @@ def command(place: Place, task: str, text: str, key: str) -> int:
     from protocol.live import Say
     from protocol.task import PROMPT_LIMIT_CHARS
     from services.cli.failure import Failure
+    from services.cli.given import given
     from services.cli.receipts import carry_out, new_key
     from services.cli.tasks import whole_id
     from services.cli.watching import live
 
-    text = sys.stdin.read() if text == "-" else text
+    text = given(text)
     if not text.strip():
         raise Failure("The message is empty.")
     if len(text) > PROMPT_LIMIT_CHARS:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
@@ -21,12 +20,13 @@ def command(place: Place, query: str, as_csv: bool, limit: int) -> int:
     from protocol.history import SqlAnswer
     from services.cli.api import path, read
     from services.cli.failure import Failure
+    from services.cli.given import given
     from services.cli.tables import print_csv, print_table
     from services.cli.text import safe_json
 
     if as_csv and place.as_json:
         raise click.UsageError("Choose one of --json and --csv.")
-    sql = sys.stdin.read() if query == "-" else query
+    sql = given(query)
     if not sql.strip():
         raise Failure("The query is empty.")
     content = place.api.post(path("sql"), {"sql": sql, "at_least": place.account.seen, "limit": limit})

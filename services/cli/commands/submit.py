@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,15 +65,18 @@ def command(
 ) -> int:
     """Send a task. PROMPT says what to do; `-` reads it from stdin."""
     from services.cli import repository
+    from services.cli.given import given, must_be_utf_8
     from services.cli.receipts import new_key
     from services.cli.watching import interrupted, live
 
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = given(prompt)
     _check(text, key)
+    chosen = repository.choose(repo, Path.cwd())
+    must_be_utf_8([chosen])  # a folder's name may have any bytes
     frame = Submit(
         key=key or new_key(),
         prompt=text,
-        repository=repository.choose(repo, Path.cwd()),
+        repository=chosen,
         base=base,
         model=model,
         budget=Budget(money_usd=_amount(budget_usd), tokens=_amount(budget_tokens), steps=_amount(budget_steps)),
