@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -56,6 +57,9 @@ INHERITED = frozenset(
 )
 
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+ROOM_BYTES = 16 * 1024 * 1024
+"""With less room no service comes up, and none could log why."""
 HOPELESS_DEATHS = 3
 LOG_LINES = 5
 NATS_SECONDS = 3.0
@@ -103,12 +107,25 @@ class Ready(Struct, frozen=True, kw_only=True):
 def run(settings: Settings, environment: Mapping[str, str], announce: Callable[[Ready], None]) -> None:
     """Run until SIGINT or SIGTERM. `announce(ready)` is called once everything takes work. Raises CannotStart."""
     try:
+        _run_alone(settings, environment, announce)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise CannotStart(_no_room(settings.data)) from None
+
+
+def _run_alone(settings: Settings, environment: Mapping[str, str], announce: Callable[[Ready], None]) -> None:
+    try:
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         (settings.data / "lock").touch()
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise CannotStart(
             f"{settings.data} cannot be written ({error.strerror}): choose another with --data."
         ) from None
+    if shutil.disk_usage(settings.data).free < ROOM_BYTES:
+        raise CannotStart(_no_room(settings.data))
     with _only_one(settings.data):
         try:
             anyio.run(_run, settings, environment, announce)
@@ -250,6 +267,10 @@ async def _until_hopeless(supervisor: Supervisor) -> None:
             if times >= HOPELESS_DEATHS:
                 raise CannotStart(f"{name} does not start.{_log_of(supervisor, name)}")
         await anyio.sleep(0.05)
+
+
+def _no_room(data: Path) -> str:
+    return f"The disk of {data} is full: make room there, or choose another folder with --data."
 
 
 def _log_of(supervisor: Supervisor, name: str) -> str:

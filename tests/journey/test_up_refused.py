@@ -8,7 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import anyio
 import pytest
+
+from sandbox.bubblewrap import Bubblewrap
+from sandbox.config import Config, limits
+from tests.contract.test_sandbox import skip_unless_available
 
 SOON_SECONDS = 30.0
 """A few on a machine that is idle; what nobody foresaw takes `services.welcome.READY_SECONDS`."""
@@ -53,3 +58,14 @@ def test_only_the_lines_of_this_start_are_shown_each_once(tmp_path: Path) -> Non
     said = refused(tmp_path, ERRAND_SANDBOX="chroot")
     assert "ERRAND_SLOTS" not in said
     assert said.count("ERRAND_SANDBOX") == 1
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    """On a small disk of its own, which only a mount namespace sees."""
+    anyio.run(skip_unless_available, Bubblewrap(limits(Config())))
+    up = f"exec {sys.executable} -m services.cli up --data {tmp_path}/data --port 0"
+    command = ["bwrap", "--dev-bind", "/", "/", "--size", "65536", "--tmpfs", str(tmp_path), "sh", "-c", up]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == (
+        f"errand: The disk of {tmp_path}/data is full: make room there, or choose another folder with --data.\n"
+    )
