@@ -450,8 +450,8 @@ async def engine_behind(listener: anyio.abc.Listener[Any]) -> AsyncIterator[None
 @pytest.mark.parametrize(
     ("path", "seen"),
     [
-        ("/data/workspaces/t-1", "/var/lib/docker/volumes/work/_data/workspaces/t-1"),
-        ("/data", "/var/lib/docker/volumes/work/_data"),
+        ("/data/workspaces/t-1", "/var/lib/docker/volumes/errand_data/_data/workspaces/t-1"),
+        ("/data", "/var/lib/docker/volumes/errand_data/_data"),
         ("/data/mirrors/a/objects", "/srv/mirrors/a/objects"),
         ("/database", "/database"),
         ("/elsewhere", "/elsewhere"),
@@ -459,7 +459,7 @@ async def engine_behind(listener: anyio.abc.Listener[Any]) -> AsyncIterator[None
 )
 def test_in_a_container_of_its_own_the_runner_names_folders_as_the_engine_sees_them(path: str, seen: str) -> None:
     folders = {
-        Path("/data"): Path("/var/lib/docker/volumes/work/_data"),
+        Path("/data"): Path("/var/lib/docker/volumes/errand_data/_data"),
         Path("/data/mirrors"): Path("/srv/mirrors"),
     }
     assert as_the_engine_sees(Path(path), folders) == Path(seen)

@@ -274,7 +274,7 @@ class World:
         return BaseResolved(commit="0" * 40)
 
     async def _prepare(self, asked: PrepareWorkspace) -> WorkspacePrepared:
-        return WorkspacePrepared(path="/work")
+        return WorkspacePrepared(path="/tree")
 
     async def _release(self, asked: ReleaseWorkspace) -> WorkspaceReleased:
         return WorkspaceReleased()
