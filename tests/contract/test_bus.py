@@ -17,7 +17,7 @@ from protocol.task import CancelTask, Decision, FireTimer, TaskState
 from services import bus as real
 from services.bus import Conflict, Refused, Stored, Unavailable
 from services.clock import Clock
-from tests.integration.nats_house import NatsHouse, nats_house
+from tests.integration.nats_house import NatsHouse, collect, nats_house
 from tests.simulation import memory
 
 pytestmark = pytest.mark.anyio
@@ -58,16 +58,6 @@ async def in_memory(*services: Service) -> AsyncIterator[list[Any]]:
         timers.start_soon(memory.run_timers, server, weather)
         yield [await stack.enter_async_context(memory.connect(server, s, weather)) for s in services]
         timers.cancel_scope.cancel()
-
-
-async def collect(reader: Any, count: int) -> list[Stored]:
-    found: list[Stored] = []
-    with anyio.fail_after(20):
-        async for batch in reader.batches():
-            found += batch
-            if len(found) >= count:
-                return found
-    raise AssertionError
 
 
 async def test_a_commit_with_the_wrong_last_sequence_is_a_conflict(connected: Connected) -> None:

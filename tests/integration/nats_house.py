@@ -7,10 +7,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
+
+import anyio
 
 from protocol.routes import Service
 from services import nats_server
-from services.bus import BusConfig
+from services.bus import BusConfig, Stored
 
 
 def free_port() -> int:
@@ -68,3 +71,14 @@ def nats_house(data: Path) -> Iterator[NatsHouse]:
         yield house
     finally:
         house.kill()
+
+
+async def collect(reader: Any, count: int) -> list[Stored]:
+    """The reader's next messages, at least `count`."""
+    found: list[Stored] = []
+    with anyio.fail_after(20):
+        async for batch in reader.batches():
+            found += batch
+            if len(found) >= count:
+                return found
+    raise AssertionError

@@ -14,8 +14,8 @@ import structlog
 from protocol.query import ClaimAttempt, NothingToClaim
 from protocol.routes import Service
 from protocol.task import CancelTask, Decision, TaskState
-from services.bus import Bus, Later, Reader, Stored, Unavailable, connect, jetstream_api
-from tests.integration.nats_house import NatsHouse, nats_house
+from services.bus import Bus, Later, Stored, Unavailable, connect, jetstream_api
+from tests.integration.nats_house import NatsHouse, collect, nats_house
 
 pytestmark = pytest.mark.anyio
 DECISION = Decision(at=datetime(2026, 1, 1, tzinfo=UTC), state=TaskState.QUEUED)
@@ -36,16 +36,6 @@ async def connected(house: NatsHouse, *services: Service) -> AsyncIterator[list[
         others = [s for s in services if s is not Service.SCHEDULER]
         buses = {s: await stack.enter_async_context(connect(house.bus_config(s), s)) for s in others}
         yield [buses.get(service, maker) for service in services]
-
-
-async def collect(reader: Reader, count: int) -> list[Stored]:
-    found: list[Stored] = []
-    with anyio.fail_after(20):
-        async for batch in reader.batches():
-            found += batch
-            if len(found) >= count:
-                return found
-    raise AssertionError
 
 
 async def test_a_reader_goes_on_in_order_over_a_killed_server(house: NatsHouse) -> None:
