@@ -1,0 +1,89 @@
+"""A runner's part: it claims a turn, ends it, gives it back, or is lost. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from protocol.evolve import Task
+from protocol.task import (
+    AnyTaskEvent,
+    AttemptClaimed,
+    AttemptEnd,
+    AttemptEnded,
+    Decision,
+    FailAttempt,
+    FinishAttempt,
+    ParkAttempt,
+    TaskDelayed,
+    TaskQueued,
+    TaskState,
+    TurnEnded,
+)
+from services.scheduler.decide.base import Limits, Rejected, with_state
+from services.scheduler.decide.turns import next_turn
+
+
+def claim(task: Task, runner: str, request: str, now: datetime) -> Decision:
+    """A runner gets the queued turn."""
+    assert task.state is TaskState.QUEUED, task.state
+    claimed = AttemptClaimed(attempt=task.attempt + 1, turn=task.turn, runner=runner, request=request)
+    return with_state(task, Decision(at=now, state=task.state, events=(claimed,)))
+
+
+def lose_lease(task: Task, now: datetime, limits: Limits) -> Decision:
+    """The runner that holds the attempt was not heard of for longer than its lease."""
+    assert task.holder is not None
+    reason = "The runner was not heard of any more."
+    ended = AttemptEnded(attempt=task.holder.attempt, how=AttemptEnd.LEASE_LOST, reason=reason)
+    events: tuple[AnyTaskEvent, ...] = (ended,)
+    if task.state is TaskState.RUNNING:
+        if task.turn_attempts + 1 < limits.attempts_per_turn:
+            events = ended, TaskQueued(reason="The runner was lost; another takes over from the last checkpoint.")
+        else:
+            reason = f"{limits.attempts_per_turn} runners were lost over this turn: see their log, then send a message."
+            events = ended, TurnEnded(turn=task.turn, outcome=TaskState.FAILED, reason=reason)
+    return with_state(task, Decision(at=now, state=task.state, events=events))
+
+
+def finish(task: Task, command: FinishAttempt) -> tuple[AnyTaskEvent, ...]:
+    must_hold(task, command.attempt)
+    ended = AttemptEnded(attempt=command.attempt, how=AttemptEnd.FINISHED, usage=command.usage)
+    outcome = TurnEnded(
+        turn=task.turn,
+        outcome=TaskState.SUCCEEDED,
+        summary=command.summary,
+        published=command.published,
+        usage=command.usage,
+    )
+    return ended, outcome, *next_turn(task, command.messages_read)
+
+
+def fail(task: Task, command: FailAttempt, now: datetime, limits: Limits) -> tuple[AnyTaskEvent, ...]:
+    must_hold(task, command.attempt)
+    ended = AttemptEnded(attempt=command.attempt, how=AttemptEnd.FAILED, reason=command.reason, usage=command.usage)
+    if command.retry_after_seconds is not None and task.question is not None:
+        return (ended,)  # the turn waits for the user all the same; the answer opens another attempt
+    if command.retry_after_seconds is not None and task.turn_attempts + 1 < limits.attempts_per_turn:
+        until = now + timedelta(seconds=max(0.0, command.retry_after_seconds))
+        return ended, TaskDelayed(until=until, reason=command.reason)
+    outcome = TurnEnded(
+        turn=task.turn,
+        outcome=TaskState.FAILED,
+        reason=command.reason,
+        published=command.published,
+        usage=command.usage,
+    )
+    return ended, outcome, *next_turn(task, command.messages_read)
+
+
+def park(task: Task, command: ParkAttempt) -> tuple[AnyTaskEvent, ...]:
+    must_hold(task, command.attempt)
+    ended = AttemptEnded(attempt=command.attempt, how=AttemptEnd.PARKED, usage=command.usage)
+    if task.question is not None:
+        return (ended,)
+    return ended, TaskQueued(reason="The runner gave the attempt back.")
+
+
+def must_hold(task: Task, attempt: int) -> None:
+    if task.holder is None or task.holder.attempt != attempt:
+        raise Rejected(f"Attempt {attempt} is over.")
