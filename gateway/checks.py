@@ -10,10 +10,10 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from gateway.errors import Problem
-from protocol.ids import KEY_LIMIT_BYTES
+from protocol.ids import KEY_LIMIT_BYTES, is_name
 from protocol.live import Submit
 from protocol.repo import normal_host
-from protocol.task import PROMPT_LIMIT_CHARS, REPOSITORY_LIMIT_CHARS, Budget
+from protocol.task import LABELS_LIMIT, PRIORITY_LIMIT, PROMPT_LIMIT_CHARS, REPOSITORY_LIMIT_CHARS, Budget
 from protocol.user import NAME_LIMIT_CHARS
 from services.envelope import SECRET_LIMIT_BYTES
 
@@ -44,6 +44,9 @@ def submit(frame: Submit, *, is_owner: bool) -> Submit:
     if len(frame.title) > TITLE_LIMIT_CHARS or CONTROL.search(frame.title):
         raise Problem(422, f"A title is one line of at most {TITLE_LIMIT_CHARS} characters.", "title")
     budget(frame.budget)
+    queue(frame.queue)
+    labels(frame.labels)
+    priority(frame.priority)
     return replace(frame, prompt=prompt, title=frame.title.strip())
 
 
@@ -109,6 +112,23 @@ def budget(value: Budget) -> None:
         limit = getattr(value, field)
         if limit not in (None, UNSET) and not (math.isfinite(limit) and limit >= 0):
             raise Problem(422, "A limit is 0 or more; null means unlimited.", f"budget.{field}")
+
+
+def queue(value: str) -> None:
+    if not is_name(value):
+        raise Problem(422, "A queue's name has lower-case letters, digits and `_.-`, at most 40.", "queue")
+
+
+def labels(values: tuple[str, ...]) -> None:
+    if len(values) > LABELS_LIMIT:
+        raise Problem(422, f"A task asks for at most {LABELS_LIMIT} labels.", "labels")
+    if not all(map(is_name, values)):
+        raise Problem(422, "A label has lower-case letters, digits and `_.-`, at most 40: gpu, arm64.", "labels")
+
+
+def priority(value: int) -> None:
+    if abs(value) > PRIORITY_LIMIT:
+        raise Problem(422, f"A priority is {-PRIORITY_LIMIT} to {PRIORITY_LIMIT}, the higher the sooner.", "priority")
 
 
 def name(value: str, field: str) -> None:

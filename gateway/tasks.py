@@ -17,7 +17,7 @@ from gateway.remembered import Remembered
 from gateway.users import Asker
 from protocol.evolve import Task, evolve
 from protocol.ids import is_token, task_id
-from protocol.live import LIST_LIMIT, Accepted, Answer, Cancel, Say, Submit
+from protocol.live import LIST_LIMIT, Accepted, Answer, Cancel, Prioritize, Say, Submit
 from protocol.query import ListTasks, TaskList
 from protocol.repo import CHECK_SECONDS, CheckRepository, Diff, RepositoryKnown, ShowDiff
 from protocol.routes import Service, command_subject
@@ -27,6 +27,7 @@ from protocol.task import (
     CancelTask,
     Receipt,
     SendMessage,
+    SetPriority,
     SubmitTask,
     TaskCommand,
     TaskState,
@@ -69,6 +70,9 @@ class Tasks:
             model=frame.model,
             budget=frame.budget,
             title=frame.title,
+            queue=frame.queue,
+            labels=frame.labels,
+            priority=frame.priority,
             pull_request=frame.pull_request,
         )
         return await self._send(asker, task, command)
@@ -92,6 +96,12 @@ class Tasks:
         await self.must_exist(asker, frame.task)
         command = CancelTask(key=frame.key, reason=frame.reason, device=asker.device)
         return await self._send(asker, frame.task, command)
+
+    async def prioritize(self, asker: Asker, frame: Prioritize) -> Accepted:
+        checks.key(frame.key)
+        checks.priority(frame.priority)
+        await self.must_exist(asker, frame.task)
+        return await self._send(asker, frame.task, SetPriority(key=frame.key, priority=frame.priority))
 
     async def cancel_all(self, asker: Asker, reason: str) -> None:
         """Stop every open task."""
@@ -183,6 +193,9 @@ class Tasks:
             model=command.model,
             budget=command.budget,
             title=command.title,
+            queue=command.queue,
+            labels=command.labels,
+            priority=command.priority,
             pull_request=command.pull_request,
             created_at=submitted[0].at,
             updated_at=submitted[0].at,

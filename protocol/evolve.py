@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from protocol.journal import AttemptStarted, JournalEntry, ModelReply, StepFinished, StepLost
 from protocol.task import (
+    DEFAULT_QUEUE,
     OUTCOMES,
     AnyTaskEvent,
     AttemptClaimed,
@@ -19,6 +20,7 @@ from protocol.task import (
     Budget,
     Decision,
     MessageSent,
+    PrioritySet,
     Published,
     Question,
     QuestionAnswered,
@@ -58,6 +60,8 @@ class Holder(Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempt: int
     runner: str
     request: str
+    labels: tuple[str, ...] = ()
+    """What the runner has."""
 
 
 class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -72,12 +76,19 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str = ""
     budget: Budget = Budget()
     title: str = ""
-    queue: str = "default"
+    queue: str = DEFAULT_QUEUE
+    labels: tuple[str, ...] = ()
+    """What its runner must have."""
+    priority: int = 0
     pull_request: bool = True
     """Whether its work is offered as a pull request."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
     queued_at: datetime | None = None
+    in_line_since: datetime | None = None
+    """From when its wait counts: a turn that had begun keeps its place when it is queued again."""
+    claimed_at: datetime | None = None
+    """When a runner last got it."""
     turn: int = 0
     """The open turn, or the last one."""
     attempt: int = 0
@@ -106,6 +117,11 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Whether a turn is open."""
         return self.turn > 0 and self.state not in OUTCOMES
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a runner had the turn."""
+        return bool(self.claimed_at and self.in_line_since and self.claimed_at >= self.in_line_since)
+
 
 def evolve(task: Task, decision: Decision) -> Task:
     """`task` after `decision`. A task that no event was seen of starts as `Task(id=..., user=...)`."""
@@ -131,9 +147,12 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
                 budget=event.budget,
                 title=event.title,
                 queue=event.queue,
+                labels=event.labels,
+                priority=event.priority,
                 pull_request=event.pull_request,
                 created_at=at,
                 queued_at=at,
+                in_line_since=at,
                 turn=1,
                 state=TaskState.QUEUED,
             )
@@ -147,17 +166,29 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
                 messages_before=task.messages,
                 state=TaskState.QUEUED,
                 queued_at=at,
+                in_line_since=at,
                 reason="",
                 summary="",
             )
         case AttemptClaimed():
-            holder = Holder(attempt=event.attempt, runner=event.runner, request=event.request)
-            return replace(task, attempt=event.attempt, holder=holder, state=TaskState.RUNNING, reason="")
+            holder = Holder(attempt=event.attempt, runner=event.runner, request=event.request, labels=event.labels)
+            return replace(
+                task, attempt=event.attempt, holder=holder, state=TaskState.RUNNING, reason="", claimed_at=at
+            )
+        case PrioritySet():
+            return replace(task, priority=event.priority)
         case AttemptEnded():
             ended_early = event.how in (AttemptEnd.FAILED, AttemptEnd.LEASE_LOST)
             return replace(task, holder=None, turn_attempts=task.turn_attempts + ended_early)
         case TaskQueued():
-            return replace(task, state=TaskState.QUEUED, queued_at=at, reason=event.reason, delayed_until=None)
+            return replace(
+                task,
+                state=TaskState.QUEUED,
+                queued_at=at,
+                in_line_since=task.in_line_since if task.has_begun else at,
+                reason=event.reason,
+                delayed_until=None,
+            )
         case TaskDelayed():
             return replace(task, state=TaskState.DELAYED, delayed_until=event.until, reason=event.reason)
         case QuestionRaised():

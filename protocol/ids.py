@@ -10,6 +10,8 @@ OWNER = "owner"
 """The user id of the installation's owner."""
 TOKEN = re.compile(r"[a-z0-9_]{1,64}")
 """What may stand between two dots of a subject."""
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
+"""What a queue or a label of a runner may be called."""
 KEY_LIMIT_BYTES = 200
 """The longest idempotency key."""
 
@@ -37,3 +39,7 @@ def token_hash(token: str) -> str:
 
 def is_token(text: str) -> bool:
     return TOKEN.fullmatch(text) is not None
+
+
+def is_name(text: str) -> bool:
+    return NAME.fullmatch(text) is not None

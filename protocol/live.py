@@ -12,7 +12,7 @@ import msgspec
 from protocol.base import Message
 from protocol.journal import JournalEntry, Output
 from protocol.query import TaskSummary
-from protocol.task import Budget, Decision, Receipt
+from protocol.task import DEFAULT_QUEUE, Budget, Decision, Receipt
 
 FRAME_LIMIT_BYTES = 512 * 1024
 """The largest frame a client may send. A larger one is refused; over twice as much, the connection is closed (code
@@ -69,6 +69,12 @@ class Submit(Message, frozen=True):
     model: str = ""
     budget: Budget = Budget()
     title: str = ""
+    queue: str = DEFAULT_QUEUE
+    """Whose runners it waits for."""
+    labels: tuple[str, ...] = ()
+    """What its runner must have."""
+    priority: int = 0
+    """-10 to 10: which of the user's own tasks goes first."""
     pull_request: bool = True
     """Whether a pull request is opened for the branch, where the git host has them."""
 
@@ -98,6 +104,14 @@ class Cancel(Message, frozen=True):
     reason: str = ""
 
 
+class Prioritize(Message, frozen=True):
+    """This one sooner, or later, than the user's others."""
+
+    key: str
+    task: str
+    priority: int
+
+
 class Ping(Message, frozen=True):
     """Is the connection alive? A page in a browser cannot see the pings of the WebSocket itself."""
 
@@ -109,7 +123,9 @@ class Looking(Message, frozen=True):
     looking: bool
 
 
-AnyClientFrame = SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Cancel | Ping | Looking
+AnyClientFrame = (
+    SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Cancel | Prioritize | Ping | Looking
+)
 
 
 # To the phone.

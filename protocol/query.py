@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from protocol.base import Message, Part
 from protocol.evolve import Task
-from protocol.task import TaskState
+from protocol.task import DEFAULT_QUEUE, TaskState
 
 
 class Refusal(Message, frozen=True):
@@ -23,7 +23,11 @@ class ClaimAttempt(Message, frozen=True):
 
     request: str
     runner: str
-    queue: str = "default"
+    queue: str = DEFAULT_QUEUE
+    labels: tuple[str, ...] = ()
+    """What the runner has: it gets tasks that ask for these or fewer."""
+    slots: int = 1
+    """How many attempts the runner takes side by side, those it has included."""
     wait_seconds: float = 2.0
 
 

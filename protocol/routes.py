@@ -95,6 +95,7 @@ ROUTES: tuple[Route, ...] = (
     _task_command(task.SendMessage, (S.GATEWAY,)),
     _task_command(task.AnswerQuestion, (S.GATEWAY,)),
     _task_command(task.CancelTask, (S.GATEWAY,)),
+    _task_command(task.SetPriority, (S.GATEWAY,)),
     _task_command(task.RaiseQuestion, (S.RUNNER,)),
     _task_command(task.FinishAttempt, (S.RUNNER,)),
     _task_command(task.FailAttempt, (S.RUNNER,)),

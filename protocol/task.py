@@ -15,6 +15,11 @@ PROMPT_LIMIT_CHARS = 100_000
 REPOSITORY_LIMIT_CHARS = 1_000
 MESSAGES_LIMIT = 1_000
 """Commands one task takes over its life; the next one is rejected."""
+PRIORITY_LIMIT = 10
+"""Priorities reach from minus this to this; 0 is the usual one."""
+LABELS_LIMIT = 8
+"""Labels a task may ask for, and a runner may have."""
+DEFAULT_QUEUE = "default"
 
 
 class TaskState(StrEnum):
@@ -125,7 +130,12 @@ class SubmitTask(TaskCommand, frozen=True):
     """Empty means the configured default."""
     budget: Budget = Budget()
     title: str = ""
-    queue: str = "default"
+    queue: str = DEFAULT_QUEUE
+    """Whose runners it waits for."""
+    labels: tuple[str, ...] = ()
+    """What its runner must have: `gpu`, `arm64`."""
+    priority: int = 0
+    """Which of the user's own tasks goes first: -10 to 10, the higher the sooner. Waiting raises it."""
     pull_request: bool = True
     """Whether a pull request is opened once a branch was pushed, where the git host has them."""
 
@@ -149,6 +159,12 @@ class CancelTask(TaskCommand, frozen=True):
     reason: str = ""
     device: str = ""
     """The device that asks for it: the user's others are told."""
+
+
+class SetPriority(TaskCommand, frozen=True):
+    """From the gateway: this one sooner, or later, than the user's others."""
+
+    priority: int
 
 
 class RaiseQuestion(TaskCommand, frozen=True):
@@ -210,6 +226,7 @@ AnyTaskCommand = (
     | SendMessage
     | AnswerQuestion
     | CancelTask
+    | SetPriority
     | RaiseQuestion
     | FinishAttempt
     | FailAttempt
@@ -234,7 +251,9 @@ class TaskSubmitted(TaskEvent, frozen=True):
     base: str = ""
     model: str = ""
     budget: Budget = Budget()
-    queue: str = "default"
+    queue: str = DEFAULT_QUEUE
+    labels: tuple[str, ...] = ()
+    priority: int = 0
     pull_request: bool = True
 
 
@@ -259,6 +278,14 @@ class AttemptClaimed(TaskEvent, frozen=True):
     runner: str
     request: str
     """The claim's id: the same request gets the same attempt."""
+    labels: tuple[str, ...] = ()
+    """What the runner has."""
+
+
+class PrioritySet(TaskEvent, frozen=True):
+    """The task goes sooner or later than the user's others."""
+
+    priority: int
 
 
 class AttemptEnd(StrEnum):
@@ -330,6 +357,7 @@ AnyTaskEvent = (
     | MessageSent
     | TurnOpened
     | AttemptClaimed
+    | PrioritySet
     | AttemptEnded
     | TaskQueued
     | TaskDelayed

@@ -32,6 +32,7 @@ from protocol.live import (
     Closing,
     Ping,
     Pong,
+    Prioritize,
     ReceiptSeen,
     Refused,
     Say,
@@ -222,7 +223,7 @@ class Phone:
                 self._list_limit = max(1, frame.limit)
                 self._feed.watch_list()
                 self.list_soon()
-            case Submit() | Say() | Answer() | Cancel():
+            case Submit() | Say() | Answer() | Cancel() | Prioritize():
                 await self._command(frame)
             case LookingFrame():
                 self._look(frame.looking)
@@ -289,7 +290,7 @@ class Phone:
 
     # Commands
 
-    async def _command(self, frame: Submit | Say | Answer | Cancel) -> None:
+    async def _command(self, frame: Submit | Say | Answer | Cancel | Prioritize) -> None:
         if self._receipts >= RECEIPTS_LIMIT:
             raise Problem(429, f"{RECEIPTS_LIMIT} commands of this connection wait for their receipt: wait for one.")
         task = task_id(self.asker.user, frame.key) if isinstance(frame, Submit) else frame.task
@@ -311,7 +312,7 @@ class Phone:
             if early is not None:
                 self.put(early)
 
-    async def _store(self, frame: Submit | Say | Answer | Cancel) -> Accepted:
+    async def _store(self, frame: Submit | Say | Answer | Cancel | Prioritize) -> Accepted:
         for _ in range(COMMAND_TRIES - 1):
             try:
                 return await self._store_once(frame)
@@ -319,7 +320,7 @@ class Phone:
                 continue
         return await self._store_once(frame)
 
-    async def _store_once(self, frame: Submit | Say | Answer | Cancel) -> Accepted:
+    async def _store_once(self, frame: Submit | Say | Answer | Cancel | Prioritize) -> Accepted:
         match frame:
             case Submit():
                 return await self._tasks.submit(self.asker, frame)
@@ -329,6 +330,8 @@ class Phone:
                 return await self._tasks.answer(self.asker, frame)
             case Cancel():
                 return await self._tasks.cancel(self.asker, frame)
+            case Prioritize():
+                return await self._tasks.prioritize(self.asker, frame)
             case _:
                 assert_never(frame)
 

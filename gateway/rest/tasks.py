@@ -10,10 +10,10 @@ from msgspec import Struct
 
 from gateway.tasks import Shown, Tasks
 from gateway.users import Asker
-from protocol.live import Accepted, Answer, Cancel, Say, Submit
+from protocol.live import Accepted, Answer, Cancel, Prioritize, Say, Submit
 from protocol.query import TaskSummary
 from protocol.repo import Diff
-from protocol.task import Budget, TaskState
+from protocol.task import DEFAULT_QUEUE, Budget, TaskState
 
 
 class SubmitBody(Struct, frozen=True):
@@ -25,6 +25,11 @@ class SubmitBody(Struct, frozen=True):
     model: str = ""
     budget: Budget = Budget()
     title: str = ""
+    queue: str = DEFAULT_QUEUE
+    labels: tuple[str, ...] = ()
+    """What its runner must have."""
+    priority: int = 0
+    """-10 to 10: which of the user's own tasks goes first."""
     pull_request: bool = True
 
 
@@ -42,6 +47,11 @@ class AnswerBody(Struct, frozen=True):
 class CancelBody(Struct, frozen=True):
     key: str = ""
     reason: str = ""
+
+
+class PriorityBody(Struct, frozen=True):
+    priority: int
+    key: str = ""
 
 
 class Listed(Struct, frozen=True):
@@ -65,6 +75,9 @@ async def submit(request: Request, asker: Asker, tasks: Tasks, data: SubmitBody)
         model=data.model,
         budget=data.budget,
         title=data.title,
+        queue=data.queue,
+        labels=data.labels,
+        priority=data.priority,
         pull_request=data.pull_request,
     )
     return await tasks.submit(asker, frame)
@@ -114,4 +127,11 @@ async def cancel(request: Request, asker: Asker, tasks: Tasks, task: str, data: 
     return await tasks.cancel(asker, Cancel(key=key_of(request, data.key), task=task, reason=data.reason))
 
 
-ROUTER = Router("/api/tasks", route_handlers=[submit, list_tasks, show, diff, say, answer, cancel])
+@post("/{task:str}/priority", status_code=202)
+async def prioritize(request: Request, asker: Asker, tasks: Tasks, task: str, data: PriorityBody) -> Accepted:
+    """This one sooner, or later, than the asker's others."""
+    frame = Prioritize(key=key_of(request, data.key), task=task, priority=data.priority)
+    return await tasks.prioritize(asker, frame)
+
+
+ROUTER = Router("/api/tasks", route_handlers=[submit, list_tasks, show, diff, say, answer, cancel, prioritize])

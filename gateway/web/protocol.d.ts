@@ -5,13 +5,13 @@
 export type Time = string;
 
 export type AnyClientFrame =
-  | SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Cancel | Ping | Looking;
+  | SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Cancel | Prioritize | Ping | Looking;
 
 export type AnyServerFrame =
   | SignedIn | Accepted | Refused | DecisionSeen | JournalSeen | OutputSeen | CaughtUp | TaskLine | Tasks | ReceiptSeen | Closing | Pong;
 
 export type AnyTaskEvent =
-  | TaskSubmitted | MessageSent | TurnOpened | AttemptClaimed | AttemptEnded | TaskQueued | TaskDelayed | QuestionRaised | QuestionAnswered | TurnEnded;
+  | TaskSubmitted | MessageSent | TurnOpened | AttemptClaimed | PrioritySet | AttemptEnded | TaskQueued | TaskDelayed | QuestionRaised | QuestionAnswered | TurnEnded;
 
 export type AnyJournalEvent =
   | AttemptStarted | StepStarted | StepFinished | CheckpointMade | Noticed;
@@ -60,6 +60,12 @@ export interface Submit {
   budget?: Budget;
   /** @default "" */
   title?: string;
+  /** Whose runners it waits for. @default "default" */
+  queue?: string;
+  /** What its runner must have. @default [] */
+  labels?: string[];
+  /** -10 to 10: which of the user's own tasks goes first. @default 0 */
+  priority?: number;
   /** Whether a pull request is opened for the branch, where the git host has them. @default true */
   pull_request?: boolean;
 }
@@ -98,6 +104,14 @@ export interface Cancel {
   task: string;
   /** @default "" */
   reason?: string;
+}
+
+/** This one sooner, or later, than the user's others. */
+export interface Prioritize {
+  type: "prioritize";
+  key: string;
+  task: string;
+  priority: number;
 }
 
 /** Is the connection alive? A page in a browser cannot see the pings of the WebSocket itself. */
@@ -186,6 +200,10 @@ export interface TaskSubmitted {
   budget?: Budget;
   /** @default "default" */
   queue?: string;
+  /** @default [] */
+  labels?: string[];
+  /** @default 0 */
+  priority?: number;
   /** @default true */
   pull_request?: boolean;
 }
@@ -211,6 +229,14 @@ export interface AttemptClaimed {
   runner: string;
   /** The claim's id: the same request gets the same attempt. */
   request: string;
+  /** What the runner has. @default [] */
+  labels?: string[];
+}
+
+/** The task goes sooner or later than the user's others. */
+export interface PrioritySet {
+  type: "priority_set";
+  priority: number;
 }
 
 /** The attempt's runner writes nothing more. The turn goes on as the event after it says. */
@@ -657,6 +683,12 @@ export interface DeviceShown {
   push?: boolean;
 }
 
+export interface PriorityBody {
+  priority: number;
+  /** @default "" */
+  key?: string;
+}
+
 export interface PushOffered {
   /** For `pushManager.subscribe({applicationServerKey})`, base64url; empty where nothing is offered. */
   public_key: string;
@@ -705,6 +737,10 @@ export interface Task {
   title?: string;
   /** @default "default" */
   queue?: string;
+  /** What its runner must have. @default [] */
+  labels?: string[];
+  /** @default 0 */
+  priority?: number;
   /** Whether its work is offered as a pull request. @default true */
   pull_request?: boolean;
   /** @default null */
@@ -713,6 +749,10 @@ export interface Task {
   updated_at?: Time | null;
   /** @default null */
   queued_at?: Time | null;
+  /** From when its wait counts: a turn that had begun keeps its place when it is queued again. @default null */
+  in_line_since?: Time | null;
+  /** When a runner last got it. @default null */
+  claimed_at?: Time | null;
   /** The open turn, or the last one. @default 0 */
   turn?: number;
   /** The highest attempt so far. @default 0 */
@@ -747,6 +787,8 @@ export interface Holder {
   attempt: number;
   runner: string;
   request: string;
+  /** What the runner has. @default [] */
+  labels?: string[];
 }
 
 export interface SignInBody {
@@ -807,6 +849,12 @@ export interface SubmitBody {
   budget?: Budget;
   /** @default "" */
   title?: string;
+  /** @default "default" */
+  queue?: string;
+  /** What its runner must have. @default [] */
+  labels?: string[];
+  /** -10 to 10: which of the user's own tasks goes first. @default 0 */
+  priority?: number;
   /** @default true */
   pull_request?: boolean;
 }

@@ -27,6 +27,7 @@ COMMANDS = {
     "message": "Say something to a task: it steers the work, or opens the next turn.",
     "answer": "Answer a task's question.",
     "cancel": "Stop a task.",
+    "priority": "Let a task go sooner, or later, than your others.",
     "systemd-unit": "Print a systemd unit that keeps `errand up` running.",
     "welcome": "Wait until every service takes work, and show a link that signs a phone in.",
     "login": "Sign this machine in by a link.",

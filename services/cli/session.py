@@ -22,6 +22,7 @@ from protocol.live import (
     Closing,
     DecisionSeen,
     JournalSeen,
+    Prioritize,
     ReceiptSeen,
     Refused,
     Say,
@@ -48,7 +49,7 @@ LONGEST_WAIT_SECONDS = 5.0
 GAPS_LIMIT = 3
 """So many gaps in a row at one cursor are the server's fault."""
 
-Command = Submit | Say | Answer | Cancel
+Command = Submit | Say | Answer | Cancel | Prioritize
 
 
 class Received(Struct, frozen=True):

@@ -32,6 +32,7 @@ from protocol.task import (
     AttemptEnded,
     Decision,
     MessageSent,
+    PrioritySet,
     Question,
     QuestionAnswered,
     QuestionRaised,
@@ -179,6 +180,8 @@ def _event(view: View, event: AnyTaskEvent, at: datetime) -> Folded:
         case AttemptClaimed():
             again = "" if event.attempt == 1 else f"attempt {event.attempt}, "
             return view, (_line(Kind.INFO, f"{again}taken by runner {one_line(event.runner)}"),)
+        case PrioritySet():
+            return view, (_line(Kind.INFO, f"its priority is {event.priority}"),)
         case AttemptEnded():
             # Its open steps stay: the next attempt settles them.
             return view, _ended(event)

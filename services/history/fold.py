@@ -187,6 +187,7 @@ class Batch:
                     base=event.base,
                     model=event.model,
                     queue=event.queue,
+                    labels=",".join(event.labels),
                     created_at=at,
                 )
                 self.turns.begin(before.id, 1, user_id=user, message=event.prompt, opened_at=at)
@@ -280,6 +281,7 @@ def _task_columns(task: Task) -> Columns:
     return {
         "state": task.state.value,
         "reason": task.reason,
+        "priority": task.priority,
         "question": task.question.text if task.question else None,
         "delayed_until": task.delayed_until,
         "updated_at": task.updated_at,

@@ -85,9 +85,14 @@ CREATE TABLE IF NOT EXISTS tasks (
     fold VARCHAR
 );
 ALTER TABLE tasks ADD COLUMN IF NOT EXISTS pull_request VARCHAR;
+ALTER TABLE tasks ADD COLUMN IF NOT EXISTS priority INTEGER;
+ALTER TABLE tasks ADD COLUMN IF NOT EXISTS labels VARCHAR;
 COMMENT ON TABLE tasks IS 'One row a task, as it is now.';
 COMMENT ON COLUMN tasks.base IS 'The branch, tag or commit asked for; empty means the default branch.';
 COMMENT ON COLUMN tasks.model IS 'As asked for; empty means the default. attempts.model is what it was.';
+COMMENT ON COLUMN tasks.queue IS 'Whose runners it waits for.';
+COMMENT ON COLUMN tasks.labels IS 'What its runner must have, separated by commas.';
+COMMENT ON COLUMN tasks.priority IS 'Which of its user''s tasks goes first: -10 to 10.';
 COMMENT ON COLUMN tasks.state IS 'queued, running, waiting, delayed, paused; or how the last turn ended: succeeded, failed, cancelled.';
 COMMENT ON COLUMN tasks.reason IS 'Why it waits, is delayed, failed or was cancelled.';
 COMMENT ON COLUMN tasks.question IS 'What it asks the user now.';

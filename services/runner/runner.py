@@ -6,18 +6,20 @@ import os
 import socket
 import uuid
 from collections.abc import Callable
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import anyio
 import anyio.abc
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from agents.contract import Model
 from agents.loop import Settings
 from agents.models.prices import offered
+from protocol.ids import NAME
 from protocol.query import AskHealth, AttemptGranted, ClaimAttempt, Health
 from protocol.routes import Service
+from protocol.task import DEFAULT_QUEUE
 from sandbox.contract import Driver
 from sandbox.drivers import Drivers
 from services import log
@@ -32,6 +34,7 @@ CLAIM_SECONDS = 2.0
 CLAIM_GRACE_SECONDS = 0.5
 AGAIN_SECONDS = 0.2
 
+LABELS = rf"^({NAME.pattern}( *, *{NAME.pattern}){{0,15}})?$"
 SCRIPTED = "The scripted model answers, not Claude: set ANTHROPIC_API_KEY and start again to use Claude."
 UNSANDBOXED = "UNSANDBOXED: commands of the agent run on the server itself, with everything it may read and write."
 
@@ -43,8 +46,10 @@ class Config(Struct, frozen=True, kw_only=True):
     """The installation's data folder."""
     slots: Count = 2
     """Attempts that run side by side."""
-    queue: str = "default"
+    queue: Annotated[str, Meta(pattern=f"^{NAME.pattern}$")] = DEFAULT_QUEUE
     """The queue this runner takes work from."""
+    labels: Annotated[str, Meta(pattern=LABELS)] = ""
+    """What this runner has, for tasks that ask for it: lower-case names separated by commas, as `gpu,arm64`."""
     model: str = "claude-sonnet-5-5"
     """For tasks that name none."""
     model_url: str = "https://api.anthropic.com"
@@ -57,6 +62,10 @@ class Config(Struct, frozen=True, kw_only=True):
     """How long a sandbox is kept while the user has not answered; then it is given back, and made again from the
     checkpoint."""
     log_level: LogLevel = "info"
+
+    @property
+    def all_labels(self) -> tuple[str, ...]:
+        return tuple(sorted({label.strip() for label in self.labels.split(",") if label.strip()}))
 
 
 class LoadedModel(Model, Protocol):
@@ -163,7 +172,14 @@ class Runner:
 
     async def _claim(self, request: str) -> AttemptGranted | None:
         """The answer to one claim; the same request is sent again until it is answered, so that no grant gets lost."""
-        asked = ClaimAttempt(request=request, runner=self._name, queue=self._config.queue, wait_seconds=CLAIM_SECONDS)
+        asked = ClaimAttempt(
+            request=request,
+            runner=self._name,
+            queue=self._config.queue,
+            labels=self._config.all_labels,
+            slots=self._config.slots,
+            wait_seconds=CLAIM_SECONDS,
+        )
         try:
             limit = CLAIM_SECONDS + CLAIM_GRACE_SECONDS
             answer = await self._bus.ask_any(Service.SCHEDULER, asked, timeout_seconds=limit)

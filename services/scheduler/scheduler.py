@@ -436,7 +436,7 @@ class Scheduler:
         async with actor.lock:
             if actor.id in self._queued:
                 with log.bound(task=actor.id):
-                    decision = claim(actor.task, asked.runner, asked.request, self._clock.now())
+                    decision = claim(actor.task, asked, self._clock.now())
                     await self._commit(actor, actor.entry(decision))
                     self._leases.grant(actor.id, held_attempt(actor.task), time_now())
                     self._log.info("claimed", runner=asked.runner, attempt=actor.task.attempt)

@@ -43,6 +43,7 @@ from protocol.task import (
     AttemptEnded,
     Decision,
     MessageSent,
+    PrioritySet,
     Published,
     Question,
     QuestionAnswered,
@@ -132,12 +133,18 @@ class _TaskLife:
 
     def live(self) -> Iterator[Said]:
         submitted = TaskSubmitted(
-            prompt=self.text(), repository=f"https://git.example/{self.random.randrange(3)}", title="t"
+            prompt=self.text(),
+            repository=f"https://git.example/{self.random.randrange(3)}",
+            title="t",
+            labels=("arm64", "gpu")[: self.random.randrange(3)],
+            priority=self.random.randint(-10, 10),
         )
         if self.random.random() < 0.1:
             yield self.decide(TaskState.QUEUED, status=ReceiptStatus.REJECTED)
             return
         yield self.decide(TaskState.QUEUED, submitted)
+        if self.random.random() < 0.1:
+            yield self.decide(TaskState.QUEUED, PrioritySet(priority=self.random.randint(-10, 10)))
         for turn in range(1, self.random.randint(1, 3) + 1):
             if turn > 1:
                 self.messages += 1
@@ -378,7 +385,9 @@ def _recompute_task(tables: Any, sequence: int, user: str, task: str, message: R
                 row |= {
                     "task_id": task,
                     "user_id": user,
-                    "queue": "default",
+                    "queue": event.get("queue", "default"),
+                    "labels": ",".join(event.get("labels", ())),
+                    "priority": event.get("priority", 0),
                     "created_at": at,
                     "turns": 1,
                     "attempts": 0,
@@ -386,6 +395,8 @@ def _recompute_task(tables: Any, sequence: int, user: str, task: str, message: R
                 row |= {"messages": 0, "reason": "", "summary": "", "_queued_at": at, **dict.fromkeys(USAGE, 0)}
                 tables["tasks"][task] = row
                 _open_turn(tables, user, task, 1, event["prompt"], at)
+            case "priority_set":
+                row["priority"] = event["priority"]
             case "message_sent":
                 row["messages"], said = event["message"], event["text"]
             case "turn_opened":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from protocol.evolve import Task, evolve
+from protocol.query import ClaimAttempt
 from protocol.task import (
     Decision,
     SubmitTask,
@@ -44,7 +45,7 @@ class Desk:
         return self
 
     def claim(self) -> Desk:
-        self.take(claim(self.task, "r", f"q{self.task.attempt}", self.now))
+        self.take(claim(self.task, ClaimAttempt(runner="r", request=f"q{self.task.attempt}"), self.now))
         return self
 
     def receipt(self, key: str) -> tuple[str, str]:

@@ -35,6 +35,8 @@ def test_each_command_has_the_help_that_the_list_promises(name: str) -> None:
         (["submit", "x", "--budget-usd", "-1"], 2, "neither a number from 0 nor `unlimited`"),
         (["submit", "x", "--budget-usd", "nan"], 2, "neither a number"),
         (["submit", "x", "--budget-steps", "1.5"], 2, "neither a whole number"),
+        (["submit", "x", "--priority", "11"], 2, "11 is not in the range"),
+        (["priority", "t", "-11"], 2, "-11 is not in the range"),
         (["submit", " "], 1, "The prompt is empty"),
         (["submit", "x" * 100_001], 1, "100000 are allowed"),
         (["submit", "x", "--key", "k" * 201], 1, "longer than 200 bytes"),

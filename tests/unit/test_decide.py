@@ -17,6 +17,7 @@ from protocol.task import (
     RaiseQuestion,
     ReceiptStatus,
     SendMessage,
+    SetPriority,
     SubmitTask,
     TaskCommand,
     TaskState,
@@ -108,6 +109,7 @@ def test_a_running_task_goes_where_a_command_sends_it(why: str, commands: list[T
         (AnswerQuestion(key="k", question="none", text="x"), "not open any more"),
         (FinishAttempt(key="k", attempt=2, journal_sequence=0, summary="", usage=Usage()), "Attempt 2 is over"),
         (FireTimer(key="k", name="retry", due=NOW), "Nothing waits"),
+        (SetPriority(key="k", priority=-11), "-10 to 10"),
     ],
 )
 def test_what_cannot_be_done_is_rejected_with_its_reason(command: TaskCommand, reason: str) -> None:
@@ -132,6 +134,36 @@ def test_an_empty_prompt_makes_no_task() -> None:
     desk.give(SubmitTask(key="s", prompt=" \n", repository="r"))
     assert desk.task.turn == 0
     assert "prompt is empty" in desk.receipt("s")[1]
+
+
+def test_a_priority_that_there_is_not_makes_no_task() -> None:
+    desk = Desk()
+    desk.give(SubmitTask(key="s", prompt="do it", repository="r", priority=11))
+    assert desk.task.turn == 0
+    assert "-10 to 10" in desk.receipt("s")[1]
+
+
+def test_a_priority_can_be_set_in_any_state() -> None:
+    desk = Desk().submit()
+    for priority in (3, -3):
+        desk.give(SetPriority(key=f"p{priority}", priority=priority))
+        assert (desk.task.priority, desk.task.state) == (priority, TaskState.QUEUED)
+    desk.give(CancelTask(key="c"))
+    desk.give(SetPriority(key="p", priority=1))
+    assert (desk.task.priority, desk.task.state) == (1, TaskState.CANCELLED)
+
+
+def test_a_turn_that_had_begun_keeps_its_place_and_a_new_one_waits_from_now() -> None:
+    desk = Desk().submit()
+    desk.now += timedelta(minutes=1)
+    desk.claim()
+    desk.now += timedelta(minutes=1)
+    desk.give(ParkAttempt(key="p", attempt=1, journal_sequence=0))
+    assert (desk.task.in_line_since, desk.task.queued_at) == (NOW, desk.now)
+    desk.give(CancelTask(key="c"))
+    desk.now += timedelta(minutes=1)
+    desk.give(SendMessage(key="m", text="once more"))
+    assert desk.task.in_line_since == desk.now
 
 
 def test_a_message_that_a_failed_turn_never_saw_opens_the_next_turn_and_does_so_once() -> None:

@@ -21,6 +21,7 @@ from protocol.task import (
     Question,
     RaiseQuestion,
     SendMessage,
+    SetPriority,
     SubmitTask,
     TaskCommand,
     TaskState,
@@ -57,6 +58,10 @@ class TaskMachine(RuleBasedStateMachine):
     @rule(text=st.sampled_from(["", "go on"]))
     def say(self, text: str) -> None:
         self.send(SendMessage(key=self.key(), text=text))
+
+    @rule(priority=st.integers(-11, 11))
+    def prioritize(self, priority: int) -> None:
+        self.send(SetPriority(key=self.key(), priority=priority))
 
     @rule()
     def cancel(self) -> None:

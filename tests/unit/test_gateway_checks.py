@@ -31,6 +31,7 @@ GOOD: dict[str, Any] = {"key": "k-1", "prompt": "Fix it", "repository": "https:/
         ({"base": "deadbeef"}, False, "a commit"),
         ({"budget": Budget(money_usd=0, tokens=None)}, False, "zero means zero, null unlimited"),
         ({"model": "claude-opus-5-5"}, False, "a model"),
+        ({"queue": "gpu", "labels": ("arm64", "cuda-12.4"), "priority": -10}, False, "another queue and labels"),
     ],
 )
 def test_good_tasks_pass(change: dict[str, Any], is_owner: bool, why: str) -> None:
@@ -74,6 +75,11 @@ def test_good_tasks_pass(change: dict[str, Any], is_owner: bool, why: str) -> No
         ({"budget": Budget(money_usd=-1)}, "budget.money_usd", "less than nothing"),
         ({"budget": Budget(wall_seconds=float("nan"))}, "budget.wall_seconds", "not a number"),
         ({"budget": Budget(steps=-5)}, "budget.steps", "less than nothing"),
+        ({"queue": "GPU pool"}, "queue", "a space and capitals"),
+        ({"queue": ""}, "queue", "none"),
+        ({"labels": ("arm64", "")}, "labels", "an empty one"),
+        ({"labels": tuple("abcdefghi")}, "labels", "too many"),
+        ({"priority": 11}, "priority", "too high"),
     ],
 )
 def test_bad_tasks_are_refused_with_the_field(change: dict[str, Any], field: str, why: str) -> None:

@@ -173,6 +173,9 @@ export class View {
         this.#newTurn(event.turn, at, this.#held);
         this.#held = [];
         break;
+      case "priority_set":
+        this.#note("info", `its priority is ${event.priority}`);
+        break;
       case "attempt_claimed":
         this.#become("running", "");
         if (event.attempt > 1) this.#note("info", `attempt ${event.attempt}, taken by runner ${oneLine(event.runner)}`);

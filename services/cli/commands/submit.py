@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from protocol.ids import KEY_LIMIT_BYTES
 from protocol.live import Submit
-from protocol.task import PROMPT_LIMIT_CHARS, Budget
+from protocol.task import DEFAULT_QUEUE, PRIORITY_LIMIT, PROMPT_LIMIT_CHARS, Budget
 from services.cli.failure import Failure
 from services.cli.options import Place, client_command, is_terminal
 
@@ -46,6 +46,14 @@ class Amount(click.ParamType):
 @click.option("--budget-tokens", type=Amount(int), help="Tokens a turn may use.")
 @click.option("--budget-steps", type=Amount(int), help="Model and tool calls a turn may make.")
 @click.option("--title", default="", help="A short name for the lists.")
+@click.option("--queue", default=DEFAULT_QUEUE, show_default=True, help="Whose runners it waits for.")
+@click.option("--label", "labels", multiple=True, help="What its runner must have, as gpu; may be given again.")
+@click.option(
+    "--priority",
+    type=click.IntRange(-PRIORITY_LIMIT, PRIORITY_LIMIT),
+    default=0,
+    help="Which of your own goes first: -10 to 10.",
+)
 @click.option("--pull-request/--no-pull-request", default=True, help="Open one for the branch; the default.")
 @click.option("--key", default="", help="The same key is the same task, however often it is sent.")
 @click.option("--watch/--no-watch", "watched", default=None, help="Follow it; the default on a terminal.")
@@ -59,6 +67,9 @@ def command(
     budget_tokens: int | str | None,
     budget_steps: int | str | None,
     title: str,
+    queue: str,
+    labels: tuple[str, ...],
+    priority: int,
     pull_request: bool,
     key: str,
     watched: bool | None,
@@ -81,6 +92,9 @@ def command(
         model=model,
         budget=Budget(money_usd=_amount(budget_usd), tokens=_amount(budget_tokens), steps=_amount(budget_steps)),
         title=title,
+        queue=queue,
+        labels=labels,
+        priority=priority,
         pull_request=pull_request,
     )
     if watched is None:

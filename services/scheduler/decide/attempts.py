@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from protocol.evolve import Task
+from protocol.query import ClaimAttempt
 from protocol.task import (
     AnyTaskEvent,
     AttemptClaimed,
@@ -23,10 +24,12 @@ from services.scheduler.decide.base import Limits, Rejected, with_state
 from services.scheduler.decide.turns import next_turn
 
 
-def claim(task: Task, runner: str, request: str, now: datetime) -> Decision:
+def claim(task: Task, asked: ClaimAttempt, now: datetime) -> Decision:
     """A runner gets the queued turn."""
     assert task.state is TaskState.QUEUED, task.state
-    claimed = AttemptClaimed(attempt=task.attempt + 1, turn=task.turn, runner=runner, request=request)
+    claimed = AttemptClaimed(
+        attempt=task.attempt + 1, turn=task.turn, runner=asked.runner, request=asked.request, labels=asked.labels
+    )
     return with_state(task, Decision(at=now, state=task.state, events=(claimed,)))
 
 

@@ -10,6 +10,7 @@ from protocol.task import (
     TaskSubmitted,
 )
 from services.scheduler.decide.base import Rejected
+from services.scheduler.decide.priority import must_be_a_priority
 
 TITLE_CHARS = 80
 
@@ -21,6 +22,7 @@ def submit(task: Task, command: SubmitTask) -> tuple[AnyTaskEvent, ...]:
         raise Rejected("The prompt is empty: say what is to be done.")
     if len(command.prompt) > PROMPT_LIMIT_CHARS:
         raise Rejected(f"The prompt has {len(command.prompt)} characters; the limit is {PROMPT_LIMIT_CHARS}.")
+    must_be_a_priority(command.priority)
     return (
         TaskSubmitted(
             prompt=command.prompt,
@@ -30,6 +32,8 @@ def submit(task: Task, command: SubmitTask) -> tuple[AnyTaskEvent, ...]:
             budget=command.budget,
             title=command.title or title_of(command.prompt),
             queue=command.queue,
+            labels=tuple(sorted(set(command.labels))),
+            priority=command.priority,
             pull_request=command.pull_request,
         ),
     )

@@ -20,10 +20,12 @@ from protocol.task import (
     Receipt,
     ReceiptStatus,
     SendMessage,
+    SetPriority,
     SubmitTask,
 )
 from services.scheduler.decide.attempts import fail, finish, park
 from services.scheduler.decide.base import Limits, Rejected, with_state
+from services.scheduler.decide.priority import set_priority
 from services.scheduler.decide.questions import answer_question, raise_question
 from services.scheduler.decide.submit import submit
 from services.scheduler.decide.timers import fire
@@ -69,6 +71,8 @@ def decide(task: Task, command: AnyTaskCommand, now: datetime, limits: Limits) -
             return answer_question(task, command)
         case CancelTask():
             return cancel(task, command)
+        case SetPriority():
+            return set_priority(command)
         case RaiseQuestion():
             return raise_question(task, command)
         case FinishAttempt():
