@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-PARTS = ("way", "sandbox", "workspace", "live", "history")
+PARTS = ("way", "sandbox", "workspace", "live", "history", "queue")
 
 
 def main() -> int:
