@@ -139,7 +139,7 @@ ROUTES: tuple[Route, ...] = (
         doc="A decision over a user: devices, sign-in codes, hosts, the GitHub account; secrets are hashed or sealed.",
     ),
     Route(
-        subject="timer.<task>.<name>",
+        subject="timer.<owner>.<name>",
         messages=(task.FireTimer,),
         stream=Stream.TASKS,
         senders=(S.SCHEDULER,),
@@ -206,6 +206,10 @@ def journal_subject(user_id: str, task_id: str, event: task.Message) -> str:
 def user_decision_subject(user_id: str, decision: user.UserDecision) -> str:
     kind = tag_of(decision.events[0]) if decision.events else "rejected"
     return f"evt.{user_id}.user.{kind}"
+
+
+def timer_subject(owner: str, name: str) -> str:
+    return f"timer.{owner}.{name}"
 
 
 def query_subject(service: Service, asked: type) -> str:

@@ -396,4 +396,5 @@ class Decision(Message, frozen=True):
 
 
 decode_decision = msgspec.json.Decoder(Decision).decode
+decode_timer = msgspec.json.Decoder(FireTimer).decode
 decode_task_command = msgspec.json.Decoder(AnyTaskCommand).decode

@@ -17,6 +17,7 @@ LIVE = "live"
 PARAMETERS = {
     "user": "A user's id: `owner`, or `u` and 16 letters and digits.",
     "task": "A task's id: `t` and 16 letters and digits, made of the user and the idempotency key.",
+    "owner": "Whose timer it is: a task's id, or a user's.",
     "device": "A device's id.",
     "state": "The state that the decision led to.",
     "kind": "The `type` of the entry's event, or of the decision's first event.",

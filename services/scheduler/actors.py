@@ -6,22 +6,22 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
 
 from protocol.evolve import Task, User, evolve, evolve_user
 from protocol.ids import KEY_LIMIT_BYTES
-from protocol.routes import decision_subject, user_decision_subject
-from protocol.task import Decision, decode_decision, decode_task_command
+from protocol.routes import command_subject, decision_subject, user_decision_subject
+from protocol.task import Decision, FireTimer, decode_decision, decode_task_command
 from protocol.user import UserDecision, decode_user_command, decode_user_decision
 from services.bus import Stored
-from services.scheduler.decide import Limits, answer, answer_user, reject, reject_user
+from services.scheduler.decide import Limits, answer, answer_user, reject, reject_user, timers
 
 
 class Entry(NamedTuple):
-    """What is to be committed."""
+    """What is to be stored, and where."""
 
     subject: str
     message: Struct
@@ -30,6 +30,7 @@ class Entry(NamedTuple):
 class LogActor(Protocol):
     """What the scheduler's shell asks of an actor, be it a task's or a user's."""
 
+    id: str
     log: str
     """The wildcard of its decisions."""
     sequence: int
@@ -46,6 +47,10 @@ class LogActor(Protocol):
         """Take in a decision that was stored; one that is known already changes nothing."""
         ...
 
+    def applied(self, decision: Any, sequence: int) -> None:
+        """Take in our own decision once it is stored; the reader may have brought it before its acknowledgement."""
+        ...
+
     def forget(self) -> None:
         """Drop the state, to fold the log again."""
         ...
@@ -57,6 +62,14 @@ class LogActor(Protocol):
 
     def reject(self, command: Stored, now: datetime, reason: str) -> Entry | None:
         """The receipt of a command that cannot be handled; None when it has one, or not even a key."""
+        ...
+
+    def timers(self) -> dict[str, datetime]:
+        """When each timer that the state asks for is due, by its name."""
+        ...
+
+    def timer(self, name: str, due: datetime) -> Entry:
+        """The command that a timer sends when it is due."""
         ...
 
 
@@ -85,7 +98,6 @@ class TaskActor:
             self.sequence = stored.sequence
 
     def applied(self, decision: Decision, sequence: int) -> None:
-        """Take in our own decision once it is stored; the reader may have brought it before its acknowledgement."""
         if sequence > self.sequence:
             self.task = evolve(self.task, decision)
             self.sequence = sequence
@@ -99,6 +111,14 @@ class TaskActor:
         if not key or command.sequence <= self.task.answered or key in self.task.receipts:
             return None
         return self.entry(reject(self.task, key, command.sequence, now, reason))
+
+    def timers(self) -> dict[str, datetime]:
+        return timers(self.task)
+
+    def timer(self, name: str, due: datetime) -> Entry:
+        # With the sequence: one that fired when it changed nothing, and is asked for again, is another command.
+        fired = FireTimer(key=f"{name} {due.isoformat()} {self.sequence}", name=name, due=due)
+        return Entry(command_subject(self.user, self.id, fired), fired)
 
     def entry(self, decision: Decision) -> Entry:
         return Entry(decision_subject(self.user, self.id, decision.state), decision)
@@ -128,7 +148,6 @@ class UserActor:
             self.sequence = stored.sequence
 
     def applied(self, decision: UserDecision, sequence: int) -> None:
-        """Take in our own decision once it is stored; the reader may have brought it before its acknowledgement."""
         if sequence > self.sequence:
             self.user = evolve_user(self.user, decision)
             self.sequence = sequence
@@ -143,6 +162,12 @@ class UserActor:
             return None
         decision = reject_user(key, command.sequence, now, reason)
         return Entry(user_decision_subject(self.id, decision), decision)
+
+    def timers(self) -> dict[str, datetime]:
+        return {}
+
+    def timer(self, name: str, due: datetime) -> Entry:
+        raise NotImplementedError(name)
 
 
 class _Keyed(Struct):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import datetime, timedelta
 
 import anyio
 import anyio.abc
@@ -20,9 +19,8 @@ from msgspec.structs import replace
 from protocol.evolve import Task, usage_of_turn
 from protocol.journal import JournalEntry, decode_entry
 from protocol.query import AskHealth, ClaimAttempt, Health, ListTasks, TaskList, summarize
-from protocol.routes import Service, Stream, command_subject
-from protocol.task import AttemptEnded, Decision, FireTimer, TaskState, TurnEnded
-from protocol.user import UserDecision
+from protocol.routes import Service, Stream
+from protocol.task import AttemptEnded, Decision, TaskState, TurnEnded
 from services import log
 from services.actor import healthy
 from services.bus import Bus, Conflict, Reader, Refused, Stored, Unavailable
@@ -35,13 +33,10 @@ from services.scheduler.election import Election
 from services.scheduler.leases import AttemptLeases
 from services.scheduler.policy import choose
 from services.scheduler.snapshots import FOLDS, KeptTask, KeptUser, Snapshot, load, save
+from services.scheduler.timers import Timers
 
 VERSION = "0.1.0"
 COMMIT_AGAIN_SECONDS = 0.05
-RETRY_TIMER = "retry"
-ARM_SECONDS = 1.0
-OVERDUE = timedelta(seconds=5)
-"""A timer that has not fired so long after its time is set again."""
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -74,9 +69,7 @@ class Scheduler:
         self._users: dict[str, UserActor] = {}
         self._queued: dict[str, TaskActor] = {}
         self._held: dict[str, TaskActor] = {}
-        self._delayed: dict[str, TaskActor] = {}
-        self._armed: dict[str, datetime] = {}
-        """The due times of the timers that are set, by task."""
+        self._timers = Timers(bus, self._clock)
         self._claims = Claims()
         self._leases = AttemptLeases()
         self._taken = 0
@@ -131,7 +124,7 @@ class Scheduler:
             group.start_soon(self._watch_leases)
             for actor in self._all_actors():
                 self._wake(actor)
-            group.start_soon(self._keep_armed)
+            group.start_soon(self._timers.keep, self._all_actors)
             group.start_soon(self._keep_snapshots)
             await self._election.hold()
             self._active = False
@@ -184,13 +177,14 @@ class Scheduler:
         return [*self._tasks.values(), *self._users.values()]
 
     def _index(self, actor: LogActor) -> None:
-        """What is queued and what is held, kept beside the states."""
+        """What is queued, what is held and what waits by the clock, kept beside the states."""
+        if self._active:
+            self._timers.look_at(actor)
         if not isinstance(actor, TaskActor):
             return
         for index, belongs in (
             (self._queued, actor.task.is_open and actor.task.state is TaskState.QUEUED),
             (self._held, actor.task.holder is not None),
-            (self._delayed, actor.task.state is TaskState.DELAYED),
         ):
             if belongs == (actor.id in index):
                 continue
@@ -271,12 +265,8 @@ class Scheduler:
             self._log.warning("commit_failed", error=repr(error))
             await self._fold_again(actor)
             raise
-        if isinstance(actor, TaskActor) and isinstance(message, Decision):
-            actor.applied(message, sequence)
-            self._index(actor)
-            await self._arm(actor.task)
-        elif isinstance(actor, UserActor) and isinstance(message, UserDecision):
-            actor.applied(message, sequence)
+        actor.applied(message, sequence)
+        self._index(actor)
 
     async def _commit_over_runner(self, actor: LogActor, subject: str, decision: Decision) -> tuple[Decision, int]:
         """Commit a decision that ends an attempt without its runner's word, naming the last sequence of the runner's
@@ -322,37 +312,6 @@ class Scheduler:
             await self._bus.bury(Stream.TASKS, stored, reason)
         except Unavailable:
             self._log.error("not_buried", subject=stored.subject, sequence=stored.sequence, reason=reason)
-
-    # What follows from a state: derived, idempotent, derived again by whoever takes over
-
-    async def _arm(self, task: Task) -> None:
-        """Set the timer of a delayed task, once a due time; take the one of a task that is delayed no more away."""
-        due = task.delayed_until if task.state is TaskState.DELAYED else None
-        if self._armed.get(task.id) == due:
-            return
-        subject = f"timer.{task.id}.{RETRY_TIMER}"
-        try:
-            if due is None:
-                await self._bus.purge(Stream.TASKS, subject)
-                del self._armed[task.id]
-            else:
-                timer = FireTimer(key=f"{RETRY_TIMER} {due.isoformat()}", name=RETRY_TIMER, due=due)
-                target = command_subject(task.user, task.id, timer)
-                await self._bus.schedule(subject, timer, at=due, target=target)
-                self._armed[task.id] = due
-        except (Unavailable, Refused) as error:
-            self._log.warning("timer_not_set", task=task.id, error=str(error))
-
-    async def _keep_armed(self) -> None:
-        """Derive the timers again and again: a takeover, a lost answer and an absent server all leave some unset."""
-        self._armed.clear()
-        while True:
-            for actor in list(self._delayed.values()):
-                due = actor.task.delayed_until
-                if due is not None and self._clock.now() - due > OVERDUE:
-                    self._armed.pop(actor.id, None)
-                await self._arm(actor.task)
-            await anyio.sleep(ARM_SECONDS)
 
     # Snapshots
 

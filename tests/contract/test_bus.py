@@ -11,9 +11,10 @@ from typing import Any
 import anyio
 import pytest
 
+from protocol.base import encode
 from protocol.query import AskHealth, ClaimAttempt, Health, NothingToClaim, Refusal
 from protocol.routes import Service, Stream
-from protocol.task import CancelTask, Decision, FireTimer, TaskState
+from protocol.task import CancelTask, Decision, FireTimer, TaskState, decode_timer
 from services import bus as real
 from services.bus import Conflict, Refused, Stored, Unavailable
 from services.clock import Clock
@@ -114,14 +115,29 @@ async def test_a_schedule_fires_as_a_command_and_can_be_taken_back(connected: Co
     async with connected(Service.SCHEDULER) as [bus]:
         now = datetime.now(UTC)
         async with bus.read("cmd.owner.t6.>", after=await bus.last(">")) as reader:
-            timer = FireTimer(key="k", name="retry", due=now)
+            timer = FireTimer(key="k", name="delay", due=now)
             for task, seconds in (("t7", 0.3), ("t6", 0.6)):
                 await bus.schedule(
-                    f"timer.{task}.retry", timer, at=now + timedelta(seconds=seconds), target="cmd.owner.t6.fire_timer"
+                    f"timer.{task}.delay", timer, at=now + timedelta(seconds=seconds), target="cmd.owner.t6.fire_timer"
                 )
-            await bus.purge(Stream.TASKS, "timer.t7.retry")
+            assert [each.subject for each in await bus.replay("timer.*.*")] == ["timer.t7.delay", "timer.t6.delay"]
+            await bus.purge(Stream.TASKS, "timer.t7.*")
+            assert [each.data for each in await bus.replay("timer.*.*")] == [encode(timer)]
             fired = await collect(reader, 1)
             assert fired[0].at >= now + timedelta(seconds=0.6), "the one that was taken back did not fire"
+            assert await bus.replay("timer.*.*") == [], "what has fired is gone"
+
+
+async def test_a_schedule_on_the_same_subject_takes_the_place_of_the_one_before(connected: Connected) -> None:
+    async with connected(Service.SCHEDULER) as [bus]:
+        now = datetime.now(UTC)
+        async with bus.read("cmd.owner.t8.>", after=await bus.last(">")) as reader:
+            for key, seconds in (("far", 3600), ("near", 0.1)):
+                timer = FireTimer(key=key, name="delay", due=now)
+                at = now + timedelta(seconds=seconds)
+                await bus.schedule("timer.t8.delay", timer, at=at, target="cmd.owner.t8.fire_timer")
+            assert len(await bus.replay("timer.t8.*")) == 1
+            assert [decode_timer(fired.data).key for fired in await collect(reader, 1)] == ["near"]
 
 
 async def test_queries_are_answered_refused_or_have_nobody(connected: Connected) -> None:

@@ -121,14 +121,22 @@ class Server:
         return found[-1].sequence if found else 0
 
     def purge(self, subject: str, below: int) -> None:
-        self.timers.pop(subject, None)
+        for armed in [armed for armed in self.timers if matches(subject, armed)]:
+            del self.timers[armed]
         for messages in (self.messages, *self._logs.values()):
             messages[:] = [m for m in messages if not matches(subject, m.subject) or 0 < below <= m.sequence]
+
+    def arm(self, timer: Timer) -> int:
+        """A schedule is a message of the stream until it fires; the same subject again takes its place."""
+        self.purge(timer.subject, 0)
+        sequence = self.store(timer.subject, timer.data)
+        self.timers[timer.subject] = timer
+        return sequence
 
     def fire(self, timer: Timer) -> None:
         """A schedule is due. One that was replaced or purged meanwhile does nothing."""
         if self.timers.get(timer.subject) is timer:
-            del self.timers[timer.subject]
+            self.purge(timer.subject, 0)
             self.store(timer.target, timer.data)
 
     # Leases, which a restart forgets
@@ -271,13 +279,7 @@ class MemoryBus:
 
     async def schedule(self, subject: str, message: Struct, *, at: datetime, target: str) -> int:
         timer = Timer(at, subject, target, encode(message))
-
-        def arm() -> int:
-            self._server.sequence += 1  # the schedule itself is a message of the stream
-            self._server.timers[subject] = timer
-            return self._server.sequence
-
-        return await self._ask_server(arm)
+        return await self._ask_server(lambda: self._server.arm(timer))
 
     async def purge(self, stream: Stream, subject: str, *, below: int = 0) -> None:
         await self._ask_server(lambda: self._server.purge(subject, below))

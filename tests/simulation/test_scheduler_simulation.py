@@ -76,7 +76,8 @@ def check(world: World, log: list[Stored], task: str) -> None:
     check_turns([decision for _, decision in decisions])
     check_attempts(log)
     check_steps(log)
-    assert not any(timer.subject.startswith(f"timer.{task}.") for timer in world.server.timers.values())
+    left = [timer for timer in world.server.timers.values() if timer.subject.startswith(f"timer.{task}.")]
+    assert all(timer.due <= world.ended for timer in left), "one whose time has come fires, and changes nothing"
     assert not world.server.buried
 
 

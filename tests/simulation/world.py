@@ -44,12 +44,14 @@ from services.runner.runner import Config as RunnerConfig
 from services.runner.runner import Runner
 from services.scheduler.scheduler import Config as SchedulerConfig
 from services.scheduler.scheduler import Scheduler
-from tests.simulation.clockwork import VirtualClock
+from tests.simulation.clockwork import EPOCH, VirtualClock
 from tests.simulation.memory import Link, MemoryBus, Server, Weather, connect, run_timers
 
 STORM_SECONDS = 40.0
 CALM_SECONDS = 240.0
 """How long the house may take, once nothing breaks any more, until every task has its outcome."""
+SKEW_SECONDS = 0.2
+"""How wrong a scheduler's clock may be."""
 SCHEDULERS = 2
 RUNNERS = 3
 TASKS = 4
@@ -211,6 +213,8 @@ class World:
         self.sent: dict[str, set[str]] = {}
         """The keys of the commands that were acknowledged, by task."""
         self.users: dict[str, str] = {}
+        self.ended = EPOCH
+        """When everything had settled."""
         self.processes = [
             *(Process(self._scheduler, f"scheduler {number}") for number in range(SCHEDULERS)),
             *(Process(self._runner, f"runner {number}") for number in range(RUNNERS)),
@@ -239,12 +243,13 @@ class World:
                         calm.cancel_scope.cancel()
                 if patience.cancelled_caught:
                     raise NotSettled(f"after {CALM_SECONDS:g} s of calm: {self.unsettled()}")
+            self.ended = self.server.clock.now() + timedelta(seconds=SKEW_SECONDS)
             group.cancel_scope.cancel()
 
     # The house
 
     async def _scheduler(self, link: Link) -> None:
-        skew = timedelta(milliseconds=self.chance.randint(-200, 200))
+        skew = timedelta(seconds=SKEW_SECONDS * self.chance.uniform(-1, 1))
         async with connect(self.server, Service.SCHEDULER, self.weather, link) as bus:
             await Scheduler(bus, SchedulerConfig(running_per_user=2, snapshot_messages=20), VirtualClock(skew)).run(
                 lambda: None

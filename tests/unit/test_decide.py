@@ -78,7 +78,7 @@ FINISH = FinishAttempt(key="f", attempt=1, journal_sequence=9, summary="done", u
             "a timer that comes early moves nothing",
             [
                 FailAttempt(key="x", attempt=1, journal_sequence=0, reason="busy", retry_after_seconds=9),
-                FireTimer(key="t", name="retry", due=NOW),
+                FireTimer(key="t", name="delay", due=NOW),
             ],
             TaskState.DELAYED,
         ),
@@ -86,7 +86,7 @@ FINISH = FinishAttempt(key="f", attempt=1, journal_sequence=9, summary="done", u
             "its timer queues a delayed turn",
             [
                 FailAttempt(key="x", attempt=1, journal_sequence=0, reason="busy", retry_after_seconds=9),
-                FireTimer(key="t", name="retry", due=NOW + timedelta(seconds=9)),
+                FireTimer(key="t", name="delay", due=NOW + timedelta(seconds=9)),
             ],
             TaskState.QUEUED,
         ),
@@ -108,7 +108,7 @@ def test_a_running_task_goes_where_a_command_sends_it(why: str, commands: list[T
         (SendMessage(key="k", text="x" * 100_001), "limit is 100000"),
         (AnswerQuestion(key="k", question="none", text="x"), "not open any more"),
         (FinishAttempt(key="k", attempt=2, journal_sequence=0, summary="", usage=Usage()), "Attempt 2 is over"),
-        (FireTimer(key="k", name="retry", due=NOW), "Nothing waits"),
+        (FireTimer(key="k", name="delay", due=NOW), "Nothing waits"),
         (SetPriority(key="k", priority=-11), "-10 to 10"),
     ],
 )

@@ -98,7 +98,7 @@ class TaskMachine(RuleBasedStateMachine):
 
     @rule(early=st.integers(-10, 200))
     def timer(self, early: int) -> None:
-        self.send(FireTimer(key=self.key(), name="retry", due=NOW + timedelta(seconds=early)))
+        self.send(FireTimer(key=self.key(), name="delay", due=NOW + timedelta(seconds=early)))
 
     @precondition(lambda self: self.desk.task.state is TaskState.QUEUED and self.desk.task.turn > 0)
     @rule()

@@ -3,6 +3,7 @@
 from services.scheduler.decide.attempts import claim, lose_lease
 from services.scheduler.decide.base import Limits, Rejected
 from services.scheduler.decide.task import answer, reject
+from services.scheduler.decide.timers import timers
 from services.scheduler.decide.user import answer_user, reject_user
 
-__all__ = ["Limits", "Rejected", "answer", "answer_user", "claim", "lose_lease", "reject", "reject_user"]
+__all__ = ["Limits", "Rejected", "answer", "answer_user", "claim", "lose_lease", "reject", "reject_user", "timers"]

@@ -82,6 +82,6 @@ def decide(task: Task, command: AnyTaskCommand, now: datetime, limits: Limits) -
         case ParkAttempt():
             return park(task, command)
         case FireTimer():
-            return fire(task, command, now)
+            return fire(task, command)
         case _:
             assert_never(command)
