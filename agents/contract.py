@@ -56,6 +56,8 @@ class Model(Protocol):
     """Something that speaks the Messages API."""
 
     scripted: bool
+    quiet_seconds: float
+    """A reply of which nothing comes for so long breaks off by itself."""
 
     async def reply(self, request: ModelRequest, on_delta: OnDelta) -> ModelReply:
         """One streamed message. Raises ModelError."""

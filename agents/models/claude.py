@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 API_URL = "https://api.anthropic.com"
 SILENCE_SECONDS = 120.0
 """The API pings a live stream every few seconds: a connection that is silent for so long is dead."""
+QUIET_SECONDS = 600.0
+"""Pings alone are no answer: a stream in which nothing else comes for so long is given up."""
 CONNECT_SECONDS = 10.0
 BYTES_A_TOKEN = 2
 """An upper bound of a request's tokens: text and code have 3 to 4 bytes a token."""
@@ -32,6 +34,8 @@ OVERHEAD_TOKENS = 3000
 
 class Claude:
     """A Model. `load` may be called early, in the background; the first `reply` waits for it."""
+
+    quiet_seconds = QUIET_SECONDS
 
     def __init__(self, *, api_key: str, base_url: str = API_URL, scripted: bool = False) -> None:
         key = api_key.strip()
@@ -74,11 +78,13 @@ class Claude:
         assert self._client is not None
         heard = _Heard(request.model)
         try:
-            events = await self._client.messages.create(stream=True, **_parameters(request))
-            async with events:
-                async for event in events:
-                    if delta := heard.take(event.to_dict(mode="json")):
-                        await on_delta(*delta)
+            with anyio.fail_after(self.quiet_seconds) as patience:
+                events = await self._client.messages.create(stream=True, **_parameters(request))
+                async with events:
+                    async for event in events:
+                        patience.deadline = anyio.current_time() + self.quiet_seconds
+                        if delta := heard.take(event.to_dict(mode="json")):
+                            await on_delta(*delta)
         except Exception as error:
             raise self._explained(error, heard.usage()) from None
         if not heard.stopped:

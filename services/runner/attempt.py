@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from typing import TypeVar
 
 import anyio
 import anyio.abc
@@ -11,6 +12,7 @@ from msgspec import Struct
 
 from agents.contract import Fenced, Model, Sandbox, SandboxGone, TurnFailed, TurnResult
 from agents.loop import Settings, run_turn
+from protocol.base import Message
 from protocol.evolve import Task
 from protocol.ids import OWNER
 from protocol.journal import AttemptStarted, CheckpointMade, ModelCall, Noticed, StepStarted
@@ -24,6 +26,7 @@ from services.background import background
 from services.bus import LEASE_SECONDS, Bus, Refused, Renewal, Unavailable
 from services.runner.desk import Parked, UserDesk
 from services.runner.log import TaskLog
+from services.runner.movement import MovingModel
 from services.runner.workspace import ASK_AGAIN_SECONDS, Workspace
 
 RENEW_SECONDS = LEASE_SECONDS / 5
@@ -37,6 +40,7 @@ DECISION_SECONDS = 10.0
 """After so long without a decision on its last word, an attempt looks into the log and says it again."""
 AGAIN_SECONDS = 2.0
 """The wait before the next attempt after a passing fault of a part of ours."""
+R = TypeVar("R", bound=Message)
 
 
 class AttemptConfig(Struct, frozen=True, kw_only=True):
@@ -148,7 +152,7 @@ class Attempt:
             max_tokens=self._config.settings.max_tokens,
         )
         result = await run_turn(
-            model=self._model,
+            model=MovingModel(self._model, self._log.movement),
             sandbox=self._sandbox,
             journal=self._log,
             desk=UserDesk(self._bus, self._log, self._config.hold_question_seconds),
@@ -162,19 +166,7 @@ class Attempt:
         earlier = next((e.event for e in self._log.entries if isinstance(e.event, AttemptStarted)), None)
         last = self._last_checkpoint()
         if earlier is None:
-            base = await self._bus.ask(
-                Service.REPOS,
-                ResolveBase(
-                    task=task.id,
-                    repository=task.repository,
-                    base=task.base,
-                    is_owner=task.user == OWNER,
-                    user=task.user,
-                ),
-                BaseResolved,
-                timeout_seconds=RESOLVE_SECONDS,
-                again_seconds=ASK_AGAIN_SECONDS,
-            )
+            base = await self._resolve(task)
             commit, instructions, branch = base.commit, base.instructions, branch_name(task)
         else:
             commit, instructions, branch = earlier.base_commit, earlier.instructions, earlier.branch
@@ -188,6 +180,22 @@ class Attempt:
             instructions=instructions,
             restored_step=last.step if last else 0,
         )
+
+    async def _resolve(self, task: Task) -> BaseResolved:
+        asked = ResolveBase(
+            task=task.id,
+            repository=task.repository,
+            base=task.base,
+            is_owner=task.user == OWNER,
+            user=task.user,
+        )
+        return await self._ask_repos(asked, BaseResolved, RESOLVE_SECONDS)
+
+    async def _ask_repos(self, asked: Message, reply: type[R], seconds: float) -> R:
+        with self._log.movement.waits(seconds):
+            return await self._bus.ask(
+                Service.REPOS, asked, reply, timeout_seconds=seconds, again_seconds=ASK_AGAIN_SECONDS
+            )
 
     def _last_checkpoint(self) -> CheckpointMade | None:
         made = [entry.event for entry in self._log.entries if isinstance(entry.event, CheckpointMade)]
@@ -266,23 +274,18 @@ class Attempt:
         if made is None:
             return None
         started = next(e.event for e in reversed(self._log.entries) if isinstance(e.event, AttemptStarted))
-        done = await self._bus.ask(
-            Service.REPOS,
-            Publish(
-                task=self._task.id,
-                repository=self._task.repository,
-                base_commit=started.base_commit,
-                commit=made.commit,
-                blob=made.blob,
-                branch=started.branch,
-                is_owner=self._task.user == OWNER,
-                user=self._task.user,
-                pull_request=self._wish(started, message, summary, unfinished=unfinished),
-            ),
-            PublishDone,
-            timeout_seconds=PUBLISH_SECONDS,
-            again_seconds=ASK_AGAIN_SECONDS,
+        wish = Publish(
+            task=self._task.id,
+            repository=self._task.repository,
+            base_commit=started.base_commit,
+            commit=made.commit,
+            blob=made.blob,
+            branch=started.branch,
+            is_owner=self._task.user == OWNER,
+            user=self._task.user,
+            pull_request=self._wish(started, message, summary, unfinished=unfinished),
         )
+        done = await self._ask_repos(wish, PublishDone, PUBLISH_SECONDS)
         for notice in done.notices:
             await self._log.append(Noticed(text=notice, level="warning"))
         return done.published
@@ -318,6 +321,7 @@ class Attempt:
         """Store the attempt's last word and wait for the decision on it; without one the lease ends the attempt."""
         subject = command_subject(self._task.user, self._task.id, command)
         while command.key not in self._log.task.receipts:
+            self._log.movement.show()
             with suppress(Unavailable):
                 await self._bus.publish(subject, command, key=f"{self._task.id}.{command.key}")
             with anyio.move_on_after(DECISION_SECONDS):
@@ -342,13 +346,17 @@ class Attempt:
                 await untap()
 
     async def _renew(self) -> None:
+        """While the attempt moves. One that hangs loses its lease by this, learns so by what is read, and ends."""
         renewal = Renewal(attempt=self._log.attempt, runner=self._config.runner)
         count = 0
         while True:
             await anyio.sleep(RENEW_SECONDS)
-            # Where the server has just forgotten its leases, the scheduler hears the renewal all the same.
-            with suppress(Unavailable):
-                await self._bus.renew_hint(f"attempt.{self._task.id}", renewal)
+            if self._log.movement.is_shown:
+                # Where the server has just forgotten its leases, the scheduler hears the renewal all the same.
+                with suppress(Unavailable):
+                    await self._bus.renew_hint(f"attempt.{self._task.id}", renewal)
+            else:
+                self._logger.error("attempt_hangs")
             count += 1
             if count % REFRESH_EVERY == 0:
                 await self._log.refresh()

@@ -32,7 +32,7 @@ class UserDesk:
             if log.task.question is None or log.task.question.id != question.id:
                 subject = command_subject(log.task.user, log.task.id, command)
                 await self._bus.publish(subject, command, key=f"{log.task.id}.{command.key}")
-            with anyio.move_on_after(self._hold_seconds):
+            with log.movement.waits(self._hold_seconds), anyio.move_on_after(self._hold_seconds):
                 await log.until(lambda: question.id in log.answers)
         if question.id not in log.answers:
             raise Parked

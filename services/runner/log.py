@@ -23,6 +23,7 @@ from protocol.task import (
     decode_decision,
 )
 from services.bus import Bus, Conflict, Stored, Unavailable
+from services.runner.movement import Movement
 
 RETRY_SECONDS = 0.1
 
@@ -43,6 +44,7 @@ class TaskLog:
         """What the user answered, by question."""
         self.over = anyio.Event()
         """Set when another decision ended the attempt."""
+        self.movement = Movement()
         self.journal_sequence = 0
         """Of the last entry that this attempt wrote."""
         self._bus = bus
@@ -81,6 +83,7 @@ class TaskLog:
             data = encode(entry)
             while True:
                 self._check()
+                self.movement.show()
                 try:
                     sequence = await self._bus.commit(subject, entry, log=self._whole, expected=self._sequence)
                 except (Conflict, Unavailable) as error:

@@ -12,6 +12,7 @@ from agents.contract import SandboxGone, SandboxRefused
 from protocol.journal import CheckpointMade
 from protocol.repo import PrepareWorkspace, ReleaseWorkspace, WorkspacePrepared, WorkspaceReleased
 from protocol.routes import Service
+from sandbox.checkpoints import CHECKPOINT_SECONDS
 from sandbox.contract import (
     FILE_LIMIT_BYTES,
     OUTPUT_LIMIT_BYTES,
@@ -29,6 +30,10 @@ from services.runner.log import TaskLog
 PREPARE_SECONDS = 300.0
 ASK_AGAIN_SECONDS = 5.0
 """A request that is not answered is sent again so often, should who worked on it have died."""
+START_SECONDS = 120.0
+"""For a sandbox to start, and to bring the last checkpoint back."""
+FILE_SECONDS = 60.0
+"""For a file to be read or written in the sandbox, which takes milliseconds."""
 T = TypeVar("T")
 
 
@@ -48,6 +53,10 @@ class Workspace:
     async def open(self, last: CheckpointMade | None) -> None:
         """Make the workspace, start the sandbox, bring back `last`. Raises SandboxError, Refused, Unavailable."""
         self.last = last
+        with self._log.movement.waits(PREPARE_SECONDS + START_SECONDS):
+            await self._open(last)
+
+    async def _open(self, last: CheckpointMade | None) -> None:
         task = self._log.task
         prepared = await self._bus.ask(
             Service.REPOS,
@@ -97,22 +106,31 @@ class Workspace:
         output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
         on_output: Callable[[str], Awaitable[None]] | None = None,
     ) -> ExecResult:
-        return await _translated(
-            self._started.exec(
-                command,
-                cwd=cwd,
-                environment=environment,
-                timeout_seconds=timeout_seconds,
-                output_limit_bytes=output_limit_bytes,
-                on_output=on_output,
-            )
+        call = self._started.exec(
+            command,
+            cwd=cwd,
+            environment=environment,
+            timeout_seconds=timeout_seconds,
+            output_limit_bytes=output_limit_bytes,
+            on_output=on_output,
         )
+        return await self._within(timeout_seconds, call)
 
     async def read(self, path: str, limit_bytes: int = FILE_LIMIT_BYTES) -> bytes:
-        return await _translated(self._started.read(path, limit_bytes))
+        return await self._within(FILE_SECONDS, self._started.read(path, limit_bytes))
 
     async def write(self, path: str, data: bytes) -> None:
-        await _translated(self._started.write(path, data))
+        await self._within(FILE_SECONDS, self._started.write(path, data))
+
+    async def _within(self, seconds: float, call: Awaitable[T]) -> T:
+        """A call that the sandbox ends within `seconds`; its errors in the agent's words."""
+        try:
+            with self._log.movement.waits(seconds):
+                return await call
+        except SandboxDied as error:
+            raise SandboxGone(str(error)) from error
+        except SandboxError as error:
+            raise SandboxRefused(str(error)) from error
 
     async def save(self, step: int) -> None:
         await self._checkpoint(step, f"Errand: work after step {step}", advance=False)
@@ -127,6 +145,10 @@ class Workspace:
         return self._sandbox
 
     async def _checkpoint(self, step: int, message: str, *, advance: bool) -> CheckpointMade | None:
+        with self._log.movement.waits(CHECKPOINT_SECONDS):
+            return await self._take_checkpoint(step, message, advance=advance)
+
+    async def _take_checkpoint(self, step: int, message: str, *, advance: bool) -> CheckpointMade | None:
         before = self.last
         unless = before.commit if before else ""
         try:
@@ -150,13 +172,3 @@ class Workspace:
             with suppress(Unavailable):
                 await self._bus.delete_blob(before.blob)
         return made if made.commit != self.base_commit else None
-
-
-async def _translated(call: Awaitable[T]) -> T:
-    """The sandbox's errors in the agent's words."""
-    try:
-        return await call
-    except SandboxDied as error:
-        raise SandboxGone(str(error)) from error
-    except SandboxError as error:
-        raise SandboxRefused(str(error)) from error

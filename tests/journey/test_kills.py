@@ -15,7 +15,7 @@ import pytest
 
 from protocol.journal import StepStarted, ToolCall
 from protocol.live import DecisionSeen
-from protocol.task import AttemptEnd, AttemptEnded, TaskState
+from protocol.task import AttemptClaimed, AttemptEnd, AttemptEnded, TaskState
 from tests.journey.house import House, Phone, assert_ended_once, assert_no_gap, errand_up, phone
 
 pytestmark = pytest.mark.anyio
@@ -132,6 +132,43 @@ async def kill_the_runner(house: House, repository: Path, count: int) -> None:
         assert_no_gap(owner, task)
 
 
+async def test_a_frozen_runner_loses_its_attempt_and_once_thawed_writes_nothing_more(
+    house: House, repository: Path
+) -> None:
+    async with phone(house) as owner:
+        task = await owner.submit("[scenario: slow] seconds=8", str(repository), key="frozen")
+        await owner.until(lambda: open_tool_call(owner, task) is not None)
+        runner = psutil.Process(house.pid("runner"))
+        sandbox = runner.children(recursive=True)
+        runner.suspend()
+        try:
+            await owner.until(lambda: AttemptEnd.LEASE_LOST in ends(owner, task))
+        finally:
+            runner.resume()
+        done = await owner.ended(task)
+        assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
+        assert_ended_once(owner, task)
+        assert_no_gap(owner, task)
+        assert_no_stale_write(owner, task)
+        assert runner.is_running(), "it goes on, with the next attempt"
+        assert psutil.wait_procs(sandbox, timeout=10)[1] == [], "the lost attempt's sandbox is left running"
+
+
+def assert_no_stale_write(owner: Phone, task: str) -> None:
+    """Nothing is in the journal by an attempt that was over."""
+    held = 0
+    for frame in owner.events[task]:
+        if isinstance(frame, DecisionSeen):
+            for event in frame.decision.events:
+                match event:
+                    case AttemptClaimed(attempt=attempt):
+                        held = attempt
+                    case AttemptEnded():
+                        held = 0
+        else:
+            assert frame.entry.attempt == held, frame
+
+
 async def test_a_runner_that_is_told_to_stop_gives_its_attempt_back(house: House, repository: Path) -> None:
     async with phone(house) as owner:
         # Longer than a claim that is under way: the runner lets that end first, or it would take its own task back.
@@ -147,11 +184,16 @@ async def test_a_runner_that_is_told_to_stop_gives_its_attempt_back(house: House
 
 def assert_parked_first(owner: Phone, task: str) -> None:
     """The first attempt was given back, none was lost, and the last one finished."""
+    how = ends(owner, task)
+    assert how[0] is AttemptEnd.PARKED
+    assert how[-1] is AttemptEnd.FINISHED
+    assert AttemptEnd.LEASE_LOST not in how
+
+
+def ends(owner: Phone, task: str) -> list[AttemptEnd]:
+    """How the task's attempts ended."""
     decisions = [frame.decision for frame in owner.events[task] if isinstance(frame, DecisionSeen)]
-    ends = [event.how for decision in decisions for event in decision.events if isinstance(event, AttemptEnded)]
-    assert ends[0] is AttemptEnd.PARKED
-    assert ends[-1] is AttemptEnd.FINISHED
-    assert AttemptEnd.LEASE_LOST not in ends
+    return [event.how for decision in decisions for event in decision.events if isinstance(event, AttemptEnded)]
 
 
 def tool_calls(owner: Phone, task: str) -> int:

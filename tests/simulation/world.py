@@ -63,9 +63,10 @@ class NotSettled(Exception):
 
 
 class PlayedModel:
-    """Works for a while and then finishes; asks the user at times; does not always answer."""
+    """Works for a while and then finishes; asks the user at times; hangs now and then, past all it promises."""
 
     scripted = True
+    quiet_seconds = 3.0
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
@@ -81,6 +82,8 @@ class PlayedModel:
 
     async def reply(self, request: ModelRequest, on_delta: OnDelta) -> ModelReply:
         await anyio.sleep(self._chance.uniform(0.05, 2.0))
+        if self._chance.random() < 0.01:
+            await anyio.sleep_forever()
         calls = sum(message["role"] == "assistant" for message in request.messages)
         name, given = self._next(calls)
         content = ({"type": "tool_use", "id": f"toolu_{calls}_{len(request.messages)}", "name": name, "input": given},)
