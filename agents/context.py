@@ -31,6 +31,8 @@ TRUNCATED_REPLIES_LIMIT = 3
 """So many replies in a row that hit `max_tokens` end the turn."""
 SUBJECT_LIMIT_CHARS = 72
 """Of a commit message."""
+END_CALL = "errand_end_"
+"""How the id begins of a `finish` that the model did not call: it ended without, and the user was asked first."""
 SCRIPTED_TRAILER = "Written-by: scripted, not Claude"
 
 SYSTEM = """\
@@ -91,6 +93,8 @@ class Ending(Struct, frozen=True, kw_only=True):
     commit_message: str = ""
     failure: str = ""
     """A sentence that a person can act on; empty when the work is done."""
+    called: bool = False
+    """By `finish`."""
 
 
 # What comes next. The loop does it, journals it, folds it and asks again.
@@ -204,6 +208,7 @@ class Conversation:
                 self._texts += [message.text for message in self.messages if message.number in numbers]
                 self.ending = None
             case ToolCall(id=id_):
+                self._earlier_seconds -= action.waited_seconds
                 self._tools_ran = True
                 if id_ in self.calls:
                     self.calls[id_] = msgspec.structs.replace(self.calls[id_], step=step)
@@ -225,7 +230,11 @@ class Conversation:
                     self.ending = Ending(
                         summary=str(action.input.get("summary", "")),
                         commit_message=str(action.input.get("commit_message", "")),
+                        called=True,
                     )
+                elif action.id.startswith(END_CALL):
+                    self.ending = None
+                    self._tell(result.text)
                 if action.name == "ask_user":
                     self._earlier_seconds -= seconds
             case ToolCall(), StepLost():

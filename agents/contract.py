@@ -153,12 +153,23 @@ class Journal(Protocol):
         ...
 
 
+class Verdict(Struct, frozen=True, kw_only=True):
+    """What the user decided over what the agent asked to do."""
+
+    approved: bool
+    reason: str = ""
+
+
 class Desk(Protocol):
     """What the agent can ask of people and services."""
 
     async def ask(self, question: Question) -> str:
         """The user's answer, which may take days. A question with an id that was asked before is not asked twice. It
         may raise whatever ends the attempt instead (the runner parks it): the next one asks again with the same id."""
+        ...
+
+    async def approve(self, question: Question) -> Verdict:
+        """As `ask`, of a question that is approved or denied."""
         ...
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
-from agents import tools
+from agents import rules, tools
 from agents.budget import DEFAULT, BudgetReached, Spent, affordable, check, resolve
-from agents.context import Call, Conversation, Ending, Refuse, Run, Settle, Speak, Stop, commit_message
+from agents.context import END_CALL, Call, Conversation, Ending, Refuse, Run, Settle, Speak, Stop, commit_message
 from agents.contract import (
     Clock,
     Desk,
@@ -25,8 +27,10 @@ from agents.contract import (
     SandboxReady,
     TurnFailed,
     TurnResult,
+    Verdict,
 )
 from protocol.journal import ModelCall, ModelReply, Noticed, StepFinished, StepLost, StepStarted, ToolCall, ToolResult
+from protocol.rules import Rule, RuleAction
 from protocol.task import Budget
 
 
@@ -37,6 +41,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """As the task asked for it."""
     defaults: Budget = DEFAULT
     """What holds where the task asked for nothing."""
+    rules: tuple[Rule, ...] = ()
+    """What the user lets be done unasked, the task's own first."""
     max_tokens: int = 32_000
     """Of one reply; less where the budget leaves less."""
     model_tries: int = 5
@@ -154,13 +160,15 @@ class _Turn:
                 case Settle(lost=lost):
                     await self.journal.append(lost)
                 case Refuse(call=call, reason=reason):
-                    await self.refuse(call, reason)
+                    await self.refuse(call, f"Not run: {reason}.")
                 case Run(call=call):
                     await self.use(call)
                 case Speak():
                     await self.speak()
                 case Stop(ending=ending):
-                    return self.end(ending)
+                    if (call := self.unasked_end(ending)) is None:
+                        return self.end(ending)
+                    await self.use(call)
 
     def catch_up(self) -> None:
         self.conversation.messages = self.journal.messages
@@ -168,9 +176,19 @@ class _Turn:
             self.conversation.take(entry)
             self.folded += 1
 
-    async def refuse(self, call: Call, reason: str) -> None:
-        step = await self.start(ToolCall(id=call.id, name=call.name, input=dict(call.input)))
-        await self.journal.append(StepFinished(step=step, result=tools.wrong(f"Not run: {reason}.")))
+    async def refuse(self, call: Call, text: str, waited_seconds: float = 0.0) -> None:
+        step = await self.start(_tool_call(call, waited_seconds))
+        await self.journal.append(StepFinished(step=step, result=tools.wrong(text)))
+
+    def unasked_end(self, ending: Ending) -> Call | None:
+        """The call of `finish` that stands for an end without one, where the user is to be asked before it."""
+        given = {"summary": ending.summary}
+        if ending.called or ending.failure or self.action_on(rules.FINISH, given) is RuleAction.ALLOW:
+            return None
+        return Call(id=f"{END_CALL}{self.conversation.last_step}", name=rules.FINISH, input=given)
+
+    def action_on(self, name: str, given: Mapping[str, Any]) -> RuleAction:
+        return rules.action_on(self.settings.rules, name, given)
 
     async def use(self, call: Call) -> None:
         """Run one tool call. Its workspace is the one the model knows: an earlier save has ended before."""
@@ -178,13 +196,18 @@ class _Turn:
         await self.saver.wait()
         tool = tools.TOOLS.get(call.name)
         if tool is None:
-            await self.refuse(call, f"there is no tool {call.name}; there are {', '.join(tools.TOOLS)}")
+            await self.refuse(call, f"Not run: there is no tool {call.name}; there are {', '.join(tools.TOOLS)}.")
             return
+        waited = 0.0
         if call.step is None:
             self.within_budget()
+            verdict, waited = await self.permission(call, sandbox)
+            if not verdict.approved:
+                await self.refuse(call, f"Not allowed: {verdict.reason}.", waited)
+                return
         if tool.resumable:
             self.start_save(sandbox)  # it may take days, and the sandbox may be given back meanwhile
-        step = call.step or await self.start(ToolCall(id=call.id, name=call.name, input=dict(call.input)))
+        step = call.step or await self.start(_tool_call(call, waited))
         began = self.clock.monotonic()
 
         async def say(text: str) -> None:
@@ -198,6 +221,24 @@ class _Turn:
         if tool.changes_workspace(call.input):
             self.unsaved_step = step
         await self.finish(step, result, began)
+
+    async def permission(self, call: Call, sandbox: Sandbox) -> tuple[Verdict, float]:
+        """Whether the call may be made, and how many seconds the user took to say so. It has no step yet: a runner that
+        dies meanwhile has done nothing, and the next one finds the user's word by the question's id, for this call is
+        the next step then too."""
+        match self.action_on(call.name, call.input):
+            case RuleAction.ALLOW:
+                return Verdict(approved=True), 0.0
+            case RuleAction.DENY:
+                return Verdict(approved=False, reason="a rule of the user's denies it"), 0.0
+            case RuleAction.ASK:
+                self.start_save(sandbox)  # it may take days, and the sandbox may be given back meanwhile
+                began = self.clock.monotonic()
+                asked = rules.approval(f"approval_{self.conversation.last_step + 1}", call.name, call.input)
+                verdict = await self.desk.approve(asked)
+                await self.saver.wait()
+                said = f"the user did not approve it: {verdict.reason or 'without a reason'}"
+                return Verdict(approved=verdict.approved, reason=said), self.clock.monotonic() - began
 
     async def speak(self) -> None:
         """One call of the model. When it fails it is lost and paid, and `run` comes back here after a wait."""
@@ -282,6 +323,10 @@ class _Turn:
     def failure(self, reason: str, retry_after_seconds: float | None = None) -> TurnFailed:
         self.catch_up()
         return TurnFailed(reason, retry_after_seconds=retry_after_seconds, usage=self.conversation.usage)
+
+
+def _tool_call(call: Call, waited_seconds: float) -> ToolCall:
+    return ToolCall(id=call.id, name=call.name, input=dict(call.input), waited_seconds=waited_seconds)
 
 
 def _the_one(group: BaseExceptionGroup) -> BaseException:

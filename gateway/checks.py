@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -13,6 +14,7 @@ from gateway.errors import Problem
 from protocol.ids import KEY_LIMIT_BYTES, is_name
 from protocol.live import Submit
 from protocol.repo import normal_host
+from protocol.rules import PATTERN_LIMIT_CHARS, RULED_TOOLS, RULES_LIMIT, Rule
 from protocol.task import LABELS_LIMIT, PRIORITY_LIMIT, PROMPT_LIMIT_CHARS, REPOSITORY_LIMIT_CHARS, Budget
 from protocol.user import NAME_LIMIT_CHARS
 from services.envelope import SECRET_LIMIT_BYTES
@@ -47,6 +49,7 @@ def submit(frame: Submit, *, is_owner: bool) -> Submit:
     queue(frame.queue)
     labels(frame.labels)
     priority(frame.priority)
+    rules(frame.rules)
     return replace(frame, prompt=prompt, title=frame.title.strip())
 
 
@@ -129,6 +132,16 @@ def labels(values: tuple[str, ...]) -> None:
 def priority(value: int) -> None:
     if abs(value) > PRIORITY_LIMIT:
         raise Problem(422, f"A priority is {-PRIORITY_LIMIT} to {PRIORITY_LIMIT}, the higher the sooner.", "priority")
+
+
+def rules(value: Sequence[Rule]) -> None:
+    if len(value) > RULES_LIMIT:
+        raise Problem(422, f"There are {len(value)} rules and the limit is {RULES_LIMIT}.", "rules")
+    for rule in value:
+        if rule.tool not in RULED_TOOLS:
+            raise Problem(422, f"There are no rules for {rule.tool!r}: choose of {', '.join(RULED_TOOLS)}.", "rules")
+        if not 0 < len(rule.pattern) <= PATTERN_LIMIT_CHARS or CONTROL.search(rule.pattern):
+            raise Problem(422, f"A rule's pattern is one line of 1 to {PATTERN_LIMIT_CHARS} characters.", "rules")
 
 
 def name(value: str, field: str) -> None:

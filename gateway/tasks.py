@@ -17,14 +17,16 @@ from gateway.remembered import Remembered
 from gateway.users import Asker
 from protocol.evolve import Task, evolve
 from protocol.ids import is_token, task_id
-from protocol.live import LIST_LIMIT, Accepted, Answer, Cancel, Prioritize, Say, Submit
+from protocol.live import LIST_LIMIT, Accepted, Answer, Approve, Cancel, Deny, Prioritize, Say, Submit
 from protocol.query import ListTasks, TaskList
 from protocol.repo import CHECK_SECONDS, CheckRepository, Diff, RepositoryKnown, ShowDiff
 from protocol.routes import Service, command_subject
 from protocol.task import (
     OUTCOMES,
     AnswerQuestion,
+    ApproveQuestion,
     CancelTask,
+    DenyQuestion,
     Receipt,
     SendMessage,
     SetPriority,
@@ -74,6 +76,7 @@ class Tasks:
             labels=frame.labels,
             priority=frame.priority,
             pull_request=frame.pull_request,
+            rules=frame.rules,
         )
         return await self._send(asker, task, command)
 
@@ -88,6 +91,19 @@ class Tasks:
         text = checks.text(frame.text, "text")
         await self.must_exist(asker, frame.task)
         command = AnswerQuestion(key=frame.key, question=frame.question, text=text)
+        return await self._send(asker, frame.task, command)
+
+    async def approve(self, asker: Asker, frame: Approve) -> Accepted:
+        checks.key(frame.key)
+        await self.must_exist(asker, frame.task)
+        command = ApproveQuestion(key=frame.key, question=frame.question, device=asker.device)
+        return await self._send(asker, frame.task, command)
+
+    async def deny(self, asker: Asker, frame: Deny) -> Accepted:
+        checks.key(frame.key)
+        checks.reason(frame.reason)
+        await self.must_exist(asker, frame.task)
+        command = DenyQuestion(key=frame.key, question=frame.question, reason=frame.reason, device=asker.device)
         return await self._send(asker, frame.task, command)
 
     async def cancel(self, asker: Asker, frame: Cancel) -> Accepted:
@@ -197,6 +213,7 @@ class Tasks:
             labels=command.labels,
             priority=command.priority,
             pull_request=command.pull_request,
+            rules=command.rules,
             created_at=submitted[0].at,
             updated_at=submitted[0].at,
             reason=NOT_DECIDED,

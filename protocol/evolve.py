@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from protocol.journal import AttemptStarted, JournalEntry, ModelReply, StepFinished, StepLost
+from protocol.rules import Rule
 from protocol.task import (
     DEFAULT_QUEUE,
     OUTCOMES,
@@ -82,6 +83,8 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
     priority: int = 0
     pull_request: bool = True
     """Whether its work is offered as a pull request."""
+    rules: tuple[Rule, ...] = ()
+    """What it asks before, whatever the user's own rules say."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
     queued_at: datetime | None = None
@@ -150,6 +153,7 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
                 labels=event.labels,
                 priority=event.priority,
                 pull_request=event.pull_request,
+                rules=event.rules,
                 created_at=at,
                 queued_at=at,
                 in_line_since=at,

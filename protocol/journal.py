@@ -50,6 +50,8 @@ class ToolCall(Message, frozen=True):
     """The model's `tool_use` id."""
     name: str
     input: dict[str, Any]
+    waited_seconds: float = 0.0
+    """How long the user took to approve it; no part of the time that the turn takes."""
 
 
 class StepStarted(Message, frozen=True):

@@ -12,6 +12,7 @@ import msgspec
 from protocol.base import Message
 from protocol.journal import JournalEntry, Output
 from protocol.query import TaskSummary
+from protocol.rules import Rule
 from protocol.task import DEFAULT_QUEUE, Budget, Decision, Receipt
 
 FRAME_LIMIT_BYTES = 512 * 1024
@@ -77,6 +78,8 @@ class Submit(Message, frozen=True):
     """-10 to 10: which of the user's own tasks goes first."""
     pull_request: bool = True
     """Whether a pull request is opened for the branch, where the git host has them."""
+    rules: tuple[Rule, ...] = ()
+    """What this task asks before; they come before the user's own."""
 
 
 class Say(Message, frozen=True):
@@ -94,6 +97,23 @@ class Answer(Message, frozen=True):
     task: str
     question: str
     text: str
+
+
+class Approve(Message, frozen=True):
+    """Yes to what the open question asks to do; the first decision wins, whichever device it comes from."""
+
+    key: str
+    task: str
+    question: str
+
+
+class Deny(Message, frozen=True):
+    """No to it: the agent is told so, with the reason, and goes on."""
+
+    key: str
+    task: str
+    question: str
+    reason: str = ""
 
 
 class Cancel(Message, frozen=True):
@@ -124,7 +144,19 @@ class Looking(Message, frozen=True):
 
 
 AnyClientFrame = (
-    SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Cancel | Prioritize | Ping | Looking
+    SignIn
+    | WatchTask
+    | UnwatchTask
+    | WatchTasks
+    | Submit
+    | Say
+    | Answer
+    | Approve
+    | Deny
+    | Cancel
+    | Prioritize
+    | Ping
+    | Looking
 )
 
 

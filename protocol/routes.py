@@ -94,6 +94,8 @@ ROUTES: tuple[Route, ...] = (
     _task_command(task.SubmitTask, (S.GATEWAY,)),
     _task_command(task.SendMessage, (S.GATEWAY,)),
     _task_command(task.AnswerQuestion, (S.GATEWAY,)),
+    _task_command(task.ApproveQuestion, (S.GATEWAY,)),
+    _task_command(task.DenyQuestion, (S.GATEWAY,)),
     _task_command(task.CancelTask, (S.GATEWAY,)),
     _task_command(task.SetPriority, (S.GATEWAY,)),
     _task_command(task.RaiseQuestion, (S.RUNNER,)),

@@ -9,10 +9,13 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from protocol.base import Message, Part
+from protocol.rules import Rule
 
 PROMPT_LIMIT_CHARS = 100_000
 """The longest prompt or message of a user."""
 REPOSITORY_LIMIT_CHARS = 1_000
+APPROVAL_LIMIT_CHARS = 16_000
+"""Of what is to be approved, so much is shown; a longer one is cut in its middle, and says so."""
 MESSAGES_LIMIT = 1_000
 """Commands one task takes over its life; the next one is rejected."""
 PRIORITY_LIMIT = 10
@@ -78,6 +81,17 @@ class Usage(Part, frozen=True):
         return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens + self.output_tokens
 
 
+class QuestionKind(StrEnum):
+    """What the user is asked for."""
+
+    ANSWER = "answer"
+    """Words: `AnswerQuestion`."""
+    APPROVAL = "approval"
+    """Whether a tool call may be made: `ApproveQuestion` or `DenyQuestion`."""
+    PLAN = "plan"
+    """Whether the plan in the text is to be carried out: `ApproveQuestion` or `DenyQuestion`."""
+
+
 class Question(Part, frozen=True):
     """What the agent needs from the user."""
 
@@ -85,6 +99,11 @@ class Question(Part, frozen=True):
     text: str
     choices: tuple[str, ...] = ()
     """Suggested answers; free text is always allowed."""
+    kind: QuestionKind = QuestionKind.ANSWER
+    tool: str = ""
+    """For an approval: the tool that is to be used, as rules name it."""
+    input: str = ""
+    """For an approval: what the tool is given, as a person reads it."""
 
 
 class PullRequest(Part, frozen=True):
@@ -138,6 +157,8 @@ class SubmitTask(TaskCommand, frozen=True):
     """Which of the user's own tasks goes first: -10 to 10, the higher the sooner. Waiting raises it."""
     pull_request: bool = True
     """Whether a pull request is opened once a branch was pushed, where the git host has them."""
+    rules: tuple[Rule, ...] = ()
+    """Before the user's own."""
 
 
 class SendMessage(TaskCommand, frozen=True):
@@ -151,6 +172,22 @@ class AnswerQuestion(TaskCommand, frozen=True):
 
     question: str
     text: str
+
+
+class ApproveQuestion(TaskCommand, frozen=True):
+    """From the gateway: what the agent asks to do, or its plan, is approved. The first decision wins."""
+
+    question: str
+    device: str = ""
+
+
+class DenyQuestion(TaskCommand, frozen=True):
+    """From the gateway: it is not approved; the agent is told so, and goes on."""
+
+    question: str
+    reason: str = ""
+    """What to do instead."""
+    device: str = ""
 
 
 class CancelTask(TaskCommand, frozen=True):
@@ -225,6 +262,8 @@ AnyTaskCommand = (
     SubmitTask
     | SendMessage
     | AnswerQuestion
+    | ApproveQuestion
+    | DenyQuestion
     | CancelTask
     | SetPriority
     | RaiseQuestion
@@ -255,6 +294,7 @@ class TaskSubmitted(TaskEvent, frozen=True):
     labels: tuple[str, ...] = ()
     priority: int = 0
     pull_request: bool = True
+    rules: tuple[Rule, ...] = ()
 
 
 class MessageSent(TaskEvent, frozen=True):
@@ -336,6 +376,11 @@ class QuestionAnswered(TaskEvent, frozen=True):
 
     question: str
     text: str
+    """Of a denial, its reason."""
+    approved: bool | None = None
+    """None where words were asked for."""
+    device: str = ""
+    """The device that approved or denied."""
 
 
 class TurnEnded(TaskEvent, frozen=True):

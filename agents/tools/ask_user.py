@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from agents.tools.base import Hands, ToolError
 from protocol.journal import ToolResult
-from protocol.task import Question
+from protocol.task import Question, QuestionKind
 
 
 class AskInput(Struct, frozen=True):
     question: str
     choices: tuple[str, ...] = ()
+    kind: Literal["answer", "plan"] = "answer"
 
 
 class AskUser:
@@ -30,6 +32,10 @@ class AskUser:
             "properties": {
                 "question": {"type": "string"},
                 "choices": {"type": "array", "items": {"type": "string"}, "description": "Suggested answers."},
+                "kind": {
+                    "enum": ["answer", "plan"],
+                    "description": "`plan`: `question` is a plan, which the user approves or not; no choices then.",
+                },
             },
             "required": ["question"],
             "additionalProperties": False,
@@ -44,5 +50,12 @@ class AskUser:
     async def run(self, given: AskInput, hands: Hands) -> ToolResult:
         if not given.question.strip():
             raise ToolError("Not asked: `question` is empty.")
-        question = Question(id=f"question_{hands.step}", text=given.question, choices=given.choices)
-        return ToolResult(text=f"The user answered: {await hands.desk.ask(question)}")
+        question = Question(
+            id=f"question_{hands.step}", text=given.question, choices=given.choices, kind=QuestionKind(given.kind)
+        )
+        if question.kind is QuestionKind.ANSWER:
+            return ToolResult(text=f"The user answered: {await hands.desk.ask(question)}")
+        verdict = await hands.desk.approve(replace(question, choices=()))
+        if verdict.approved:
+            return ToolResult(text="The user approved the plan.")
+        return ToolResult(text=f"The user did not approve the plan: {verdict.reason or 'without a reason'}")

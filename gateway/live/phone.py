@@ -28,8 +28,10 @@ from protocol.live import (
     Accepted,
     Answer,
     AnyClientFrame,
+    Approve,
     Cancel,
     Closing,
+    Deny,
     Ping,
     Pong,
     Prioritize,
@@ -66,6 +68,8 @@ RECEIPTS_LIMIT = 100
 """Commands of one socket that have no receipt yet."""
 LIST_SECONDS = 1.0
 """Between two tries to get the task list."""
+
+AnyCommand = Submit | Say | Answer | Approve | Deny | Cancel | Prioritize
 
 
 class Phone:
@@ -223,7 +227,7 @@ class Phone:
                 self._list_limit = max(1, frame.limit)
                 self._feed.watch_list()
                 self.list_soon()
-            case Submit() | Say() | Answer() | Cancel() | Prioritize():
+            case Submit() | Say() | Answer() | Approve() | Deny() | Cancel() | Prioritize():
                 await self._command(frame)
             case LookingFrame():
                 self._look(frame.looking)
@@ -290,7 +294,7 @@ class Phone:
 
     # Commands
 
-    async def _command(self, frame: Submit | Say | Answer | Cancel | Prioritize) -> None:
+    async def _command(self, frame: AnyCommand) -> None:
         if self._receipts >= RECEIPTS_LIMIT:
             raise Problem(429, f"{RECEIPTS_LIMIT} commands of this connection wait for their receipt: wait for one.")
         task = task_id(self.asker.user, frame.key) if isinstance(frame, Submit) else frame.task
@@ -312,7 +316,7 @@ class Phone:
             if early is not None:
                 self.put(early)
 
-    async def _store(self, frame: Submit | Say | Answer | Cancel | Prioritize) -> Accepted:
+    async def _store(self, frame: AnyCommand) -> Accepted:
         for _ in range(COMMAND_TRIES - 1):
             try:
                 return await self._store_once(frame)
@@ -320,7 +324,7 @@ class Phone:
                 continue
         return await self._store_once(frame)
 
-    async def _store_once(self, frame: Submit | Say | Answer | Cancel | Prioritize) -> Accepted:
+    async def _store_once(self, frame: AnyCommand) -> Accepted:
         match frame:
             case Submit():
                 return await self._tasks.submit(self.asker, frame)
@@ -328,6 +332,10 @@ class Phone:
                 return await self._tasks.say(self.asker, frame)
             case Answer():
                 return await self._tasks.answer(self.asker, frame)
+            case Approve():
+                return await self._tasks.approve(self.asker, frame)
+            case Deny():
+                return await self._tasks.deny(self.asker, frame)
             case Cancel():
                 return await self._tasks.cancel(self.asker, frame)
             case Prioritize():

@@ -10,7 +10,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from protocol.evolve import Device, Task
-from protocol.task import AnyTaskEvent, Decision, Published, QuestionRaised, TaskState, TurnEnded
+from protocol.task import (
+    AnyTaskEvent,
+    Decision,
+    Published,
+    Question,
+    QuestionKind,
+    QuestionRaised,
+    TaskState,
+    TurnEnded,
+)
 
 STATES = (TaskState.WAITING, TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
 """Only decisions that lead to one of these can be news."""
@@ -59,11 +68,16 @@ def news_of(task: Task, event: QuestionRaised | TurnEnded) -> News | None:
     if isinstance(event, QuestionRaised):
         if task.question is None or task.question.id != event.question.id:
             return None
-        return _news(task, "Needs you", event.question.text, urgent=True)
+        return _news(task, "Needs you", _asked(event.question), urgent=True)
     if task.is_open or task.turn != event.turn:
         return None
     told = _news(task, HEADLINES[event.outcome], _outcome(event))
     return replace(told, by=event.device) if event.outcome is TaskState.CANCELLED else told
+
+
+def _asked(question: Question) -> str:
+    """With what is to be approved: a push is encrypted to the device, and read on it alone (RFC 8291)."""
+    return f"{question.text} {question.input}" if question.kind is QuestionKind.APPROVAL else question.text
 
 
 def _outcome(event: TurnEnded) -> str:

@@ -10,9 +10,10 @@ from msgspec import Struct
 
 from gateway.tasks import Shown, Tasks
 from gateway.users import Asker
-from protocol.live import Accepted, Answer, Cancel, Prioritize, Say, Submit
+from protocol.live import Accepted, Answer, Approve, Cancel, Deny, Prioritize, Say, Submit
 from protocol.query import TaskSummary
 from protocol.repo import Diff
+from protocol.rules import Rule
 from protocol.task import DEFAULT_QUEUE, Budget, TaskState
 
 
@@ -31,6 +32,8 @@ class SubmitBody(Struct, frozen=True):
     priority: int = 0
     """-10 to 10: which of the user's own tasks goes first."""
     pull_request: bool = True
+    rules: tuple[Rule, ...] = ()
+    """What this task asks before; they come before the asker's own."""
 
 
 class SayBody(Struct, frozen=True):
@@ -41,6 +44,18 @@ class SayBody(Struct, frozen=True):
 class AnswerBody(Struct, frozen=True):
     question: str
     text: str
+    key: str = ""
+
+
+class ApproveBody(Struct, frozen=True):
+    question: str
+    key: str = ""
+
+
+class DenyBody(Struct, frozen=True):
+    question: str
+    reason: str = ""
+    """What to do instead: the agent is told."""
     key: str = ""
 
 
@@ -79,6 +94,7 @@ async def submit(request: Request, asker: Asker, tasks: Tasks, data: SubmitBody)
         labels=data.labels,
         priority=data.priority,
         pull_request=data.pull_request,
+        rules=data.rules,
     )
     return await tasks.submit(asker, frame)
 
@@ -121,6 +137,19 @@ async def answer(request: Request, asker: Asker, tasks: Tasks, task: str, data: 
     return await tasks.answer(asker, Answer(key=key, task=task, question=data.question, text=data.text))
 
 
+@post("/{task:str}/approve", status_code=202)
+async def approve(request: Request, asker: Asker, tasks: Tasks, task: str, data: ApproveBody) -> Accepted:
+    """Yes to what the open question asks to do; the first decision wins."""
+    return await tasks.approve(asker, Approve(key=key_of(request, data.key), task=task, question=data.question))
+
+
+@post("/{task:str}/deny", status_code=202)
+async def deny(request: Request, asker: Asker, tasks: Tasks, task: str, data: DenyBody) -> Accepted:
+    """No to it; the agent goes on without."""
+    key = key_of(request, data.key)
+    return await tasks.deny(asker, Deny(key=key, task=task, question=data.question, reason=data.reason))
+
+
 @post("/{task:str}/cancel", status_code=202)
 async def cancel(request: Request, asker: Asker, tasks: Tasks, task: str, data: CancelBody) -> Accepted:
     """End the open turn now."""
@@ -134,4 +163,6 @@ async def prioritize(request: Request, asker: Asker, tasks: Tasks, task: str, da
     return await tasks.prioritize(asker, frame)
 
 
-ROUTER = Router("/api/tasks", route_handlers=[submit, list_tasks, show, diff, say, answer, cancel, prioritize])
+ROUTER = Router(
+    "/api/tasks", route_handlers=[submit, list_tasks, show, diff, say, answer, approve, deny, cancel, prioritize]
+)

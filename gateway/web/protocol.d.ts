@@ -5,7 +5,7 @@
 export type Time = string;
 
 export type AnyClientFrame =
-  | SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Cancel | Prioritize | Ping | Looking;
+  | SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Ping | Looking;
 
 export type AnyServerFrame =
   | SignedIn | Accepted | Refused | DecisionSeen | JournalSeen | OutputSeen | CaughtUp | TaskLine | Tasks | ReceiptSeen | Closing | Pong;
@@ -68,6 +68,8 @@ export interface Submit {
   priority?: number;
   /** Whether a pull request is opened for the branch, where the git host has them. @default true */
   pull_request?: boolean;
+  /** What this task asks before; they come before the user's own. @default [] */
+  rules?: Rule[];
 }
 
 /** What one turn may spend. Zero means zero, absent means the configured default, null means unlimited. */
@@ -78,6 +80,15 @@ export interface Budget {
   /** Model calls and tool calls together. */
   steps?: number | null;
   wall_seconds?: number | null;
+}
+
+/** Of a list, the first rule that matches a tool call decides; where none does, it is allowed. */
+export interface Rule {
+  action: RuleAction;
+  /** One of `RULED_TOOLS`. @default "*" */
+  tool?: string;
+  /** A glob over the command, or over the path from the repository's root; `*` stands for `/` and line breaks too. @default "*" */
+  pattern?: string;
 }
 
 /** A message to a task: steers the open turn, or opens the next. */
@@ -95,6 +106,24 @@ export interface Answer {
   task: string;
   question: string;
   text: string;
+}
+
+/** Yes to what the open question asks to do; the first decision wins, whichever device it comes from. */
+export interface Approve {
+  type: "approve";
+  key: string;
+  task: string;
+  question: string;
+}
+
+/** No to it: the agent is told so, with the reason, and goes on. */
+export interface Deny {
+  type: "deny";
+  key: string;
+  task: string;
+  question: string;
+  /** @default "" */
+  reason?: string;
 }
 
 /** End the open turn now. */
@@ -206,6 +235,8 @@ export interface TaskSubmitted {
   priority?: number;
   /** @default true */
   pull_request?: boolean;
+  /** @default [] */
+  rules?: Rule[];
 }
 
 /** The user said something; `message` counts from 1 in the task, the prompt being message 0. */
@@ -289,13 +320,24 @@ export interface Question {
   text: string;
   /** Suggested answers; free text is always allowed. @default [] */
   choices?: string[];
+  /** @default "answer" */
+  kind?: QuestionKind;
+  /** For an approval: the tool that is to be used, as rules name it. @default "" */
+  tool?: string;
+  /** For an approval: what the tool is given, as a person reads it. @default "" */
+  input?: string;
 }
 
 /** The first answer; the turn goes on with it. */
 export interface QuestionAnswered {
   type: "question_answered";
   question: string;
+  /** Of a denial, its reason. */
   text: string;
+  /** None where words were asked for. @default null */
+  approved?: boolean | null;
+  /** The device that approved or denied. @default "" */
+  device?: string;
 }
 
 /** Each turn has exactly one. */
@@ -408,6 +450,8 @@ export interface ToolCall {
   id: string;
   name: string;
   input: Record<string, unknown>;
+  /** How long the user took to approve it; no part of the time that the turn takes. @default 0.0 */
+  waited_seconds?: number;
 }
 
 /** Each started step has exactly one. */
@@ -560,11 +604,25 @@ export interface AnswerBody {
   key?: string;
 }
 
+export interface ApproveBody {
+  question: string;
+  /** @default "" */
+  key?: string;
+}
+
 export interface CancelBody {
   /** @default "" */
   key?: string;
   /** @default "" */
   reason?: string;
+}
+
+export interface DenyBody {
+  question: string;
+  /** What to do instead: the agent is told. @default "" */
+  reason?: string;
+  /** @default "" */
+  key?: string;
 }
 
 export interface Diff {
@@ -743,6 +801,8 @@ export interface Task {
   priority?: number;
   /** Whether its work is offered as a pull request. @default true */
   pull_request?: boolean;
+  /** What it asks before, whatever the user's own rules say. @default [] */
+  rules?: Rule[];
   /** @default null */
   created_at?: Time | null;
   /** @default null */
@@ -857,6 +917,8 @@ export interface SubmitBody {
   priority?: number;
   /** @default true */
   pull_request?: boolean;
+  /** What this task asks before; they come before the asker's own. @default [] */
+  rules?: Rule[];
 }
 
 /** `PushSubscription.toJSON()` of the Push API. */
@@ -886,6 +948,13 @@ export interface UserShown {
   github?: string;
 }
 
+export type RuleAction =
+  | "allow"
+  /** The user approves the call or denies it, and the turn waits meanwhile. */
+  | "ask"
+  /** The model is told that the call was not run. To finish is asked for instead: or no turn could end. */
+  | "deny";
+
 /** Where a task stands. Each line says who moves it on, and what happens when that actor dies. */
 export type TaskState =
   /** Waits for a free slot. The scheduler moves it on when a runner claims; another scheduler does when that one dies. */
@@ -912,6 +981,15 @@ export type AttemptEnd =
   | "parked"
   | "cancelled"
   | "lease_lost";
+
+/** What the user is asked for. */
+export type QuestionKind =
+  /** Words: `AnswerQuestion`. */
+  | "answer"
+  /** Whether a tool call may be made: `ApproveQuestion` or `DenyQuestion`. */
+  | "approval"
+  /** Whether the plan in the text is to be carried out: `ApproveQuestion` or `DenyQuestion`. */
+  | "plan";
 
 export type ReceiptStatus =
   | "consumed"

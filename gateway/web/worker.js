@@ -75,6 +75,8 @@ const ROADS = {
   submit: ({ type, ...body }) => ["/api/tasks/", body],
   say: ({ task, text, key }) => [`/api/tasks/${task}/messages`, { text, key }],
   answer: ({ task, question, text, key }) => [`/api/tasks/${task}/answers`, { question, text, key }],
+  approve: ({ task, question, key }) => [`/api/tasks/${task}/approve`, { question, key }],
+  deny: ({ task, question, reason, key }) => [`/api/tasks/${task}/deny`, { question, reason, key }],
   cancel: ({ task, key }) => [`/api/tasks/${task}/cancel`, { key }],
 };
 const NO_REFUSAL = [401, 408, 425, 429];

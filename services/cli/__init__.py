@@ -26,6 +26,8 @@ COMMANDS = {
     "diff": "Show what a task changed.",
     "message": "Say something to a task: it steers the work, or opens the next turn.",
     "answer": "Answer a task's question.",
+    "approve": "Let a task do what it asks to do.",
+    "deny": "Do not let a task do what it asks to do, and say why.",
     "cancel": "Stop a task.",
     "priority": "Let a task go sooner, or later, than your others.",
     "systemd-unit": "Print a systemd unit that keeps `errand up` running.",

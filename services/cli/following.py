@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import anyio
 import anyio.abc
 
-from protocol.live import Answer, Refused, SignedIn
-from protocol.task import Question, TaskState
+from protocol.live import Answer, Approve, Deny, Refused, SignedIn
+from protocol.task import Question, QuestionKind, TaskState
 from services.cli.failure import Failure
 from services.cli.receipts import new_key
 from services.cli.screen import Screen
@@ -22,6 +22,8 @@ from services.cli.view import Kind, Line, begin, fold
 
 EXIT_CODES = {TaskState.SUCCEEDED: 0, TaskState.FAILED: 1, TaskState.CANCELLED: 2}
 TICK_SECONDS = 0.25
+YES = ("yes", "y")
+NO = ("no", "n")
 LINE_LIMIT_BYTES = 64 * 1024
 
 
@@ -137,7 +139,8 @@ class Prompt:
 
     def _invite(self) -> None:
         self._invited = True
-        self._write("Your answer: ")
+        assert self._question is not None
+        self._write(invitation(self._question))
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text)
@@ -159,8 +162,21 @@ class Prompt:
             return
         self._answered = question.id
         self.close()
-        answer = Answer(key=self._key(), task=self._task, question=question.id, text=chosen(question, text))
-        self._group.start_soon(self._session.send, answer)
+        self._group.start_soon(self._session.send, reply(self._task, question, text, self._key()))
+
+
+def invitation(question: Question) -> str:
+    return "Your answer: " if question.kind is QuestionKind.ANSWER else "Approve? yes, no, or what to do instead: "
+
+
+def reply(task: str, question: Question, text: str, key: str) -> Answer | Approve | Deny:
+    """What `text` says to `question`. Where a yes or a no is asked for, whatever is no plain yes is a no with its
+    reason."""
+    if question.kind is QuestionKind.ANSWER:
+        return Answer(key=key, task=task, question=question.id, text=chosen(question, text))
+    if text.lower() in YES:
+        return Approve(key=key, task=task, question=question.id)
+    return Deny(key=key, task=task, question=question.id, reason="" if text.lower() in NO else text)
 
 
 def chosen(question: Question, text: str) -> str:

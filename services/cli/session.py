@@ -18,9 +18,11 @@ from protocol.live import (
     Accepted,
     Answer,
     AnyServerFrame,
+    Approve,
     Cancel,
     Closing,
     DecisionSeen,
+    Deny,
     JournalSeen,
     Prioritize,
     ReceiptSeen,
@@ -49,7 +51,7 @@ LONGEST_WAIT_SECONDS = 5.0
 GAPS_LIMIT = 3
 """So many gaps in a row at one cursor are the server's fault."""
 
-Command = Submit | Say | Answer | Cancel | Prioritize
+Command = Submit | Say | Answer | Approve | Deny | Cancel | Prioritize
 
 
 class Received(Struct, frozen=True):

@@ -10,7 +10,7 @@ import msgspec
 from protocol.evolve import Task
 from protocol.live import LIST_LIMIT
 from protocol.query import TaskList, TaskSummary
-from protocol.task import TaskState
+from protocol.task import Question, TaskState
 from services.cli.failure import Failure
 from services.cli.options import Place
 
@@ -45,6 +45,17 @@ def the_waiting_one(place: Place) -> TaskSummary:
     if waiting:
         raise Failure(f"Several tasks have a question: name one of {', '.join(task.id for task in waiting)}.")
     raise Failure("No task waits for an answer.")
+
+
+def asked_of(place: Place, given: str, question: str = "") -> tuple[str, Question]:
+    """The id of the task that is meant, or of the only one that waits, with its open question."""
+    from services.cli.api import path, read
+
+    task = whole_id(place, given) if given else the_waiting_one(place).id
+    asked = task_of(read(place.api.get(path("tasks", task)), dict[str, Any])).question
+    if asked is None or question not in ("", asked.id):
+        raise Failure(f"The task {task} has no such question open: `errand show {task}` tells where it stands.")
+    return task, asked
 
 
 def task_of(answer: dict[str, Any]) -> Task:

@@ -193,7 +193,7 @@ def _event(view: View, event: AnyTaskEvent, at: datetime) -> Folded:
         case QuestionRaised():
             return view, _asked(event.question)
         case QuestionAnswered():
-            return view, (_line(Kind.INFO, f"answered: {one_line(event.text, LINE_LIMIT_CHARS)}"),)
+            return view, (_line(Kind.INFO, _answered(event)),)
         case TurnEnded():
             return replace(view, running=()), _outcome(view, event, at)
         case _:
@@ -222,7 +222,14 @@ def _asked(question: Question) -> tuple[Line, ...]:
         Line(kind=Kind.CHOICE, text=one_line(choice), mark=str(number))
         for number, choice in enumerate(question.choices, 1)
     )
-    return (*_block(Kind.QUESTION, question.text), *choices)
+    return (*_block(Kind.QUESTION, question.text), *_block(Kind.SPOKEN, question.input), *choices)
+
+
+def _answered(event: QuestionAnswered) -> str:
+    text = one_line(event.text, LINE_LIMIT_CHARS)
+    if event.approved is None:
+        return f"answered: {text}"
+    return "approved" if event.approved else f"denied: {text}" if text else "denied"
 
 
 def _outcome(view: View, event: TurnEnded, at: datetime) -> tuple[Line, ...]:

@@ -10,6 +10,7 @@ import anyio
 import anyio.abc
 from msgspec import Struct
 
+from agents import rules
 from agents.contract import Fenced, Model, Sandbox, SandboxGone, TurnFailed, TurnResult
 from agents.loop import Settings, run_turn
 from protocol.base import Message
@@ -19,6 +20,7 @@ from protocol.journal import AttemptStarted, CheckpointMade, ModelCall, Noticed,
 from protocol.query import AttemptGranted
 from protocol.repo import BaseResolved, Publish, PublishDone, PullRequestWish, ResolveBase
 from protocol.routes import Service, command_subject
+from protocol.rules import Rule, RuleAction
 from protocol.task import FailAttempt, FinishAttempt, ParkAttempt, Published, TaskCommand
 from sandbox.contract import Driver, SandboxError, SandboxUnavailable
 from services import log
@@ -150,6 +152,7 @@ class Attempt:
             budget=self._task.budget,
             defaults=self._config.settings.defaults,
             max_tokens=self._config.settings.max_tokens,
+            rules=self._rules,
         )
         result = await run_turn(
             model=MovingModel(self._model, self._log.movement),
@@ -229,16 +232,29 @@ class Attempt:
             published=published,
         )
 
+    @property
+    def _rules(self) -> tuple[Rule, ...]:
+        return self._task.rules
+
     async def _fail(self, reason: str, retry_after_seconds: float | None) -> FailAttempt:
         """The work so far is committed and pushed first, unless another attempt goes on with it."""
-        published = None
-        if retry_after_seconds is None and self._workspace_ready.is_set() and self._workspace_failed is None:
-            try:
-                message = f"Unfinished: {self._task.title}\n\n{reason}"
-                published = await self._publish(message, summary=reason, unfinished=True)
-            except (Refused, Unavailable, SandboxGone, SandboxError) as error:
-                await self._log.append(Noticed(text=f"The unfinished work was not pushed: {error}", level="warning"))
+        published = await self._publish_unfinished(reason) if retry_after_seconds is None else None
         return self._failed(reason, retry_after_seconds, published)
+
+    async def _publish_unfinished(self, reason: str) -> Published | None:
+        if not self._workspace_ready.is_set() or self._workspace_failed is not None:
+            return None
+        if rules.action_on(self._rules, rules.FINISH, {}) is not RuleAction.ALLOW:
+            await self._log.append(
+                Noticed(text="The unfinished work is kept and not pushed: you are asked before that.")
+            )
+            return None
+        try:
+            message = f"Unfinished: {self._task.title}\n\n{reason}"
+            return await self._publish(message, summary=reason, unfinished=True)
+        except (Refused, Unavailable, SandboxGone, SandboxError) as error:
+            await self._log.append(Noticed(text=f"The unfinished work was not pushed: {error}", level="warning"))
+            return None
 
     def _failed(
         self,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import anyio
 
+from agents.contract import Verdict
 from protocol.routes import command_subject
-from protocol.task import Question, RaiseQuestion
+from protocol.task import Question, QuestionAnswered, RaiseQuestion
 from services.bus import Bus
 from services.runner.log import TaskLog
 
@@ -24,6 +25,15 @@ class UserDesk:
 
     async def ask(self, question: Question) -> str:
         """Raises Parked, or Fenced when the turn ends first."""
+        return (await self._answer(question)).text
+
+    async def approve(self, question: Question) -> Verdict:
+        """Raises Parked, or Fenced when the turn ends first."""
+        answered = await self._answer(question)
+        # Whatever is no plain yes, is a no.
+        return Verdict(approved=answered.approved is True, reason=answered.text)
+
+    async def _answer(self, question: Question) -> QuestionAnswered:
         log = self._log
         if question.id not in log.answers:
             # An attempt that was over when it asked was refused: the next one asks by a key of its own.

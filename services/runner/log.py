@@ -40,8 +40,8 @@ class TaskLog:
         self.attempt = task.attempt
         self.entries: list[JournalEntry] = []
         self.messages: list[UserMessage] = []
-        self.answers: dict[str, str] = {}
-        """What the user answered, by question."""
+        self.answers: dict[str, QuestionAnswered] = {}
+        """What the user answered or decided, by question."""
         self.over = anyio.Event()
         """Set when another decision ended the attempt."""
         self.movement = Movement()
@@ -171,7 +171,7 @@ class TaskLog:
                 opens = any(isinstance(other, TurnOpened) for other in decision.events)
                 self.messages.append(UserMessage(number=event.message, text=event.text, turn=self.task.turn + opens))
             case QuestionAnswered():
-                self.answers[event.question] = event.text
+                self.answers[event.question] = event
 
     def _holds(self) -> bool:
         return self.task.holder is not None and self.task.holder.attempt == self.attempt

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 import protocol.evolve
+import protocol.rules
 import protocol.task
 import protocol.user
 from protocol.evolve import Task, User
@@ -50,7 +51,7 @@ def _source(*modules: ModuleType) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-FOLDS = _source(protocol.evolve, protocol.task, protocol.user)
+FOLDS = _source(protocol.evolve, protocol.rules, protocol.task, protocol.user)
 NOTHING = Snapshot(folds=FOLDS, sequence=0)
 _decode = msgspec.json.Decoder(Snapshot).decode
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 from msgspec import Struct
 
-from agents.contract import UserMessage
+from agents.contract import UserMessage, Verdict
 from agents.loop import Settings, run_turn
 from protocol.base import encode
 from protocol.journal import (
@@ -74,6 +74,8 @@ class World:
         """The attempt dies when the journal has so many entries."""
         self.on_append: Callable[[AnyJournalEvent], Awaitable[None]] | None = None
         self.answers: dict[str, str] = {}
+        self.verdicts: dict[str, Verdict] = {}
+        self.on_approve: Callable[[Question], Awaitable[None]] | None = None
         self.asked: list[Question] = []
         self.previews: list[tuple[int, str, str]] = []
         self.trees: dict[int, str] = {}
@@ -101,6 +103,13 @@ class World:
         if question not in self.asked:
             self.asked.append(question)
         return self.answers.get(question.id, "blue")
+
+    async def approve(self, question: Question) -> Verdict:
+        if question not in self.asked:
+            self.asked.append(question)
+        if self.on_approve is not None:
+            await self.on_approve(question)
+        return self.verdicts.get(question.id, Verdict(approved=True))
 
     # Sandbox
 

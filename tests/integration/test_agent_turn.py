@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
 import pytest
 
 from agents.context import fold
-from agents.contract import Fenced, SandboxGone, TurnFailed
+from agents.contract import Fenced, SandboxGone, TurnFailed, Verdict
 from agents.loop import Settings
 from agents.models.claude import Claude
 from agents.models.scripted.server import serving
@@ -27,7 +28,8 @@ from protocol.journal import (
     ToolCall,
     ToolResult,
 )
-from protocol.task import Budget
+from protocol.rules import Rule, RuleAction
+from protocol.task import Budget, Question
 from tests.integration.agent_world import Killed, World
 
 pytestmark = pytest.mark.anyio
@@ -369,3 +371,86 @@ async def test_attempts_of_one_turn_are_counted_together(tmp_path: Path, model: 
     with pytest.raises(TurnFailed, match="steps spent"):
         await world.run(model, Settings(budget=Budget(steps=7)))
     assert len([one for one in world.entries if isinstance(one.event, AttemptStarted)]) == 2
+
+
+ASK_BEFORE_COMMANDS = Settings(rules=(Rule(action=RuleAction.ASK, tool="bash"),))
+ASK_BEFORE_FINISH = Settings(rules=(Rule(action=RuleAction.ASK, tool="finish"),))
+NO = Verdict(approved=False, reason="use make")
+
+
+async def test_what_the_rules_ask_for_is_approved_before_it_is_started(tmp_path: Path, model: Claude) -> None:
+    world = World(tmp_path, "[scenario: steps] steps=2")
+
+    async def nothing_is_started(question: Question) -> None:
+        assert question.id == f"approval_{max(started(world)) + 1}"
+        world.clock.seconds += 3600
+
+    world.on_approve = nothing_is_started
+    await world.run(model, ASK_BEFORE_COMMANDS)
+    assert [one.input for one in world.asked] == [f"echo {n} >> steps.txt; echo step {n}" for n in (1, 2)]
+    assert (world.workspace / "steps.txt").read_text() == "1\n2\n"
+    assert fold(world.entries, world.messages).spent(world.clock.now()).wall_seconds < 60, "the user's time is free"
+    assert_each_step_ended_once(world)
+
+
+async def test_what_is_denied_is_not_run_and_the_model_goes_on_with_the_reason(tmp_path: Path, model: Claude) -> None:
+    world = World(tmp_path, "[scenario: steps] steps=2")
+    world.verdicts = {"approval_2": NO}
+    await world.run(model, ASK_BEFORE_COMMANDS)
+    assert (world.workspace / "steps.txt").read_text() == "2\n"
+    assert "Not allowed: the user did not approve it: use make." in results(world)
+    assert_each_step_ended_once(world)
+
+
+async def test_what_a_rule_denies_is_asked_of_nobody(tmp_path: Path, model: Claude) -> None:
+    world = World(tmp_path, "[scenario: steps] steps=2")
+    rule = Rule(action=RuleAction.DENY, tool="bash", pattern="echo 1*")
+    await world.run(model, Settings(rules=(rule,)))
+    assert (world.workspace / "steps.txt").read_text() == "2\n"
+    assert not world.asked
+    assert "Not allowed: a rule of the user's denies it." in results(world)
+
+
+@pytest.mark.parametrize("verdict", [Verdict(approved=True), NO], ids=["approved", "denied"])
+async def test_a_runner_that_dies_around_an_approval_asks_for_no_other(
+    tmp_path: Path, model: Claude, verdict: Verdict
+) -> None:
+    """Killed while it waits, once the word is there, and with each entry after it."""
+    whole = World(tmp_path / "whole", "[scenario: steps] steps=2")
+    whole.verdicts = {"approval_2": verdict}
+    await whole.run(model, ASK_BEFORE_COMMANDS)
+    for kill_after in range(2, len(whole.entries) + 1):
+        world = World(tmp_path / str(kill_after), "[scenario: steps] steps=2")
+        world.verdicts = {"approval_2": verdict}
+
+        async def die(question: Question, world: World = world) -> None:
+            world.on_approve = None
+            raise Killed
+
+        world.on_approve = die
+        for kill in (None, kill_after, None):
+            world.kill_after = kill if kill is None or kill > len(world.entries) else None
+            with suppress(Killed):
+                await world.run(model, ASK_BEFORE_COMMANDS)
+        assert world.asked[0].id == "approval_2"
+        assert len({one.id for one in world.asked}) == len(world.asked)
+        ran = [one for one in started(world).values() if isinstance(one, ToolCall) and one.name == "bash"]
+        assert len({one.id for one in ran}) == len(ran), "no call is started twice"
+        assert_each_step_ended_once(world)
+
+
+async def test_before_the_turn_finishes_the_user_is_asked_also_where_the_model_just_stops(
+    tmp_path: Path, model: Claude
+) -> None:
+    for scenario in ("noop", "chatty] chars=10 ["):
+        world = World(tmp_path / scenario[:4], f"[scenario: {scenario}]")
+
+        async def approve_the_second(question: Question, world: World = world) -> None:
+            world.verdicts[question.id] = Verdict(approved=len(world.asked) > 1, reason="not yet")
+
+        world.on_approve = approve_the_second
+        await world.run(model, ASK_BEFORE_FINISH)
+        assert [one.tool for one in world.asked] == ["finish", "finish"]
+        told = str(fold(world.entries, world.messages).request([], 1).messages)
+        assert told.count("the user did not approve it: not yet") == 1
+        assert_each_step_ended_once(world)

@@ -27,11 +27,16 @@ from protocol.repo import (
     WorkspaceReleased,
 )
 from protocol.routes import Service, command_subject
+from protocol.rules import Rule, RuleAction
 from protocol.task import (
     OUTCOMES,
     AnswerQuestion,
+    ApproveQuestion,
     CancelTask,
+    DenyQuestion,
     Published,
+    Question,
+    QuestionKind,
     SendMessage,
     SubmitTask,
     TaskCommand,
@@ -298,7 +303,11 @@ class World:
         task = task_id(user, key)
         self.users[task] = user
         await anyio.sleep(self.chance.uniform(0, STORM_SECONDS / 2))
-        await self._send(phone, task, SubmitTask(key=key, prompt="do it", repository="https://git.example/x"))
+        rules = self.chance.choice(
+            ((), (), *((Rule(action=RuleAction.ASK, tool=tool),) for tool in ("bash", "finish")))
+        )
+        submit = SubmitTask(key=key, prompt="do it", repository="https://git.example/x", rules=rules)
+        await self._send(phone, task, submit)
         for number in range(self.chance.randint(0, 4)):
             await anyio.sleep(self.chance.uniform(0, 8))
             said = SendMessage(key=f"say-{number}", text="also this")
@@ -321,8 +330,14 @@ class World:
             for task in list(self.users):
                 question = self.state(task).question
                 if question is not None:
-                    key = f"answer-{question.id}-{self.state(task).turn}"
-                    await self._send(phone, task, AnswerQuestion(key=key, question=question.id, text="blue"))
+                    await self._send(phone, task, self._reply(question, f"{question.id}-{self.state(task).turn}"))
+
+    def _reply(self, question: Question, key: str) -> TaskCommand:
+        if question.kind is QuestionKind.ANSWER:
+            return AnswerQuestion(key=f"answer-{key}", question=question.id, text="blue")
+        if self.chance.random() < 0.3:
+            return DenyQuestion(key=f"deny-{key}", question=question.id, reason="not so")
+        return ApproveQuestion(key=f"approve-{key}", question=question.id)
 
     # What goes wrong
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.contract import Verdict
 from agents.tools import DEFINITIONS, TOOLS, Hands, changes_workspace, use
 from agents.tools.base import shorten
 from agents.tools.glob import list_command
@@ -59,6 +60,9 @@ class Memory:
 
     async def ask(self, question: Question) -> str:
         return "yes"
+
+    async def approve(self, question: Question) -> Verdict:
+        return Verdict(approved="good" in question.text, reason="too long")
 
 
 async def call(memory: Memory, name: str, **given: Any) -> ToolResult:
@@ -155,6 +159,10 @@ async def test_the_plan_is_shown_and_a_question_is_answered() -> None:
     shown = await call(Memory(), "todo", items=[{"text": "a", "status": "done"}, {"text": "b", "status": "pending"}])
     assert shown.text == "[x] a\n[ ] b"
     assert (await call(Memory(), "ask_user", question="Well?")).text == "The user answered: yes"
+    plan = await call(Memory(), "ask_user", question="A good plan.", kind="plan")
+    assert plan.text == "The user approved the plan."
+    plan = await call(Memory(), "ask_user", question="Another plan.", kind="plan")
+    assert plan.text == "The user did not approve the plan: too long"
 
 
 @given(st.text(), st.integers(64, 4096))

@@ -8,12 +8,16 @@ import pytest
 
 from protocol.task import (
     AnswerQuestion,
+    ApproveQuestion,
     CancelTask,
+    DenyQuestion,
     FailAttempt,
     FinishAttempt,
     FireTimer,
     ParkAttempt,
     Question,
+    QuestionAnswered,
+    QuestionKind,
     RaiseQuestion,
     ReceiptStatus,
     SendMessage,
@@ -27,6 +31,7 @@ from services.scheduler.decide import lose_lease
 from tests.unit.desk import LIMITS, NOW, Desk
 
 QUESTION = Question(id="q", text="which?")
+APPROVAL = Question(id="q", text="may I?", kind=QuestionKind.APPROVAL, tool="bash", input="make")
 FINISH = FinishAttempt(key="f", attempt=1, journal_sequence=9, summary="done", usage=Usage())
 
 
@@ -49,6 +54,35 @@ FINISH = FinishAttempt(key="f", attempt=1, journal_sequence=9, summary="done", u
                 AnswerQuestion(key="b", question="q", text="this"),
             ],
             TaskState.RUNNING,
+        ),
+        (
+            "an approval lets the runner that waited go on",
+            [RaiseQuestion(key="a", attempt=1, question=APPROVAL), ApproveQuestion(key="b", question="q")],
+            TaskState.RUNNING,
+        ),
+        (
+            "a denial too: the agent goes on without",
+            [RaiseQuestion(key="a", attempt=1, question=APPROVAL), DenyQuestion(key="b", question="q")],
+            TaskState.RUNNING,
+        ),
+        (
+            "an approval of a parked attempt queues the turn",
+            [
+                RaiseQuestion(key="a", attempt=1, question=APPROVAL),
+                ParkAttempt(key="p", attempt=1, journal_sequence=0),
+                ApproveQuestion(key="b", question="q"),
+            ],
+            TaskState.QUEUED,
+        ),
+        (
+            "words are no approval",
+            [RaiseQuestion(key="a", attempt=1, question=APPROVAL), AnswerQuestion(key="b", question="q", text="yes")],
+            TaskState.WAITING,
+        ),
+        (
+            "an approval is no answer",
+            [RaiseQuestion(key="a", attempt=1, question=QUESTION), ApproveQuestion(key="b", question="q")],
+            TaskState.WAITING,
         ),
         (
             "an answer to a parked question queues the turn",
@@ -107,6 +141,8 @@ def test_a_running_task_goes_where_a_command_sends_it(why: str, commands: list[T
         (SendMessage(key="k", text="  "), "empty"),
         (SendMessage(key="k", text="x" * 100_001), "limit is 100000"),
         (AnswerQuestion(key="k", question="none", text="x"), "not open any more"),
+        (ApproveQuestion(key="k", question="none"), "not open any more"),
+        (DenyQuestion(key="k", question="none"), "not open any more"),
         (FinishAttempt(key="k", attempt=2, journal_sequence=0, summary="", usage=Usage()), "Attempt 2 is over"),
         (FireTimer(key="k", name="delay", due=NOW), "Nothing waits"),
         (SetPriority(key="k", priority=-11), "-10 to 10"),
@@ -200,3 +236,15 @@ def test_a_runner_lost_while_the_user_thinks_leaves_the_question_open() -> None:
     desk.give(RaiseQuestion(key="a", attempt=1, question=QUESTION))
     desk.take(lose_lease(desk.task, NOW, LIMITS))
     assert (desk.task.state, desk.task.question, desk.task.holder) == (TaskState.WAITING, QUESTION, None)
+
+
+def test_of_two_devices_that_decide_the_first_wins_and_the_other_is_told() -> None:
+    desk = Desk().submit().claim()
+    desk.give(RaiseQuestion(key="a", attempt=1, question=APPROVAL))
+    desk.give(DenyQuestion(key="b", question="q", reason=" use the branch ", device="phone"))
+    desk.give(ApproveQuestion(key="c", question="q", device="laptop"))
+    assert desk.receipt("b")[0] == ReceiptStatus.CONSUMED
+    status, reason = desk.receipt("c")
+    assert (status, "not open any more" in reason) == (ReceiptStatus.REJECTED, True)
+    decided = [e for d in desk.decisions for e in d.events if isinstance(e, QuestionAnswered)]
+    assert decided == [QuestionAnswered(question="q", text="use the branch", approved=False, device="phone")]

@@ -11,14 +11,19 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from protocol.evolve import Task, evolve
 from protocol.task import (
     AnswerQuestion,
+    ApproveQuestion,
     AttemptClaimed,
     AttemptEnded,
     CancelTask,
+    DenyQuestion,
     FailAttempt,
     FinishAttempt,
     FireTimer,
     ParkAttempt,
     Question,
+    QuestionAnswered,
+    QuestionKind,
+    QuestionRaised,
     RaiseQuestion,
     SendMessage,
     SetPriority,
@@ -87,14 +92,22 @@ class TaskMachine(RuleBasedStateMachine):
     def park(self, back: int) -> None:
         self.send(ParkAttempt(key=self.key(), attempt=self.desk.task.attempt - back, journal_sequence=0))
 
-    @rule(question=st.sampled_from("ab"))
-    def ask(self, question: str) -> None:
-        asked = Question(id=question, text="?")
+    @rule(question=st.sampled_from("ab"), kind=st.sampled_from(QuestionKind))
+    def ask(self, question: str, kind: QuestionKind) -> None:
+        asked = Question(id=question, text="?", kind=kind)
         self.send(RaiseQuestion(key=self.key(), attempt=self.desk.task.attempt, question=asked))
 
     @rule(question=st.sampled_from("ab"))
     def reply(self, question: str) -> None:
         self.send(AnswerQuestion(key=self.key(), question=question, text="yes"))
+
+    @rule(question=st.sampled_from("ab"))
+    def approve(self, question: str) -> None:
+        self.send(ApproveQuestion(key=self.key(), question=question))
+
+    @rule(question=st.sampled_from("ab"))
+    def deny(self, question: str) -> None:
+        self.send(DenyQuestion(key=self.key(), question=question, reason="not so"))
 
     @rule(early=st.integers(-10, 200))
     def timer(self, early: int) -> None:
@@ -146,6 +159,18 @@ class TaskMachine(RuleBasedStateMachine):
         assert (task.holder is not None) <= (task.state in (TaskState.RUNNING, TaskState.WAITING))
         assert (task.state is TaskState.WAITING) == (task.question is not None)
         assert (task.state is TaskState.DELAYED) == (task.delayed_until is not None)
+
+    @invariant()
+    def a_question_is_answered_once_and_in_its_kind(self) -> None:
+        asked: Question | None = None
+        for event in (event for decision in self.desk.decisions for event in decision.events):
+            if isinstance(event, QuestionRaised):
+                asked = event.question
+            elif isinstance(event, QuestionAnswered):
+                assert asked is not None
+                assert asked.id == event.question
+                assert (event.approved is None) == (asked.kind is QuestionKind.ANSWER)
+                asked = None
 
     @invariant()
     def the_fold_of_the_log_is_the_state(self) -> None:

@@ -16,9 +16,12 @@ import { markdown } from "../text/markdown.js";
 
 const PLACEHOLDERS = {
   waiting: "Or answer in your own words",
+  deciding: "Or deny, and say what to do instead",
   open: "Tell it something while it works",
   over: "Go on with…",
 };
+
+const DECIDE_AFTER_MS = 500;
 
 export class Dock {
   node;
@@ -59,7 +62,7 @@ export class Dock {
   show(view) {
     const question = view.question && view.question.id !== this.#answered ? view.question : null;
     if (question !== this.#question) this.#ask(question);
-    this.#area.placeholder = question ? PLACEHOLDERS.waiting : view.isOpen ? PLACEHOLDERS.open : PLACEHOLDERS.over;
+    this.#area.placeholder = PLACEHOLDERS[!question ? (view.isOpen ? "open" : "over") : needsWords(question) ? "waiting" : "deciding"];
     this.#showPending();
   }
 
@@ -67,14 +70,14 @@ export class Dock {
     const entries = this.#session.outbox.of(this.#task);
     this.#rows.show(entries);
     this.#pending.hidden = entries.length === 0;
-    const refused = entries.find((entry) => entry.state === "refused" && entry.frame.type === "answer");
+    const refused = entries.find((entry) => entry.state === "refused" && "question" in entry.frame);
     if (refused) this.#answered = "";
   }
 
   /** @param {Entry} entry */
   #pendingRow(entry) {
     const { frame, state, reason } = entry;
-    const text = frame.type === "cancel" ? "Stop" : "text" in frame ? oneLine(frame.text, 120) : "";
+    const text = saidBy(frame);
     const told = state === "refused" ? `Not done: ${reason}` : state === "accepted" ? "Sent" : "Will be sent as soon as there is a connection";
     const dismiss = () => void this.#session.outbox.dismiss(frame.key);
     return h(
@@ -99,21 +102,51 @@ export class Dock {
   #ask(question) {
     this.#question = question;
     if (!question) return fill(this.#card);
+    const text = h("div", { class: "prose", id: "question", dir: "auto", tabindex: 0 }, markdown(question.text));
+    const input = question.input ? h("pre", { class: "asked-input mono", dir: "auto", tabindex: 0 }, clean(question.input)) : null;
+    const buttons = needsWords(question) ? this.#choices(question) : this.#decisions(question);
+    fill(this.#card, h("section", { class: "card", "aria-label": "Question" }, h("h2", {}, "Needs you"), text, input, buttons));
+  }
+
+  /** @param {Question} question */
+  #choices(question) {
     const choices = (question.choices ?? []).map((choice) =>
       h("button", { class: "button choice", dir: "auto", on: { click: () => void this.#say(choice) } }, clean(choice)),
     );
-    const text = h("div", { class: "prose", id: "question", dir: "auto", tabindex: 0 }, markdown(question.text));
-    fill(this.#card, h("section", { class: "card", "aria-label": "Question" }, h("h2", {}, "Needs you"), text, h("div", { class: "choices" }, ...choices)));
+    return h("div", { class: "choices" }, ...choices);
   }
 
-  /** It leaves the screen once it is stored. @param {string} text */
+  /** @param {Question} question */
+  #decisions(question) {
+    const answers = { task: this.#task, question: question.id };
+    const approve = h("button", { class: "button", on: { click: () => void this.#put({ type: "approve", ...answers }, "", question) } }, "Approve");
+    const deny = h("button", { class: "button quiet", on: { click: () => void this.#put({ type: "deny", ...answers }, "", question) } }, "Deny");
+    // The second tap of two on the card before is no approval of this one.
+    approve.disabled = true;
+    setTimeout(() => (approve.disabled = false), DECIDE_AFTER_MS);
+    return h("div", { class: "decisions" }, deny, approve);
+  }
+
+  /** @param {string} text */
   async #say(text) {
     const question = this.#question;
-    if (!text.trim() || this.#saying) return;
+    if (!text.trim()) return;
+    if (!question) return this.#put({ type: "say", task: this.#task, text }, text, null);
+    const answers = { task: this.#task, question: question.id };
+    await this.#put(needsWords(question) ? { type: "answer", ...answers, text } : { type: "deny", ...answers, reason: text }, text, question);
+  }
+
+  /**
+   * It leaves the screen once it is stored.
+   * @param {import("../live/outbox.js").Written} written
+   * @param {string} text
+   * @param {Question | null} question
+   */
+  async #put(written, text, question) {
+    if (this.#saying) return;
     this.#saying = true;
     try {
-      if (question) await this.#session.outbox.add({ type: "answer", task: this.#task, question: question.id, text });
-      else await this.#session.outbox.add({ type: "say", task: this.#task, text });
+      await this.#session.outbox.add(written);
       this.#said(text, question);
     } catch (error) {
       toast(error instanceof Error ? error.message : String(error));
@@ -146,4 +179,17 @@ export class Dock {
     event.preventDefault();
     void this.#say(this.#area.value);
   }
+}
+
+/** Whether it is answered in words, or by a yes or a no. @param {Question} question */
+function needsWords({ kind = "answer" }) {
+  return kind === "answer";
+}
+
+/** @param {Entry["frame"]} frame */
+function saidBy(frame) {
+  if (frame.type === "cancel") return "Stop";
+  if (frame.type === "approve") return "Approve";
+  if (frame.type === "deny") return frame.reason ? `Deny: ${oneLine(frame.reason, 120)}` : "Deny";
+  return "text" in frame ? oneLine(frame.text, 120) : "";
 }

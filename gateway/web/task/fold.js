@@ -200,7 +200,7 @@ export class View {
       case "question_answered":
         this.#become("running", "");
         this.question = null;
-        this.#answered(event.question, event.text);
+        this.#answered(event.question, decided(event));
         break;
       case "turn_ended":
         this.#turnEnded(event, at);
@@ -370,6 +370,12 @@ export class View {
       }
     }
   }
+}
+
+/** How a question was answered, in words. @param {import("../protocol.js").QuestionAnswered} event */
+function decided({ approved = null, text = "" }) {
+  if (approved === null) return text;
+  return approved ? "Approved" : text ? `Denied: ${text}` : "Denied";
 }
 
 /** @param {Item} item @returns {Item} */

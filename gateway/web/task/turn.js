@@ -4,7 +4,7 @@ import { fill, h, say } from "../dom.js";
 import { lineCounts } from "../parts/lines.js";
 import { icon, stateSign } from "../parts/icons.js";
 import { copied } from "../parts/toast.js";
-import { clean } from "../text/clean.js";
+import { clean, oneLine } from "../text/clean.js";
 import { link, markdown, webAddress } from "../text/markdown.js";
 import { clock, many, seconds, used } from "../text/units.js";
 import { ReplyBox } from "./reply.js";
@@ -137,6 +137,7 @@ function plainNode(item) {
         "div",
         { class: "was-asked", hidden: item.open }, // the card has it
         h("div", { class: "prose", dir: "auto" }, markdown(item.question.text)),
+        item.question.input ? h("p", { class: "mono small", dir: "auto" }, oneLine(item.question.input, 200)) : null,
         item.answer === null ? null : h("p", { class: "answer", dir: "auto" }, icon("ok"), h("span", {}, clean(item.answer))),
       );
     default:

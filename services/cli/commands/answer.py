@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Any
 
 import click
 
@@ -18,25 +17,21 @@ def command(place: Place, task: str, text: str, question: str, key: str) -> int:
     """Answer a task's question.
 
     Without TASK: that of the only task that waits. Without TEXT: asked for here. A number picks one of the choices.
+    Where an approval is asked for, `yes` approves, and anything else denies and is the reason.
     """
-    from protocol.live import Answer
-    from services.cli.api import path, read
     from services.cli.failure import Failure
-    from services.cli.following import chosen
+    from services.cli.following import reply
     from services.cli.receipts import carry_out, new_key
-    from services.cli.tasks import WHOLE_ID, task_of, the_waiting_one, whole_id
+    from services.cli.tasks import WHOLE_ID, asked_of
     from services.cli.watching import live
 
     if task and not text and not WHOLE_ID.fullmatch(task):
         task, text = "", task
-    task = whole_id(place, task) if task else the_waiting_one(place).id
-    asked = task_of(read(place.api.get(path("tasks", task)), dict[str, Any])).question
-    if asked is None or question not in ("", asked.id):
-        raise Failure(f"The task {task} has no such question open: `errand show {task}` tells where it stands.")
+    task, asked = asked_of(place, task, question)
     text = text or _read_answer(asked)
     if not text.strip():
         raise Failure("The answer is empty.")
-    frame = Answer(key=key or new_key(), task=task, question=asked.id, text=chosen(asked, text.strip()))
+    frame = reply(task, asked, text.strip(), key or new_key())
     done = live(place, partial(carry_out, command=frame))
     click.echo(
         json.dumps({"task": done.task, "key": frame.key, "sequence": done.sequence}) if place.as_json else "Answered."
@@ -46,12 +41,15 @@ def command(place: Place, task: str, text: str, question: str, key: str) -> int:
 
 def _read_answer(asked) -> str:
     """From whoever sits here, or from stdin."""
+    from services.cli.following import invitation
     from services.cli.given import from_stdin
     from services.cli.text import clean, one_line
 
     if not is_terminal(0):
         return from_stdin()
     click.echo(click.style(clean(asked.text).strip(), bold=True), err=True)
+    if asked.input:
+        click.echo(clean(asked.input), err=True)
     for number, choice in enumerate(asked.choices, 1):
         click.echo(f"  {number}) {one_line(choice)}", err=True)
-    return click.prompt("Your answer", err=True)
+    return click.prompt(invitation(asked).removesuffix(": "), err=True)

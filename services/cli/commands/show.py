@@ -29,9 +29,7 @@ def _fields(task) -> list[tuple[str, str]]:
 
     fields = [("task", task.id), ("title", task.title), ("state", task.state.value), ("why", task.reason)]
     if task.question is not None:
-        choices = [f"{number}) {choice}" for number, choice in enumerate(task.question.choices, 1)]
-        answer = f"`errand answer {task.id} TEXT`"
-        fields = [*fields[:-1], ("question", "\n".join([task.question.text, *choices])), ("answer by", answer)]
+        fields = [*fields[:-1], *_question(task)]
     fields += [("repository", task.repository), ("base", task.base), ("model", task.model), ("asked", task.prompt)]
     if task.created_at is not None:
         fields.append(("created", f"{task.created_at:%Y-%m-%d %H:%M:%S} UTC"))
@@ -48,6 +46,15 @@ def _fields(task) -> list[tuple[str, str]]:
         fields.append(("changed", units.changed(task.published)))
     fields.append(("cost", units.used(task.usage)))
     return [(name, text) for name, text in fields if text]
+
+
+def _question(task) -> list[tuple[str, str]]:
+    asked = task.question
+    choices = [f"{number}) {choice}" for number, choice in enumerate(asked.choices, 1)]
+    by = f"`errand approve {task.id}`, `errand deny {task.id} WHY`"
+    if asked.kind == "answer":
+        by = f"`errand answer {task.id} TEXT`"
+    return [("question", "\n".join([asked.text, *choices])), (asked.tool, asked.input), ("answer by", by)]
 
 
 def _print(name: str, text: str) -> None:

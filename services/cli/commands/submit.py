@@ -10,11 +10,19 @@ from msgspec import UNSET
 
 from protocol.ids import KEY_LIMIT_BYTES
 from protocol.live import Submit
+from protocol.rules import Rule, RuleAction
 from protocol.task import DEFAULT_QUEUE, PRIORITY_LIMIT, PROMPT_LIMIT_CHARS, Budget
 from services.cli.failure import Failure
 from services.cli.options import Place, client_command, is_terminal
 
 UNLIMITED = "unlimited"
+ASK_BEFORE = {
+    "nothing": (Rule(action=RuleAction.ALLOW),),
+    "finish": (Rule(action=RuleAction.ASK, tool="finish"),),
+    "changes": tuple(Rule(action=RuleAction.ASK, tool=tool) for tool in ("bash", "edit", "finish")),
+    "everything": (Rule(action=RuleAction.ASK),),
+}
+"""What `--ask-before` stands for; `finish` is what commits and pushes."""
 
 
 class Amount(click.ParamType):
@@ -55,6 +63,7 @@ class Amount(click.ParamType):
     help="Which of your own goes first: -10 to 10.",
 )
 @click.option("--pull-request/--no-pull-request", default=True, help="Open one for the branch; the default.")
+@click.option("--ask-before", type=click.Choice(list(ASK_BEFORE)), help="What it asks before, instead of your rules.")
 @click.option("--key", default="", help="The same key is the same task, however often it is sent.")
 @click.option("--watch/--no-watch", "watched", default=None, help="Follow it; the default on a terminal.")
 def command(
@@ -71,6 +80,7 @@ def command(
     labels: tuple[str, ...],
     priority: int,
     pull_request: bool,
+    ask_before: str | None,
     key: str,
     watched: bool | None,
 ) -> int:
@@ -96,6 +106,7 @@ def command(
         labels=labels,
         priority=priority,
         pull_request=pull_request,
+        rules=ASK_BEFORE[ask_before] if ask_before else (),
     )
     if watched is None:
         watched = is_terminal(1) and not place.as_json

@@ -6,7 +6,11 @@ from protocol.evolve import Task
 from protocol.task import (
     AnswerQuestion,
     AnyTaskEvent,
+    ApproveQuestion,
+    DenyQuestion,
+    Question,
     QuestionAnswered,
+    QuestionKind,
     QuestionRaised,
     RaiseQuestion,
     TaskQueued,
@@ -23,9 +27,37 @@ def raise_question(task: Task, command: RaiseQuestion) -> tuple[AnyTaskEvent, ..
 
 
 def answer_question(task: Task, command: AnswerQuestion) -> tuple[AnyTaskEvent, ...]:
-    if task.question is None or task.question.id != command.question:
-        raise Rejected("This question is not open any more: somebody answered it, or the turn ended.")
+    if _open(task, command.question).kind is not QuestionKind.ANSWER:
+        raise Rejected("This asks for a yes or a no: approve it or deny it.")
     if not command.text.strip():
         raise Rejected("The answer is empty.")
-    answered = QuestionAnswered(question=command.question, text=command.text)
+    return _answered(task, QuestionAnswered(question=command.question, text=command.text))
+
+
+def approve_question(task: Task, command: ApproveQuestion) -> tuple[AnyTaskEvent, ...]:
+    _must_be_decided(task, command.question)
+    answered = QuestionAnswered(question=command.question, text="", approved=True, device=command.device)
+    return _answered(task, answered)
+
+
+def deny_question(task: Task, command: DenyQuestion) -> tuple[AnyTaskEvent, ...]:
+    _must_be_decided(task, command.question)
+    answered = QuestionAnswered(
+        question=command.question, text=command.reason.strip(), approved=False, device=command.device
+    )
+    return _answered(task, answered)
+
+
+def _must_be_decided(task: Task, question: str) -> None:
+    if _open(task, question).kind is QuestionKind.ANSWER:
+        raise Rejected("This question needs words: answer it.")
+
+
+def _open(task: Task, question: str) -> Question:
+    if task.question is None or task.question.id != question:
+        raise Rejected("This question is not open any more: somebody answered it, or the turn ended.")
+    return task.question
+
+
+def _answered(task: Task, answered: QuestionAnswered) -> tuple[AnyTaskEvent, ...]:
     return (answered,) if task.holder else (answered, TaskQueued(reason="The question was answered."))

@@ -35,6 +35,7 @@ def submit(task: Task, command: SubmitTask) -> tuple[AnyTaskEvent, ...]:
             labels=tuple(sorted(set(command.labels))),
             priority=command.priority,
             pull_request=command.pull_request,
+            rules=command.rules,
         ),
     )
 

@@ -10,8 +10,10 @@ from protocol.task import (
     AnswerQuestion,
     AnyTaskCommand,
     AnyTaskEvent,
+    ApproveQuestion,
     CancelTask,
     Decision,
+    DenyQuestion,
     FailAttempt,
     FinishAttempt,
     FireTimer,
@@ -26,7 +28,7 @@ from protocol.task import (
 from services.scheduler.decide.attempts import fail, finish, park
 from services.scheduler.decide.base import Limits, Rejected, with_state
 from services.scheduler.decide.priority import set_priority
-from services.scheduler.decide.questions import answer_question, raise_question
+from services.scheduler.decide.questions import answer_question, approve_question, deny_question, raise_question
 from services.scheduler.decide.submit import submit
 from services.scheduler.decide.timers import fire
 from services.scheduler.decide.turns import cancel, message
@@ -69,6 +71,10 @@ def decide(task: Task, command: AnyTaskCommand, now: datetime, limits: Limits) -
             return message(task, command)
         case AnswerQuestion():
             return answer_question(task, command)
+        case ApproveQuestion():
+            return approve_question(task, command)
+        case DenyQuestion():
+            return deny_question(task, command)
         case CancelTask():
             return cancel(task, command)
         case SetPriority():
