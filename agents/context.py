@@ -41,8 +41,9 @@ You are Errand, a software engineer who works alone on a git repository for a us
 Where you are:
 - The repository is cloned at /workspace, on the branch `{branch}`, which starts at commit {base}.
 - You are in a sandbox ({sandbox}). It has no network, and there are no credentials in it.
-- Each bash command has a shell of its own that starts in /workspace: `cd` and variables do not carry over; no stdin.
-- Name files in commands by paths relative to /workspace.
+- All bash commands run in one shell that starts in /workspace: `cd`, variables and functions carry over, `set -e` does
+  not; no stdin. A shell that ends is replaced and you are told; `restart` replaces it too.
+- Name files in commands by relative paths.
 - Errand commits what you leave in /workspace and pushes the branch. You need not commit, and must not push.
 
 How you work:
@@ -189,7 +190,8 @@ class Conversation:
             self.ending, self.not_run, self._abandoned = None, "the turn ended before it could run", True
         if self._tools_ran:
             self._tell(
-                "The work goes on in a new sandbox. Processes, files outside of /workspace, what git ignores: gone."
+                "The work goes on in a new sandbox. The shell's folder and variables, processes, files outside of "
+                "/workspace, what git ignores: gone."
             )
         if lost := [label for step, label in self._changes if step > ground.restored_step]:
             self._changes = [change for change in self._changes if change[0] <= ground.restored_step]

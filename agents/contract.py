@@ -79,6 +79,10 @@ class CommandResult(Protocol):
     def dropped_bytes(self) -> int: ...
     @property
     def ended_by(self) -> str: ...
+    @property
+    def cwd(self) -> str: ...
+    @property
+    def shell(self) -> str: ...
 
 
 class SandboxGone(Exception):
@@ -106,6 +110,20 @@ class Sandbox(Protocol):
         output_limit_bytes: int = ...,
         on_output: Callable[[str], Awaitable[None]] | None = ...,
     ) -> CommandResult: ...
+
+    async def shell(
+        self,
+        command: str,
+        *,
+        timeout_seconds: float = ...,
+        output_limit_bytes: int = ...,
+        on_output: Callable[[str], Awaitable[None]] | None = ...,
+    ) -> CommandResult:
+        """In the sandbox's one bash. `cwd` and `shell` of the result tell where it is, and whether it is `kept`, `new`
+        because the last one had ended, or has `ended`."""
+        ...
+
+    async def restart_shell(self) -> None: ...
 
     async def read(self, path: str, limit_bytes: int = ...) -> bytes: ...
 

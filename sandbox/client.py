@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
 import anyio
 import anyio.to_thread
@@ -29,7 +29,7 @@ from sandbox.contract import (
     SandboxDied,
     SandboxError,
 )
-from sandbox.text import TextDecoder, join_kept
+from sandbox.text import NUL_PICTURE, TextDecoder, join_kept
 
 READY_SECONDS = 20.0
 STOP_SECONDS = 5.0
@@ -56,6 +56,8 @@ class Exit(Struct, tag_field="op", tag="exit"):
     dropped: Count
     head: Count
     skipped: Count
+    cwd: Annotated[str, Meta(max_length=8192)]
+    shell: Literal["", "kept", "new", "ended"]
 
 
 class Data(Struct, tag_field="op", tag="data"):
@@ -177,6 +179,8 @@ class ExecCall(Call):
             output=output,
             dropped_bytes=dropped,
             ended_by=self.exit.ended_by,
+            cwd=self.exit.cwd.replace("\0", NUL_PICTURE),
+            shell=self.exit.shell,
             duration_seconds=duration_seconds,
         )
 
@@ -203,8 +207,8 @@ class ReadCall(Call):
                 super().take(reply, payload)
 
 
-class WriteCall(Call):
-    """A file on its way in."""
+class DoneCall(Call):
+    """What has no answer but that it is done: a file on its way in, a restart."""
 
     def take(self, reply: Reply, payload: bytes) -> None:
         if isinstance(reply, Done):
@@ -253,14 +257,40 @@ class ExecClient:
         output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
         on_output: OnOutput | None = None,
     ) -> ExecResult:
+        where = {"shell": False, "cwd": cwd, "environment": {**self.environment, **(environment or {})}}
+        return await self._exec(command, where, timeout_seconds, output_limit_bytes, on_output)
+
+    async def shell(
+        self,
+        command: str,
+        *,
+        timeout_seconds: float = 120.0,
+        output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
+        on_output: OnOutput | None = None,
+    ) -> ExecResult:
+        where = {"shell": True, "environment": self.environment}
+        return await self._exec(command, where, timeout_seconds, output_limit_bytes, on_output)
+
+    async def restart_shell(self) -> None:
+        call = DoneCall()
+        async with self._calling(call, {"op": "restart"}):
+            await self._finish(call)
+
+    async def _exec(
+        self,
+        command: str,
+        where: Mapping[str, object],
+        timeout_seconds: float,
+        output_limit_bytes: int,
+        on_output: OnOutput | None,
+    ) -> ExecResult:
         limit = check_output_limit(output_limit_bytes)
         started = time.monotonic()
         call = ExecCall(limit)
         request = {
             "op": "exec",
             "command": command,
-            "cwd": cwd,
-            "environment": {**self.environment, **(environment or {})},
+            **where,
             "timeout": timeout_seconds,
             "limit": limit,
             "stream": on_output is not None,
@@ -286,7 +316,7 @@ class ExecClient:
 
     async def upload(self, path: str, data: bytes) -> None:
         """`write` without its size limit, for checkpoints."""
-        call = WriteCall()
+        call = DoneCall()
         request = {"op": "write", "path": path, "size": len(data)}
         async with self._calling(call, request, data[: exec_server.CHUNK_BYTES]) as call_id:
             for start in range(exec_server.CHUNK_BYTES, len(data), exec_server.CHUNK_BYTES):

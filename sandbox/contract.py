@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
@@ -71,6 +71,11 @@ class ExecResult(Struct, frozen=True, kw_only=True):
     ended_by: str = ""
     """`""`, `"deadline"`, `"memory"`, `"cancelled"` or `"signal <n>"`."""
     duration_seconds: float = 0.0
+    cwd: str = ""
+    """Of a command of the shell: where the shell is now; empty when it ended."""
+    shell: Literal["", "kept", "new", "ended"] = ""
+    """What a command of the shell found and left: the same shell, a `new` one because the last had ended, or none: it
+    `ended` with this command. Empty for a command by itself."""
 
 
 class Checkpoint(Struct, frozen=True, kw_only=True):
@@ -111,6 +116,26 @@ class Sandbox(Protocol):
 
         At the deadline, or when the caller is cancelled, every descendant is killed, also one that left its session.
         """
+        ...
+
+    async def shell(
+        self,
+        command: str,
+        *,
+        timeout_seconds: float = 120.0,
+        output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
+        on_output: OnOutput | None = None,
+    ) -> ExecResult:
+        """Run `command` in the sandbox's one bash, whose folder, variables and functions go from one command to the
+        next; `set -e` and `set -u` do not. It starts in `/workspace`.
+
+        Otherwise as `exec`. A shell that ends (`exit`, `exec`, a deadline, a kill) is an outcome of its command, and
+        the next command starts a new one. SandboxError while another command runs in it.
+        """
+        ...
+
+    async def restart_shell(self) -> None:
+        """End the shell; the next command starts a new one. What it left in the background goes on."""
         ...
 
     async def read(self, path: str, limit_bytes: int = FILE_LIMIT_BYTES) -> bytes:

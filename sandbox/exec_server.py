@@ -13,9 +13,9 @@ purpose outlives its command, not its sandbox.
 
 Frame: two big-endian u32 (header bytes, payload bytes), a JSON header, a payload. `op` and `id` are in each header.
 
-    host to sandbox   exec{command,cwd,environment,timeout,limit,stream}  read{path,limit}  write{path,size}+bytes
-                      data+bytes (the rest of a write)  ack{bytes} (output shown)  cancel
-    sandbox to host   ready{version}  output{skipped}+bytes  exit{code,signal,ended_by,dropped,head}+kept output
+    host to sandbox   exec{command,shell,cwd,environment,timeout,limit,stream}  restart (the shell)  cancel
+                      read{path,limit}  write{path,size}+bytes  data+bytes (more of a write)  ack{bytes} (output shown)
+    sandbox to host   ready{version}  output{skipped}+bytes  exit{code,ended_by,dropped,head,cwd,shell}+kept output
                       data+bytes (part of a read)  done{size}+bytes  error{reason,message}
 """
 
@@ -37,7 +37,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Any, Callable, Iterator  # noqa: UP035 - the sandbox's Python may be 3.9
 
-VERSION = 1
+VERSION = 2
 SIZES = struct.Struct(">II")
 HEADER_LIMIT_BYTES = 2 * 1024 * 1024
 """Room for a command of 128 KiB (the kernel's own limit) and its environment, escaped as JSON."""
@@ -59,6 +59,9 @@ SYMLINKS_LIMIT = 40
 DEPTH_LIMIT = 256
 MARK_NONCE_BITS = 28
 MARK_ID_BITS = 32
+TEXT_FD, STATUS_FD = 198, 199
+"""Of the shell: where it reads a command's text and writes how it ended; closed while the command runs."""
+TOKEN_BYTES = 8
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
 
@@ -312,11 +315,15 @@ class Marks:
         self._hard = resource.getrlimit(resource.RLIMIT_RTTIME)[1]
 
     def put_on_next_child(self, call_id: int) -> None:
-        resource.setrlimit(resource.RLIMIT_RTTIME, (self._mark(call_id), self._hard))
+        self.put_on(0, call_id)
+
+    def put_on(self, pid: int, call_id: int) -> None:
+        """`pid` 0 is our own. What that process starts from now on belongs to the call."""
+        resource.prlimit(pid, resource.RLIMIT_RTTIME, (self._mark(call_id), self._hard))
 
     def kill(self, call_id: int | None) -> int:
         """Send SIGKILL to every living process of that call (of all calls: None); how many there were."""
-        return sum(self._kill_one(int(name), call_id) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208
+        return sum(self._kill_one(int(name), call_id) for name in os.listdir("/proc") if name.isdigit())
 
     def _mark(self, call_id: int) -> int:
         return self._base << MARK_ID_BITS | call_id % (1 << MARK_ID_BITS)
@@ -368,6 +375,110 @@ class MemoryKills:
                 file.write(self.CHILDREN_FIRST)
 
 
+class Shell:
+    """A bash that lives from one command to the next, with its folder, variables and functions.
+
+    It reads one line a command from its stdin, a pipe. That line takes the command's text out of a memory file and runs
+    it by `eval` with stdin, stdout and stderr of its own: whatever the command does to its descriptors is undone when
+    it has ended, and neither the pipe, the file nor the descriptor for its status is open while it runs. `set -e` and
+    `set -u` do not outlive their command: they would end the shell by the next one.
+    """
+
+    LINE = (
+        "IFS= builtin read -rd '' -u{text} _errand; "
+        'builtin eval "$_errand" </dev/null >{output} 2>&1 {text}<&- {status}>&-; '
+        "builtin printf '{token} %d\\n' \"$?\" >&{status}; builtin set +eu\n"
+    )
+    PLACES = (os.environ.get("HOME", "/tmp"), "/dev/shm", "/tmp")
+    """Where the named pipe of a command's output may be, the first that has room."""
+
+    def __init__(self, program: str, environment: dict[str, str]) -> None:
+        """Start it, in the folder and with the mark that are ours at this moment."""
+        self._text = os.memfd_create("command")
+        lines, self._script = os.pipe()
+        self.status, ends = os.pipe()
+        try:
+            self.pid = self._spawn(program, environment, lines, ends)
+        finally:
+            os.close(lines)
+            os.close(ends)
+        self.token = b""
+        """What its next status begins with; empty while no command runs."""
+
+    def _spawn(self, program: str, environment: dict[str, str], lines: int, ends: int) -> int:
+        return os.posix_spawn(
+            program,
+            ["bash", "--norc", "--noprofile", "-s"],
+            environment,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, lines, 0),
+                (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+                (os.POSIX_SPAWN_DUP2, self._text, TEXT_FD),
+                (os.POSIX_SPAWN_DUP2, ends, STATUS_FD),
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+        )
+
+    def run(self, command: str) -> tuple[int, str]:
+        """Begin; (descriptor, path) of the pipe its output comes by."""
+        text = command.encode() + b"\0"
+        if text.find(b"\0") != len(text) - 1:
+            raise ValueError("embedded null byte")
+        os.ftruncate(self._text, 0)
+        os.pwrite(self._text, text, 0)
+        os.lseek(self._text, 0, os.SEEK_SET)
+        token = os.urandom(TOKEN_BYTES).hex()
+        output, path = self._pipe(token)
+        line = self.LINE.format(text=TEXT_FD, status=STATUS_FD, output=quote(path), token=token)
+        try:
+            os.write(self._script, line.encode())
+        except OSError:
+            os.close(output)
+            os.unlink(path)
+            raise
+        self.token = token.encode()
+        return output, path
+
+    def _pipe(self, name: str) -> tuple[int, str]:
+        for place in self.PLACES:
+            path = f"{place}/.errand-{name}"
+            with suppress(OSError):
+                os.mkfifo(path, 0o600)
+                return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), path
+        raise OSError(errno.ENOSPC, "no room for a pipe", self.PLACES[0])
+
+    def code_of(self, said: bytes) -> int | None:
+        """The exit code of its command; None when it said anything but that, as a command may make it."""
+        token, _, code = said.removesuffix(b"\n").partition(b" ")
+        if not self.token or token != self.token or not code.isdigit() or len(code) > 3:
+            return None
+        self.token = b""
+        return int(code) & 0xFF
+
+    def folder(self) -> str:
+        """Where it is now; empty when it is gone."""
+        try:
+            return os.fsencode(os.readlink(f"/proc/{self.pid}/cwd")).decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        for fd in (self._text, self._script, self.status):
+            os.close(fd)
+
+
+def quote(path: str) -> str:
+    """For a shell."""
+    return "'" + path.replace("'", "'\"'\"'") + "'"
+
+
 class Command:
     """One command and where it stands. It has ended when `status` is known and its output is closed, or when nothing
     marked as its own is left."""
@@ -383,6 +494,10 @@ class Command:
         self.window = PREVIEW_WINDOW_BYTES if request["stream"] else 0
         self.skipped = 0
         self.stream = bool(request["stream"])
+        self.path = ""
+        """Of its output's pipe, where that has one."""
+        self.shell = ""
+        """For a command of the shell: `new`, `kept` or `ended`."""
         self.status: int | None = None
         self.linger_until: float | None = None
         self.ended_by = ""
@@ -413,6 +528,9 @@ class Server:
         self._out = bytearray()
         self._commands: dict[int, Command] = {}
         self._by_pid: dict[int, Command] = {}
+        self._session: Shell | None = None
+        self._sessions = 0
+        """How many shells there have been."""
         self._uploads: dict[int, Upload] = {}
         self._downloads: dict[int, Download] = {}
         self._epoll = select.epoll()
@@ -447,8 +565,8 @@ class Server:
         self._epoll.register(fd, events)
 
     def _unwatch(self, fd: int) -> None:
-        self._epoll.unregister(fd)
-        del self._handlers[fd]
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
 
     def _wait_seconds(self) -> float:
         if self._downloads and not self._out:
@@ -509,6 +627,9 @@ class Server:
                 self._add(call_id, payload)
             elif request["op"] == "data":
                 self._add(call_id, payload)
+            elif request["op"] == "restart":
+                self._restart()
+                self._reply({"op": "done", "id": call_id, "size": 0})
             elif request["op"] == "ack":
                 self._acknowledge(call_id, request["bytes"])
             elif request["op"] == "cancel":
@@ -579,6 +700,15 @@ class Server:
         if len(self._commands) >= CALLS_LIMIT:
             raise OSError(errno.EAGAIN, f"{CALLS_LIMIT} commands run already")
         memory_kills = self._memory_kills.count()
+        begin = self._in_shell if request["shell"] else self._by_itself
+        pid, output, path, shell = begin(call_id, request)
+        command = Command(call_id, pid, output, request, time.monotonic(), memory_kills)
+        command.path, command.shell = path, shell
+        self._commands[call_id] = self._by_pid[pid] = command
+        self._watch(output, lambda: self._take_output(command))
+
+    def _by_itself(self, call_id: int, request: dict[str, Any]) -> tuple[int, int, str, str]:
+        """(pid, descriptor of the output, no path of it, no shell it ran in)."""
         output, pipe = os.pipe()
         try:
             pid = self._spawn(call_id, request, pipe)
@@ -588,9 +718,51 @@ class Server:
         finally:
             os.close(pipe)
         self._memory_kills.choose_before_us(pid)
-        command = Command(call_id, pid, output, request, time.monotonic(), memory_kills)
-        self._commands[call_id] = self._by_pid[pid] = command
-        self._watch(output, lambda: self._take_output(command))
+        return pid, output, "", ""
+
+    def _in_shell(self, call_id: int, request: dict[str, Any]) -> tuple[int, int, str, str]:
+        """The same of a command in the shell, which is started where there is none."""
+        if self._session is not None and self._session.token:
+            raise OSError(errno.EBUSY, "another command runs in the shell")
+        if self._session is not None and is_dead(self._session.pid):
+            self._restart()
+        state = "kept" if self._session is not None or not self._sessions else "new"
+        session = self._session or self._start_session(request["environment"])
+        self._marks.put_on(session.pid, call_id)
+        output, path = session.run(request["command"])
+        return session.pid, output, path, state
+
+    def _start_session(self, environment: dict[str, str]) -> Shell:
+        if not self._shell.endswith("bash"):
+            raise FileNotFoundError(errno.ENOENT, "there is no bash in this sandbox", "/bin/bash")
+        os.chdir(self._workspace)
+        session = Shell(self._shell, {**os.environ, **environment})
+        self._memory_kills.choose_before_us(session.pid)
+        self._session = session
+        self._sessions += 1
+        self._watch(session.status, lambda: self._take_status(session))
+        return session
+
+    def _take_status(self, session: Shell) -> None:
+        said = os.read(session.status, READ_BYTES)
+        code = session.code_of(said)
+        if code is not None:
+            self._process_ended(self._by_pid.pop(session.pid), code << 8)
+        elif said:
+            self._restart()
+        else:  # it became another program, or closed all it had: how that ends is its command's end
+            self._unwatch(session.status)
+
+    def _restart(self) -> None:
+        """The next command of the shell gets a new one. One that runs there is killed with it."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.kill()
+            self._forget(session)
+
+    def _forget(self, session: Shell) -> None:
+        self._unwatch(session.status)
+        session.close()
 
     def _spawn(self, call_id: int, request: dict[str, Any], pipe: int) -> int:
         # posix_spawn has no argument for the folder to start in; we need ours for nothing.
@@ -648,7 +820,11 @@ class Server:
         os.read(self._wakeups, READ_BYTES)
         for pid, status in reap_children():
             command = self._by_pid.pop(pid, None)
+            if self._session is not None and pid == self._session.pid:
+                self._forget(self._session)
+                self._session = None
             if command is not None:
+                command.shell = command.shell and "ended"
                 self._process_ended(command, status)
 
     def _process_ended(self, command: Command, status: int) -> None:
@@ -692,11 +868,23 @@ class Server:
             command.ended_by = "memory"
         code, ended_by = outcome(command)
         header = {"op": "exit", "id": command.id, "code": code, "ended_by": ended_by}
+        cwd = self._folder() if command.shell else ""
         del self._commands[command.id]
-        self._reply({**header, "dropped": dropped, "head": len(head), "skipped": command.skipped}, head + tail)
+        size = {"dropped": dropped, "head": len(head), "skipped": command.skipped}
+        self._reply({**header, **size, "cwd": cwd, "shell": command.shell}, head + tail)
+
+    def _folder(self) -> str:
+        """Of the shell, as the host names it; empty where there is none."""
+        real = self._session.folder() if self._session is not None else ""
+        if real == self._workspace or real.startswith(self._workspace + "/"):
+            return "/workspace" + real[len(self._workspace) :]
+        return real
 
     def _take_rest(self, command: Command) -> None:
         """What is still in the pipe, bounded; a background child may go on writing, into nothing."""
+        if command.path:
+            with suppress(FileNotFoundError):
+                os.unlink(command.path)
         for _ in range(PAYLOAD_LIMIT_BYTES // READ_BYTES):
             if command.pipe == -1:
                 return
@@ -788,9 +976,11 @@ def take_protocol() -> tuple[int, int]:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    keep = {0, 1, 2, requests, replies}
+    for fd in (TEXT_FD, STATUS_FD):
+        os.dup2(null, fd, inheritable=False)  # kept free for the shell
+    keep = {0, 1, 2, requests, replies, TEXT_FD, STATUS_FD}
     # Whoever started us may have left other ends of the same streams open (uvloop does): no command may inherit them.
-    for fd in [int(name) for name in os.listdir("/proc/self/fd")]:  # noqa: PTH208
+    for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
         if fd not in keep:
             with suppress(OSError):
                 os.close(fd)
@@ -809,7 +999,7 @@ def set_limits(limits: dict[str, int]) -> None:
 def write_files(files: dict[str, str]) -> None:
     """What the driver could not put in place before we ran."""
     for path, text in files.items():
-        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 - pathlib would double the import
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w") as file:
             file.write(text)
 
@@ -826,7 +1016,7 @@ def main() -> None:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     set_limits(config.get("limits", {}))
     os.umask(0o022)
-    os.makedirs(os.environ["HOME"], exist_ok=True)  # noqa: PTH103 - as above
+    os.makedirs(os.environ["HOME"], exist_ok=True)
     write_files(config.get("files", {}))
     workspace = config["workspace"]
     tree = Tree({"/workspace": workspace, "/tmp": "/tmp"})

@@ -1,4 +1,4 @@
-"""`bash`: a command in the sandbox, in a shell of its own."""
+"""`bash`: a command in the sandbox's one shell."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import Any
 
 from msgspec import Struct
 
+from agents.contract import CommandResult
 from agents.tools.base import OUTPUT_LIMIT_BYTES, Hands, ToolError, shorten
 from protocol.journal import ToolResult
 
 TIMEOUT_SECONDS = 600.0
+HOME = "/workspace"
 
 ENDINGS = {
     "deadline": f"killed: it ran longer than {TIMEOUT_SECONDS:.0f} s. Run it in smaller parts",
     "memory": "killed: the sandbox has no more memory",
     "cancelled": "killed: it was cancelled",
 }
+NEW = f"[a new shell, in {HOME}: folder, variables and functions of the last one are gone]"
+ENDED = f"[the shell ended with this command: the next one gets a new shell, in {HOME}]"
 
 
 class BashInput(Struct, frozen=True):
@@ -31,16 +35,17 @@ class Bash:
     resumable = False
 
     def changes_workspace(self, raw: Mapping[str, Any]) -> bool:
-        return True
+        return not raw.get("restart")
 
     async def run(self, given: BashInput, hands: Hands) -> ToolResult:
         if given.restart:
-            return ToolResult(text="Nothing to restart: each command has a shell of its own.")
+            await hands.sandbox.restart_shell()
+            return ToolResult(text=f"The next command gets a new shell, in {HOME}.")
         if not given.command.strip():
             raise ToolError("Not run: `command` is empty.")
         if "\0" in given.command:
             raise ToolError("Not run: `command` has a NUL character.")
-        done = await hands.sandbox.exec(
+        done = await hands.sandbox.shell(
             given.command,
             timeout_seconds=TIMEOUT_SECONDS,
             output_limit_bytes=OUTPUT_LIMIT_BYTES,
@@ -49,9 +54,7 @@ class Bash:
         output, dropped = shorten(done.output, 2 * OUTPUT_LIMIT_BYTES)
         dropped += done.dropped_bytes
         return ToolResult(
-            text="\n".join(
-                filter(None, (output.rstrip("\n"), _left_out(dropped), _ending(done.exit_code, done.ended_by)))
-            ),
+            text="\n".join(filter(None, (_found(done), output.rstrip("\n"), _left_out(dropped), _ending(done)))),
             is_error=bool(done.ended_by),
             exit_code=done.exit_code,
             dropped_bytes=dropped,
@@ -62,7 +65,13 @@ def _left_out(dropped: int) -> str:
     return f"[{dropped} bytes of the output were left out in the middle]" if dropped else ""
 
 
-def _ending(exit_code: int | None, ended_by: str) -> str:
-    if ended_by:
-        return f"[{ENDINGS.get(ended_by, f'ended by {ended_by}')}]"
-    return f"[exit code {exit_code}]"
+def _found(done: CommandResult) -> str:
+    return NEW if done.shell == "new" else ""
+
+
+def _ending(done: CommandResult) -> str:
+    """How it ended, and where the shell is now where that is not where it starts."""
+    ending = ENDINGS.get(done.ended_by, f"ended by {done.ended_by}") if done.ended_by else f"exit code {done.exit_code}"
+    if done.shell == "ended":
+        return f"[{ending}]\n{ENDED}"
+    return f"[{ending}]" if done.cwd in ("", HOME) else f"[{ending}, now in {done.cwd}]"

@@ -116,6 +116,22 @@ class Workspace:
         )
         return await self._within(timeout_seconds, call)
 
+    async def shell(
+        self,
+        command: str,
+        *,
+        timeout_seconds: float = 120.0,
+        output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
+        on_output: Callable[[str], Awaitable[None]] | None = None,
+    ) -> ExecResult:
+        call = self._started.shell(
+            command, timeout_seconds=timeout_seconds, output_limit_bytes=output_limit_bytes, on_output=on_output
+        )
+        return await self._within(timeout_seconds, call)
+
+    async def restart_shell(self) -> None:
+        await self._within(FILE_SECONDS, self._started.restart_shell())
+
     async def read(self, path: str, limit_bytes: int = FILE_LIMIT_BYTES) -> bytes:
         return await self._within(FILE_SECONDS, self._started.read(path, limit_bytes))
 

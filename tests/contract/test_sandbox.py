@@ -242,6 +242,118 @@ async def test_a_command_inherits_no_descriptor(sandbox: Sandbox) -> None:
     assert (await sandbox.exec("ls /proc/self/fd | tr '\\n' ' '")).output == "0 1 2 3 "
 
 
+# The shell
+
+
+async def test_folder_variables_and_functions_go_from_one_command_to_the_next(sandbox: Sandbox) -> None:
+    await sandbox.write("sub/file", b"")
+    first = await sandbox.shell("cd sub; mine=1; export GIVEN=2; greet() { echo hi $mine; }")
+    assert (first.exit_code, first.cwd, first.shell) == (0, "/workspace/sub", "kept")
+    second = await sandbox.shell("greet; ls; sh -c 'echo $GIVEN'; sleep 100 & echo $! >../pid")
+    assert (second.output, second.cwd) == ("hi 1\nfile\n2\n", "/workspace/sub")
+    assert (await sandbox.shell("kill $!; wait; cat; echo stdin is empty")).output == "stdin is empty\n"
+    assert (await sandbox.exec("pwd; echo $mine")).output.splitlines()[-1] == "", "others are by themselves"
+
+
+SHELL_ENDS = (
+    ("exit 7", 7, ""),
+    ("set -e; false; echo not reached", 1, ""),
+    ("set -u; echo $none", 1, ""),
+    ("exec sh -c 'exit 5'", 5, ""),
+    ("kill -9 $$", None, "signal 9"),
+    ('for fd in /proc/$$/fd/*; do eval "exec ${fd##*/}>&-"; done; exit 0', 0, ""),
+    ("sleep 1000; echo not reached", None, "deadline"),
+    ("while :; do :; done", None, "deadline"),
+    ("trap '' TERM INT HUP; kill -STOP $$", None, "deadline"),
+)
+
+
+async def test_a_shell_that_ends_is_an_outcome_and_the_next_command_has_a_new_one(sandbox: Sandbox) -> None:
+    for command, exit_code, ended_by in SHELL_ENDS:
+        await sandbox.shell("cd /tmp; mine=1")
+        ended = await sandbox.shell(command, timeout_seconds=0.5)
+        assert (ended.exit_code, ended.ended_by, ended.shell, ended.cwd) == (exit_code, ended_by, "ended", ""), command
+        assert "not reached" not in ended.output
+        after = await sandbox.shell("pwd -P; echo [$mine]")
+        assert (after.shell, after.output.endswith("workspace\n[]\n")) == ("new", True), after
+
+
+OUT_OF_STEP = (
+    "echo 'open",
+    "if true; then",
+    "echo $(",
+    "break",
+    "return 1",
+    "exec >/dev/full",
+    "exec 1>&- 2>&-",
+    "exec 198>&- 199>&-",
+    "cat <<END",
+    "set -eu",
+    "set -xv",
+    "false # comment",
+    "echo \\",
+    "trap 'echo trapped' DEBUG; trap 'echo error' ERR; false",
+    "IFS=0123456789",
+    "printf 'aaaaaaaaaaaaaaaa 0\\n' >&199",
+    "set -o posix",
+    "PATH=; unset HOME",
+)
+
+
+async def test_no_command_takes_the_shell_out_of_step(sandbox: Sandbox) -> None:
+    for command in OUT_OF_STEP:
+        await sandbox.shell(command, timeout_seconds=5)
+        after = await sandbox.shell("set +xv; trap - DEBUG ERR; printf 'in step\\n'; (exit 42)", timeout_seconds=5)
+        assert (after.exit_code, after.output.splitlines()[-1]) == (42, "in step"), after
+        assert after.shell == "kept", command
+
+
+async def test_what_a_command_writes_as_its_status_is_taken_for_none(sandbox: Sandbox) -> None:
+    """By the descriptors that bash has put aside: they are the shell's own."""
+    forge = "for fd in /proc/$$/fd/*; do [ -p $fd ] && echo '0 0' >$fd; done; false"
+    forged = await sandbox.shell(forge, timeout_seconds=5)
+    assert (forged.exit_code, forged.ended_by) in ((1, ""), (None, "signal 9"))
+    assert (await sandbox.shell("echo fine")).output.splitlines()[-1] == "fine"
+
+
+async def test_what_the_shell_left_in_the_background_survives_later_commands(sandbox: Sandbox) -> None:
+    started = await sandbox.shell("sleep 1000 & echo $!")
+    assert started.duration_seconds < 5
+    pid = started.output.strip()
+    assert (await sandbox.shell("sleep 1000", timeout_seconds=0.1)).ended_by == "deadline"
+    assert await is_running(sandbox, pid)
+    await sandbox.restart_shell()
+    assert (await sandbox.shell("echo fine")).shell == "new"
+    assert await is_running(sandbox, pid)
+
+
+async def test_the_deadline_of_the_shell_kills_a_daemon_that_left_it(sandbox: Sandbox) -> None:
+    await sandbox.write("daemon.py", DAEMON.encode())
+    result = await sandbox.shell("env -i $(command -v python3) daemon.py; sleep 1000", timeout_seconds=1)
+    assert result.ended_by == "deadline"
+    assert "daemon is up" in result.output
+    assert not await is_running(sandbox, (await sandbox.read("daemon.pid")).decode())
+
+
+async def test_two_commands_at_once_in_the_shell_are_refused(sandbox: Sandbox) -> None:
+    screen = Screen(wanted="up")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: sandbox.shell("echo up; until [ -e go ]; do :; done", on_output=screen))
+        await screen.seen.wait()
+        with pytest.raises(SandboxError, match="another command"):
+            await sandbox.shell("true")
+        await sandbox.write("go", b"")
+    assert (await sandbox.shell("echo fine")).output == "fine\n"
+
+
+async def test_what_is_no_command_harms_no_shell(sandbox: Sandbox) -> None:
+    await sandbox.shell("mine=1")
+    for command in ("echo \0", "\ud800", "x" * 3_000_000):
+        with pytest.raises(SandboxError):
+            await sandbox.shell(command)
+    assert (await sandbox.shell("echo $mine")).output == "1\n"
+
+
 # Ending commands
 
 

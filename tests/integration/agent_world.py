@@ -58,6 +58,8 @@ class Ran(Struct, frozen=True, kw_only=True):
     output: str
     dropped_bytes: int = 0
     ended_by: str = ""
+    cwd: str = ""
+    shell: str = ""
 
 
 class World:
@@ -140,6 +142,19 @@ class World:
         if on_output is not None:
             await on_output(output.decode(errors="replace"))
         return Ran(exit_code=process.returncode, output=output.decode(errors="replace"))
+
+    async def shell(
+        self,
+        command: str,
+        *,
+        timeout_seconds: float = 120.0,
+        output_limit_bytes: int = 65536,
+        on_output: Callable[[str], Awaitable[None]] | None = None,
+    ) -> Ran:
+        return await self.exec(command, on_output=on_output)
+
+    async def restart_shell(self) -> None:
+        pass
 
     async def read(self, path: str, limit_bytes: int = 1 << 24) -> bytes:
         return self.path(path).read_bytes()

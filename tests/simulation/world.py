@@ -118,6 +118,12 @@ class PlayedSandbox:
         self._changes += 1
         return ExecResult(exit_code=0, output="ok")
 
+    async def shell(self, command: str, **given: Any) -> ExecResult:
+        return await self.exec(command, **given)
+
+    async def restart_shell(self) -> None:
+        pass
+
     async def read(self, path: str, limit_bytes: int = 0) -> bytes:
         return b""
 

@@ -30,6 +30,8 @@ class Ran(msgspec.Struct, frozen=True):
     exit_code: int | None = 0
     dropped_bytes: int = 0
     ended_by: str = ""
+    cwd: str = "/workspace"
+    shell: str = ""
 
 
 class Memory:
@@ -43,6 +45,12 @@ class Memory:
     async def exec(self, command: str, **given: Any) -> Ran:
         self.commands.append(command)
         return self.ran
+
+    async def shell(self, command: str, **given: Any) -> Ran:
+        return await self.exec(command)
+
+    async def restart_shell(self) -> None:
+        self.commands.append("a new shell")
 
     async def read(self, path: str, limit_bytes: int = 0) -> bytes:
         if path == "/workspace":
@@ -150,6 +158,13 @@ async def test_a_command_says_how_it_ended() -> None:
     late = await call(Memory(ran=Ran("", None, 0, "deadline")), "bash", command="make")
     assert late.is_error
     assert "600 s" in late.text
+    moved = await call(Memory(ran=Ran("", 0, cwd="/workspace/web", shell="kept")), "bash", command="cd web")
+    assert moved.text == "[exit code 0, now in /workspace/web]"
+    over = await call(Memory(ran=Ran("", 3, cwd="", shell="ended")), "bash", command="exit 3")
+    assert over.text.startswith("[exit code 3]\n[the shell ended with this command")
+    again = await call(Memory(ran=Ran("a\n", 0, shell="new")), "bash", command="echo a")
+    assert again.text.splitlines()[0].startswith("[a new shell")
+    assert again.text.endswith("a\n[exit code 0]")
     much = await call(Memory(ran=Ran("head tail", 0, 4096)), "bash", command="make")
     assert much.dropped_bytes == 4096
     assert "4096 bytes" in much.text

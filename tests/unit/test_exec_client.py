@@ -14,7 +14,17 @@ from sandbox.contract import SandboxDied
 from sandbox.exec_server import PREVIEW_WINDOW_BYTES, VERSION, pack
 from sandbox.text import TextDecoder, join_kept
 
-EXIT = {"op": "exit", "id": 1, "code": 0, "ended_by": "", "dropped": 0, "head": 0, "skipped": 0}
+EXIT = {
+    "op": "exit",
+    "id": 1,
+    "code": 0,
+    "ended_by": "",
+    "dropped": 0,
+    "head": 0,
+    "skipped": 0,
+    "cwd": "",
+    "shell": "",
+}
 
 
 class FakeLink:

@@ -67,7 +67,9 @@ class Tests(Struct, frozen=True):
 
 def repair(prompt: str) -> Script:
     command = quoted[1] if (quoted := re.search(r"`([^`]+)`", prompt)) else DEFAULT_COMMAND
-    ran = yield from do("I run the tests.", bash(f"pwd; {tail(command)}; echo took $SECONDS s; exit $code"))
+    ran = yield from do(
+        "I run the tests.", bash(f"pwd; SECONDS=0; {tail(command)}; echo took $SECONDS s; (exit $code)")
+    )
     if passed(ran.results[0]):
         yield Say(
             "They pass.", (finish(f"`{command}` passes already: there is nothing to repair.", "Nothing to repair"),)
@@ -299,7 +301,7 @@ def tail(command: str) -> str:
 def limited(command: str, seconds: int) -> str:
     """A changed program may never end, or take all memory."""
     command = f"ulimit -v {MEMORY_LIMIT_KIB}; {command}"
-    return f"{tail(f'timeout -k 1 {seconds} bash -c {shlex.quote(command)}')}; exit $code"
+    return f"{tail(f'timeout -k 1 {seconds} bash -c {shlex.quote(command)}')}; (exit $code)"
 
 
 def narrow(command: str, output: str) -> str:
