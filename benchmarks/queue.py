@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 import anyio
+import psutil
 
 from benchmarks import Row, compared, median, percentile, report
 from benchmarks.peers import FOLDER, Missing, Speed, bullmq, temporal
@@ -85,21 +86,39 @@ class Submitter:
 
 async def measure(house: NatsHouse) -> Speed:
     config = house.bus_config(Service.GATEWAY)
-    with process(house, Service.SCHEDULER, "services.scheduler"), process(house, Service.RUNNER, *NOOP):
+    with (
+        process(house, Service.SCHEDULER, "services.scheduler") as scheduler,
+        process(house, Service.RUNNER, *NOOP) as runner,
+    ):
         async with connect(config, Service.GATEWAY) as bus:
             await bus.wait_for_streams()
             submitter = Submitter(bus)
             await submitter.see()
             await submitter.many(WARM_UP, "warm")
             singles = [await submitter.turn(f"single-{number}", "user0") for number in range(SINGLES)]
-            return Speed(per_second=await submitter.many(TURNS, "turn"), start_milliseconds=singles)
+            with processor_time(nats=house.pid, scheduler=scheduler, runner=runner, submitter=os.getpid()):
+                return Speed(per_second=await submitter.many(TURNS, "turn"), start_milliseconds=singles)
+
+
+@contextmanager
+def processor_time(**pids: int) -> Iterator[None]:
+    """Print what a turn costs each process: what bounds the turns a second, whatever else the machine does."""
+
+    def read() -> dict[str, float]:
+        times = {name: psutil.Process(pid).cpu_times() for name, pid in pids.items()}
+        return {name: time.user + time.system for name, time in times.items()}
+
+    before = read()
+    yield
+    each = {name: (after - before[name]) * 1000 / TURNS for name, after in read().items()}
+    print("  processor time a turn, ms:", ", ".join(f"{name} {cost:.2f}" for name, cost in each.items()))
 
 
 NOOP = ("benchmarks.noop_runner", str(SLOTS))
 
 
 @contextmanager
-def process(house: NatsHouse, service: Service, *module: str) -> Iterator[None]:
+def process(house: NatsHouse, service: Service, *module: str) -> Iterator[int]:
     environment = {
         **os.environ,
         "ERRAND_NATS_URL": house.url,
@@ -109,7 +128,7 @@ def process(house: NatsHouse, service: Service, *module: str) -> Iterator[None]:
     with open(house.data / f"{service}.log", "wb") as log:
         child = subprocess.Popen([*PYTHON, *module], env=environment, stdout=log, stderr=log)
         try:
-            yield
+            yield child.pid
         finally:
             child.terminate()
             child.wait()

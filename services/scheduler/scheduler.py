@@ -7,7 +7,8 @@ whoever takes over sees which commands have none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 import anyio
@@ -70,6 +71,8 @@ class Scheduler:
         self._queued: dict[str, TaskActor] = {}
         self._held: dict[str, TaskActor] = {}
         self._timers = Timers(bus, self._clock)
+        self._granting: dict[str, tuple[Claims.Waiting, TaskActor]] = {}
+        """Tasks that are being given to a slot, by their ids."""
         self._claims = Claims()
         self._leases = AttemptLeases()
         self._taken = 0
@@ -183,7 +186,7 @@ class Scheduler:
         if not isinstance(actor, TaskActor):
             return
         for index, belongs in (
-            (self._queued, actor.task.is_open and actor.task.state is TaskState.QUEUED),
+            (self._queued, is_queued(actor.task) and actor.id not in self._granting),
             (self._held, actor.task.holder is not None),
         ):
             if belongs == (actor.id in index):
@@ -249,10 +252,13 @@ class Scheduler:
             except (Conflict, Unavailable):
                 await anyio.sleep(COMMIT_AGAIN_SECONDS)
 
+    def _may_commit(self) -> bool:
+        return self._active and self._election.held
+
     async def _commit(self, actor: LogActor, entry: Entry) -> None:
         """Commit a decision and do what follows from it. Raises NotActive; after Conflict and Unavailable the log was
         folded again, and the decision must be made again."""
-        if not (self._active and self._election.held):
+        if not self._may_commit():
             raise NotActive
         message = entry.message
         try:
@@ -364,42 +370,55 @@ class Scheduler:
     async def _grant_claims(self) -> None:
         while True:
             await self._claims.stirred()
-            while (found := self._match()) is not None:
-                waiting, actor = found
-                with waiting.taken():
-                    try:
-                        await self._grant(waiting.asked, actor)
-                    except NotActive:
-                        return  # `hold` ends for the same reason, and everything of this reign with it
-                    except (Conflict, Unavailable):
-                        continue
-                    if actor.task.holder and actor.task.holder.request == waiting.asked.request:
-                        waiting.answer(self._claims.granted(actor.task, actor.sequence))
+            if not self._may_commit():
+                return  # `hold` ends for the same reason, and everything of this reign with it
+            for waiting, actor in self._matches():
+                # Side by side: each waits for the disk. Until it is committed nobody else gets the task or the slot.
+                self._granting[actor.id] = waiting, actor
+                self._index(actor)
+                self._work.start_soon(self._grant, waiting, actor)
 
-    def _match(self) -> tuple[Claims.Waiting, TaskActor] | None:
-        running: dict[str, int] = {}
+    def _matches(self) -> Iterator[tuple[Claims.Waiting, TaskActor]]:
+        """Slots that wait, each with the task it gets. What is given away must be in `_granting` before the next."""
         held = {actor.task.holder.request for actor in self._held.values() if actor.task.holder}
-        for actor in self._held.values():
-            running[actor.user] = running.get(actor.user, 0) + 1
+        held |= {waiting.asked.request for waiting, _ in self._granting.values()}
+        running = Counter(actor.user for actor in self._held.values())
+        running.update(actor.user for _, actor in self._granting.values())
+        in_vain: set[str] = set()
         for waiting in self._claims.waiting():
+            queue = waiting.asked.queue
+            if waiting.asked.request in held or queue in in_vain:
+                continue  # its grant is on the way, or there is nothing for one like it
             queued = (actor.task for actor in self._queued.values())
-            limit = self._config.running_per_user
-            if waiting.asked.request in held:
-                continue  # its grant is on the way
-            task = choose(queued, running, queue=waiting.asked.queue, running_per_user=limit)
-            if task is not None:
-                return waiting, self._queued[task.id]
-        return None
+            task = choose(queued, running, queue=queue, running_per_user=self._config.running_per_user)
+            if task is None:
+                in_vain.add(queue)
+            else:
+                running[task.user] += 1
+                yield waiting, self._queued[task.id]
 
-    async def _grant(self, asked: ClaimAttempt, actor: TaskActor) -> None:
-        async with actor.lock:
-            if actor.id in self._queued:
-                with log.bound(task=actor.id):
-                    decision = claim(actor.task, asked, self._clock.now())
-                    await self._commit(actor, actor.entry(decision))
-                    self._leases.grant(actor.id, held_attempt(actor.task), time_now())
-                    self._log.info("claimed", runner=asked.runner, attempt=actor.task.attempt)
+    async def _grant(self, waiting: Claims.Waiting, actor: TaskActor) -> None:
+        with waiting.taken(), log.bound(task=actor.id), suppress(NotActive):
+            try:
+                async with actor.lock:
+                    await self._commit_grant(waiting.asked, actor)
+            finally:
+                del self._granting[actor.id]
+                self._index(actor)
+                self._claims.stir()
+            if actor.task.holder and actor.task.holder.request == waiting.asked.request:
+                waiting.answer(self._claims.granted(actor.task, actor.sequence))
         self._wake(actor)
+
+    async def _commit_grant(self, asked: ClaimAttempt, actor: TaskActor) -> None:
+        if not is_queued(actor.task):
+            return
+        try:
+            await self._commit(actor, actor.entry(claim(actor.task, asked, self._clock.now())))
+        except (Conflict, Unavailable):
+            return  # another look finds the task again, if it is still queued
+        self._leases.grant(actor.id, held_attempt(actor.task), time_now())
+        self._log.info("claimed", runner=asked.runner, attempt=actor.task.attempt)
 
     async def _watch_leases(self) -> None:
         while True:
@@ -449,6 +468,10 @@ def _readable(stored: Iterable[Stored]) -> Iterable[JournalEntry]:
     for each in stored:
         with suppress(msgspec.MsgspecError):
             yield decode_entry(each.data)
+
+
+def is_queued(task: Task) -> bool:
+    return task.is_open and task.state is TaskState.QUEUED
 
 
 def held_attempt(task: Task) -> int:

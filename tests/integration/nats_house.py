@@ -36,6 +36,11 @@ class NatsHouse:
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def bus_config(self, service: Service) -> BusConfig:
         return BusConfig(nats_url=self.url, nats_password_file=str(nats_server.password_file(self.data, service)))
 
