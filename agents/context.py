@@ -183,9 +183,12 @@ class Conversation:
         before, self.ground = self.ground, ground
         self._earlier_seconds += self._attempt_seconds()
         self._attempt_from = at
+        begins = before is None or ground.turn != before.turn
+        if ground.told and begins:
+            self._tell(ground.told)
         if before is None:
             return
-        if ground.turn != before.turn:
+        if begins:
             self._usage, self._steps, self._earlier_seconds, self._truncated = Usage(), 0, 0.0, 0
             self.ending, self.not_run, self._abandoned = None, "the turn ended before it could run", True
         if self._tools_ran:

@@ -69,9 +69,10 @@ def text(value: str, field: str) -> str:
     return value.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def reason(value: str) -> None:
+def reason(value: str) -> str:
     if len(value) > REASON_LIMIT_CHARS:
         raise Problem(422, f"A reason has at most {REASON_LIMIT_CHARS} characters.", "reason")
+    return value
 
 
 def repository(value: str, *, is_owner: bool) -> None:

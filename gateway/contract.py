@@ -29,6 +29,7 @@ TYPES = Path(__file__).parent / "web" / "protocol.d.ts"
 OPENAPI = files.DOCS / "rest.openapi.json"
 UNIONS = {
     "AnyClientFrame": live.AnyClientFrame,
+    "CommandFrame": live.CommandFrame,
     "AnyServerFrame": live.AnyServerFrame,
     "AnyTaskEvent": AnyTaskEvent,
     "AnyJournalEvent": AnyJournalEvent,

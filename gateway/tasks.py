@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from typing import assert_never
 
 import msgspec
 from msgspec import Struct
@@ -17,7 +18,21 @@ from gateway.remembered import Remembered
 from gateway.users import Asker
 from protocol.evolve import Task, evolve
 from protocol.ids import is_token, task_id
-from protocol.live import LIST_LIMIT, Accepted, Answer, Approve, Cancel, Deny, Prioritize, Say, Submit
+from protocol.live import (
+    LIST_LIMIT,
+    Accepted,
+    Answer,
+    Approve,
+    Cancel,
+    CommandFrame,
+    Deny,
+    Pause,
+    Prioritize,
+    Resume,
+    Retry,
+    Say,
+    Submit,
+)
 from protocol.query import ListTasks, TaskList
 from protocol.repo import CHECK_SECONDS, CheckRepository, Diff, RepositoryKnown, ShowDiff
 from protocol.routes import Service, command_subject
@@ -27,7 +42,10 @@ from protocol.task import (
     ApproveQuestion,
     CancelTask,
     DenyQuestion,
+    PauseTask,
     Receipt,
+    ResumeTask,
+    RetryTask,
     SendMessage,
     SetPriority,
     SubmitTask,
@@ -80,44 +98,13 @@ class Tasks:
         )
         return await self._send(asker, task, command)
 
-    async def say(self, asker: Asker, frame: Say) -> Accepted:
+    async def store(self, asker: Asker, frame: CommandFrame) -> Accepted:
+        if isinstance(frame, Submit):
+            return await self.submit(asker, frame)
         checks.key(frame.key)
-        text = checks.text(frame.text, "text")
+        command = _command(asker, frame)
         await self.must_exist(asker, frame.task)
-        return await self._send(asker, frame.task, SendMessage(key=frame.key, text=text))
-
-    async def answer(self, asker: Asker, frame: Answer) -> Accepted:
-        checks.key(frame.key)
-        text = checks.text(frame.text, "text")
-        await self.must_exist(asker, frame.task)
-        command = AnswerQuestion(key=frame.key, question=frame.question, text=text)
         return await self._send(asker, frame.task, command)
-
-    async def approve(self, asker: Asker, frame: Approve) -> Accepted:
-        checks.key(frame.key)
-        await self.must_exist(asker, frame.task)
-        command = ApproveQuestion(key=frame.key, question=frame.question, device=asker.device)
-        return await self._send(asker, frame.task, command)
-
-    async def deny(self, asker: Asker, frame: Deny) -> Accepted:
-        checks.key(frame.key)
-        checks.reason(frame.reason)
-        await self.must_exist(asker, frame.task)
-        command = DenyQuestion(key=frame.key, question=frame.question, reason=frame.reason, device=asker.device)
-        return await self._send(asker, frame.task, command)
-
-    async def cancel(self, asker: Asker, frame: Cancel) -> Accepted:
-        checks.key(frame.key)
-        checks.reason(frame.reason)
-        await self.must_exist(asker, frame.task)
-        command = CancelTask(key=frame.key, reason=frame.reason, device=asker.device)
-        return await self._send(asker, frame.task, command)
-
-    async def prioritize(self, asker: Asker, frame: Prioritize) -> Accepted:
-        checks.key(frame.key)
-        checks.priority(frame.priority)
-        await self.must_exist(asker, frame.task)
-        return await self._send(asker, frame.task, SetPriority(key=frame.key, priority=frame.priority))
 
     async def cancel_all(self, asker: Asker, reason: str) -> None:
         """Stop every open task."""
@@ -244,6 +231,33 @@ class Tasks:
         """How a command ended, None while it has not. Raises Unavailable."""
         state, _ = await self._fold(asker, task)
         return state.receipts.get(key)
+
+
+def _command(
+    asker: Asker, frame: Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry
+) -> TaskCommand:
+    match frame:
+        case Say(key=key, text=text):
+            return SendMessage(key=key, text=checks.text(text, "text"))
+        case Answer(key=key, question=question, text=text):
+            return AnswerQuestion(key=key, question=question, text=checks.text(text, "text"))
+        case Approve(key=key, question=question):
+            return ApproveQuestion(key=key, question=question, device=asker.device)
+        case Deny(key=key, question=question, reason=reason):
+            return DenyQuestion(key=key, question=question, reason=checks.reason(reason), device=asker.device)
+        case Cancel(key=key, reason=reason):
+            return CancelTask(key=key, reason=checks.reason(reason), device=asker.device)
+        case Prioritize(key=key, priority=priority):
+            checks.priority(priority)
+            return SetPriority(key=key, priority=priority)
+        case Pause(key=key, reason=reason):
+            return PauseTask(key=key, reason=checks.reason(reason))
+        case Resume(key=key):
+            return ResumeTask(key=key)
+        case Retry(key=key):
+            return RetryTask(key=key)
+        case _:
+            assert_never(frame)
 
 
 def _is_id(task: str) -> bool:

@@ -28,7 +28,9 @@ from protocol.task import (
     QuestionRaised,
     Receipt,
     TaskDelayed,
+    TaskPaused,
     TaskQueued,
+    TaskResumed,
     TaskState,
     TaskSubmitted,
     TurnEnded,
@@ -194,12 +196,18 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
                 delayed_until=None,
             )
         case TaskDelayed():
-            return replace(task, state=TaskState.DELAYED, delayed_until=event.until, reason=event.reason)
+            return _moved(replace(task, delayed_until=event.until), TaskState.DELAYED, event.reason)
+        case TaskPaused():
+            return replace(task, state=TaskState.PAUSED, reason=event.reason)
+        case TaskResumed() if task.question is not None:
+            return replace(task, state=TaskState.WAITING, reason=task.question.text)
+        case TaskResumed():
+            return replace(task, state=TaskState.RUNNING, reason="")
         case QuestionRaised():
-            return replace(task, question=event.question, state=TaskState.WAITING, reason=event.question.text)
+            return _moved(replace(task, question=event.question), TaskState.WAITING, event.question.text)
         case QuestionAnswered():
             # A runner that still holds the attempt goes on at once; without one a `TaskQueued` follows.
-            return replace(task, question=None, state=TaskState.RUNNING, reason="")
+            return _moved(replace(task, question=None), TaskState.RUNNING, "")
         case TurnEnded():
             return replace(
                 task,
@@ -213,6 +221,11 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
             )
         case _:
             assert_never(event)
+
+
+def _moved(task: Task, state: TaskState, reason: str) -> Task:
+    """Only the user moves a paused task on: what happens to it meanwhile shows when it is resumed."""
+    return task if task.state is TaskState.PAUSED else replace(task, state=state, reason=reason)
 
 
 def _published(before: Published | None, now: Published | None) -> Published | None:

@@ -30,6 +30,8 @@ class AttemptStarted(Message, frozen=True):
     """True when the answers come from the scripted model and not from Claude."""
     instructions: str = ""
     """The repository's AGENTS.md or CLAUDE.md at the base commit, as put into the system prompt."""
+    told: str = ""
+    """What Errand tells the model where a turn begins otherwise than by the user's words; once a turn."""
     restored_step: int = 0
     """The last step whose effect on the workspace is there again; what came after it is lost."""
 

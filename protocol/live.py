@@ -132,6 +132,28 @@ class Prioritize(Message, frozen=True):
     priority: int
 
 
+class Pause(Message, frozen=True):
+    """Hold the open turn back: the work is saved, and no attempt starts until `resume`."""
+
+    key: str
+    task: str
+    reason: str = ""
+
+
+class Resume(Message, frozen=True):
+    """Let a paused turn go on."""
+
+    key: str
+    task: str
+
+
+class Retry(Message, frozen=True):
+    """Try a turn that failed or was cancelled again: the next turn, with the same wish."""
+
+    key: str
+    task: str
+
+
 class Ping(Message, frozen=True):
     """Is the connection alive? A page in a browser cannot see the pings of the WebSocket itself."""
 
@@ -142,6 +164,9 @@ class Looking(Message, frozen=True):
 
     looking: bool
 
+
+CommandFrame = Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry
+"""What becomes a command to a task: each has its receipt."""
 
 AnyClientFrame = (
     SignIn
@@ -155,6 +180,9 @@ AnyClientFrame = (
     | Deny
     | Cancel
     | Prioritize
+    | Pause
+    | Resume
+    | Retry
     | Ping
     | Looking
 )

@@ -40,7 +40,8 @@ class TaskState(StrEnum):
     DELAYED = "delayed"
     """Waits until a time. A JetStream schedule moves it on, which the server keeps over any process's death."""
     PAUSED = "paused"
-    """Held back by the user, who moves it on."""
+    """Held back by the user, who moves it on and may do so from any device. A runner that held the attempt saves the
+    work and gives it back; when it dies first, its lease ends the attempt and the task stays here."""
     SUCCEEDED = "succeeded"
     """The last turn did what was asked. A message from the user opens the next turn."""
     FAILED = "failed"
@@ -204,6 +205,21 @@ class SetPriority(TaskCommand, frozen=True):
     priority: int
 
 
+class PauseTask(TaskCommand, frozen=True):
+    """From the gateway: hold the open turn back. Whoever runs it saves the work and gives it back; no attempt starts
+    until the task is resumed. Messages, answers and a cancel are taken all the same."""
+
+    reason: str = ""
+
+
+class ResumeTask(TaskCommand, frozen=True):
+    """From the gateway: a paused turn goes on from where it was."""
+
+
+class RetryTask(TaskCommand, frozen=True):
+    """From the gateway: open the next turn with the wish of the last one, which failed or was cancelled."""
+
+
 class RaiseQuestion(TaskCommand, frozen=True):
     """From the runner that holds the attempt: the turn waits for the user."""
 
@@ -266,6 +282,9 @@ AnyTaskCommand = (
     | DenyQuestion
     | CancelTask
     | SetPriority
+    | PauseTask
+    | ResumeTask
+    | RetryTask
     | RaiseQuestion
     | FinishAttempt
     | FailAttempt
@@ -305,9 +324,11 @@ class MessageSent(TaskEvent, frozen=True):
 
 
 class TurnOpened(TaskEvent, frozen=True):
-    """A message came after an outcome: the next turn is open and queued."""
+    """A message came after an outcome, or the user asked to try again: the next turn is open and queued."""
 
     turn: int
+    retries: int = 0
+    """The turn whose wish this one repeats; 0 for one that a message opened."""
 
 
 class AttemptClaimed(TaskEvent, frozen=True):
@@ -359,10 +380,21 @@ class TaskQueued(TaskEvent, frozen=True):
 
 
 class TaskDelayed(TaskEvent, frozen=True):
-    """The open turn is tried again at `until`."""
+    """The open turn is tried again at `until`; a paused one not before."""
 
     until: datetime
     reason: str
+
+
+class TaskPaused(TaskEvent, frozen=True):
+    """The open turn is held back. A runner that holds the attempt saves the work and gives it back."""
+
+    reason: str
+
+
+class TaskResumed(TaskEvent, frozen=True):
+    """The open turn is held back no more: a question waits again, a runner that still holds the attempt has it. Else a
+    `TaskQueued` or a `TaskDelayed` follows."""
 
 
 class QuestionRaised(TaskEvent, frozen=True):
@@ -406,6 +438,8 @@ AnyTaskEvent = (
     | AttemptEnded
     | TaskQueued
     | TaskDelayed
+    | TaskPaused
+    | TaskResumed
     | QuestionRaised
     | QuestionAnswered
     | TurnEnded

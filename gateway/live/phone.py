@@ -26,18 +26,13 @@ from protocol.live import (
     FRAME_LIMIT_BYTES,
     WATCHES_LIMIT,
     Accepted,
-    Answer,
     AnyClientFrame,
-    Approve,
-    Cancel,
     Closing,
-    Deny,
+    CommandFrame,
     Ping,
     Pong,
-    Prioritize,
     ReceiptSeen,
     Refused,
-    Say,
     SignIn,
     Submit,
     UnwatchTask,
@@ -68,8 +63,6 @@ RECEIPTS_LIMIT = 100
 """Commands of one socket that have no receipt yet."""
 LIST_SECONDS = 1.0
 """Between two tries to get the task list."""
-
-AnyCommand = Submit | Say | Answer | Approve | Deny | Cancel | Prioritize
 
 
 class Phone:
@@ -214,6 +207,9 @@ class Phone:
             self._refuse(problem.error, key=getattr(frame, "key", ""), task=task, field=problem.field, code=code)
 
     async def _handle(self, frame: AnyClientFrame) -> None:
+        if isinstance(frame, CommandFrame):
+            await self._command(frame)
+            return
         match frame:
             case SignIn():
                 self._refuse("This socket is signed in already.")
@@ -227,8 +223,6 @@ class Phone:
                 self._list_limit = max(1, frame.limit)
                 self._feed.watch_list()
                 self.list_soon()
-            case Submit() | Say() | Answer() | Approve() | Deny() | Cancel() | Prioritize():
-                await self._command(frame)
             case LookingFrame():
                 self._look(frame.looking)
             case Ping():
@@ -294,7 +288,7 @@ class Phone:
 
     # Commands
 
-    async def _command(self, frame: AnyCommand) -> None:
+    async def _command(self, frame: CommandFrame) -> None:
         if self._receipts >= RECEIPTS_LIMIT:
             raise Problem(429, f"{RECEIPTS_LIMIT} commands of this connection wait for their receipt: wait for one.")
         task = task_id(self.asker.user, frame.key) if isinstance(frame, Submit) else frame.task
@@ -316,32 +310,13 @@ class Phone:
             if early is not None:
                 self.put(early)
 
-    async def _store(self, frame: AnyCommand) -> Accepted:
+    async def _store(self, frame: CommandFrame) -> Accepted:
         for _ in range(COMMAND_TRIES - 1):
             try:
-                return await self._store_once(frame)
+                return await self._tasks.store(self.asker, frame)
             except Unavailable:
                 continue
-        return await self._store_once(frame)
-
-    async def _store_once(self, frame: AnyCommand) -> Accepted:
-        match frame:
-            case Submit():
-                return await self._tasks.submit(self.asker, frame)
-            case Say():
-                return await self._tasks.say(self.asker, frame)
-            case Answer():
-                return await self._tasks.answer(self.asker, frame)
-            case Approve():
-                return await self._tasks.approve(self.asker, frame)
-            case Deny():
-                return await self._tasks.deny(self.asker, frame)
-            case Cancel():
-                return await self._tasks.cancel(self.asker, frame)
-            case Prioritize():
-                return await self._tasks.prioritize(self.asker, frame)
-            case _:
-                assert_never(frame)
+        return await self._tasks.store(self.asker, frame)
 
     async def _see_receipt(self, accepted: Accepted, passed: anyio.Event) -> None:
         """The feed brings the receipt to every socket of the user. Where it does not, because the command had ended

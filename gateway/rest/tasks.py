@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from gateway.tasks import Shown, Tasks
 from gateway.users import Asker
-from protocol.live import Accepted, Answer, Approve, Cancel, Deny, Prioritize, Say, Submit
+from protocol.live import Accepted, Answer, Approve, Cancel, Deny, Pause, Prioritize, Resume, Retry, Say, Submit
 from protocol.query import TaskSummary
 from protocol.repo import Diff
 from protocol.rules import Rule
@@ -59,13 +59,17 @@ class DenyBody(Struct, frozen=True):
     key: str = ""
 
 
-class CancelBody(Struct, frozen=True):
+class ReasonBody(Struct, frozen=True):
     key: str = ""
     reason: str = ""
 
 
 class PriorityBody(Struct, frozen=True):
     priority: int
+    key: str = ""
+
+
+class KeyBody(Struct, frozen=True):
     key: str = ""
 
 
@@ -127,42 +131,75 @@ async def diff(asker: Asker, tasks: Tasks, task: str) -> Diff:
 @post("/{task:str}/messages", status_code=202)
 async def say(request: Request, asker: Asker, tasks: Tasks, task: str, data: SayBody) -> Accepted:
     """Steer the open turn, or open the next one."""
-    return await tasks.say(asker, Say(key=key_of(request, data.key), task=task, text=data.text))
+    return await tasks.store(asker, Say(key=key_of(request, data.key), task=task, text=data.text))
 
 
 @post("/{task:str}/answers", status_code=202)
 async def answer(request: Request, asker: Asker, tasks: Tasks, task: str, data: AnswerBody) -> Accepted:
     """Answer the open question; the first answer wins."""
     key = key_of(request, data.key)
-    return await tasks.answer(asker, Answer(key=key, task=task, question=data.question, text=data.text))
+    return await tasks.store(asker, Answer(key=key, task=task, question=data.question, text=data.text))
 
 
 @post("/{task:str}/approve", status_code=202)
 async def approve(request: Request, asker: Asker, tasks: Tasks, task: str, data: ApproveBody) -> Accepted:
     """Yes to what the open question asks to do; the first decision wins."""
-    return await tasks.approve(asker, Approve(key=key_of(request, data.key), task=task, question=data.question))
+    return await tasks.store(asker, Approve(key=key_of(request, data.key), task=task, question=data.question))
 
 
 @post("/{task:str}/deny", status_code=202)
 async def deny(request: Request, asker: Asker, tasks: Tasks, task: str, data: DenyBody) -> Accepted:
     """No to it; the agent goes on without."""
     key = key_of(request, data.key)
-    return await tasks.deny(asker, Deny(key=key, task=task, question=data.question, reason=data.reason))
+    return await tasks.store(asker, Deny(key=key, task=task, question=data.question, reason=data.reason))
 
 
 @post("/{task:str}/cancel", status_code=202)
-async def cancel(request: Request, asker: Asker, tasks: Tasks, task: str, data: CancelBody) -> Accepted:
+async def cancel(request: Request, asker: Asker, tasks: Tasks, task: str, data: ReasonBody) -> Accepted:
     """End the open turn now."""
-    return await tasks.cancel(asker, Cancel(key=key_of(request, data.key), task=task, reason=data.reason))
+    return await tasks.store(asker, Cancel(key=key_of(request, data.key), task=task, reason=data.reason))
 
 
 @post("/{task:str}/priority", status_code=202)
 async def prioritize(request: Request, asker: Asker, tasks: Tasks, task: str, data: PriorityBody) -> Accepted:
     """This one sooner, or later, than the asker's others."""
     frame = Prioritize(key=key_of(request, data.key), task=task, priority=data.priority)
-    return await tasks.prioritize(asker, frame)
+    return await tasks.store(asker, frame)
+
+
+@post("/{task:str}/pause", status_code=202)
+async def pause(request: Request, asker: Asker, tasks: Tasks, task: str, data: ReasonBody) -> Accepted:
+    """Hold the open turn back: the work is saved, and no attempt starts until it is resumed."""
+    return await tasks.store(asker, Pause(key=key_of(request, data.key), task=task, reason=data.reason))
+
+
+@post("/{task:str}/resume", status_code=202)
+async def resume(request: Request, asker: Asker, tasks: Tasks, task: str, data: KeyBody) -> Accepted:
+    """Let a paused turn go on."""
+    return await tasks.store(asker, Resume(key=key_of(request, data.key), task=task))
+
+
+@post("/{task:str}/retry", status_code=202)
+async def retry(request: Request, asker: Asker, tasks: Tasks, task: str, data: KeyBody) -> Accepted:
+    """Try a turn that failed or was cancelled again: the next turn, with the same wish."""
+    return await tasks.store(asker, Retry(key=key_of(request, data.key), task=task))
 
 
 ROUTER = Router(
-    "/api/tasks", route_handlers=[submit, list_tasks, show, diff, say, answer, approve, deny, cancel, prioritize]
+    "/api/tasks",
+    route_handlers=[
+        submit,
+        list_tasks,
+        show,
+        diff,
+        say,
+        answer,
+        approve,
+        deny,
+        cancel,
+        prioritize,
+        pause,
+        resume,
+        retry,
+    ],
 )

@@ -5,13 +5,16 @@
 export type Time = string;
 
 export type AnyClientFrame =
-  | SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Ping | Looking;
+  | SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Ping | Looking;
+
+export type CommandFrame =
+  | Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry;
 
 export type AnyServerFrame =
   | SignedIn | Accepted | Refused | DecisionSeen | JournalSeen | OutputSeen | CaughtUp | TaskLine | Tasks | ReceiptSeen | Closing | Pong;
 
 export type AnyTaskEvent =
-  | TaskSubmitted | MessageSent | TurnOpened | AttemptClaimed | PrioritySet | AttemptEnded | TaskQueued | TaskDelayed | QuestionRaised | QuestionAnswered | TurnEnded;
+  | TaskSubmitted | MessageSent | TurnOpened | AttemptClaimed | PrioritySet | AttemptEnded | TaskQueued | TaskDelayed | TaskPaused | TaskResumed | QuestionRaised | QuestionAnswered | TurnEnded;
 
 export type AnyJournalEvent =
   | AttemptStarted | StepStarted | StepFinished | CheckpointMade | Noticed;
@@ -143,6 +146,29 @@ export interface Prioritize {
   priority: number;
 }
 
+/** Hold the open turn back: the work is saved, and no attempt starts until `resume`. */
+export interface Pause {
+  type: "pause";
+  key: string;
+  task: string;
+  /** @default "" */
+  reason?: string;
+}
+
+/** Let a paused turn go on. */
+export interface Resume {
+  type: "resume";
+  key: string;
+  task: string;
+}
+
+/** Try a turn that failed or was cancelled again: the next turn, with the same wish. */
+export interface Retry {
+  type: "retry";
+  key: string;
+  task: string;
+}
+
 /** Is the connection alive? A page in a browser cannot see the pings of the WebSocket itself. */
 export interface Ping {
   type: "ping";
@@ -246,10 +272,12 @@ export interface MessageSent {
   text: string;
 }
 
-/** A message came after an outcome: the next turn is open and queued. */
+/** A message came after an outcome, or the user asked to try again: the next turn is open and queued. */
 export interface TurnOpened {
   type: "turn_opened";
   turn: number;
+  /** The turn whose wish this one repeats; 0 for one that a message opened. @default 0 */
+  retries?: number;
 }
 
 /** A runner has the turn. The attempt's number fences whoever had it before. */
@@ -301,11 +329,22 @@ export interface TaskQueued {
   reason: string;
 }
 
-/** The open turn is tried again at `until`. */
+/** The open turn is tried again at `until`; a paused one not before. */
 export interface TaskDelayed {
   type: "task_delayed";
   until: Time;
   reason: string;
+}
+
+/** The open turn is held back. A runner that holds the attempt saves the work and gives it back. */
+export interface TaskPaused {
+  type: "task_paused";
+  reason: string;
+}
+
+/** The open turn is held back no more: a question waits again, a runner that still holds the attempt has it. Else a `TaskQueued` or a `TaskDelayed` follows. */
+export interface TaskResumed {
+  type: "task_resumed";
 }
 
 /** The agent needs an answer; the turn waits. */
@@ -423,6 +462,8 @@ export interface AttemptStarted {
   scripted?: boolean;
   /** The repository's AGENTS.md or CLAUDE.md at the base commit, as put into the system prompt. @default "" */
   instructions?: string;
+  /** What Errand tells the model where a turn begins otherwise than by the user's words; once a turn. @default "" */
+  told?: string;
   /** The last step whose effect on the workspace is there again; what came after it is lost. @default 0 */
   restored_step?: number;
 }
@@ -610,13 +651,6 @@ export interface ApproveBody {
   key?: string;
 }
 
-export interface CancelBody {
-  /** @default "" */
-  key?: string;
-  /** @default "" */
-  reason?: string;
-}
-
 export interface DenyBody {
   question: string;
   /** What to do instead: the agent is told. @default "" */
@@ -705,6 +739,11 @@ export interface Installation {
   id: string;
 }
 
+export interface KeyBody {
+  /** @default "" */
+  key?: string;
+}
+
 export interface LinkBody {
   /** Whose link; empty means the asker's own. Another user's is the owner's to make. @default "" */
   user?: string;
@@ -755,6 +794,13 @@ export interface PushOffered {
   reason?: string;
   /** Whether this device is told. A browser may hold on to a subscription that the server has dropped. @default false */
   subscribed?: boolean;
+}
+
+export interface ReasonBody {
+  /** @default "" */
+  key?: string;
+  /** @default "" */
+  reason?: string;
 }
 
 export interface RemoveHostBody {
@@ -965,7 +1011,7 @@ export type TaskState =
   | "waiting"
   /** Waits until a time. A JetStream schedule moves it on, which the server keeps over any process's death. */
   | "delayed"
-  /** Held back by the user, who moves it on. */
+  /** Held back by the user, who moves it on and may do so from any device. A runner that held the attempt saves the work and gives it back; when it dies first, its lease ends the attempt and the task stays here. */
   | "paused"
   /** The last turn did what was asked. A message from the user opens the next turn. */
   | "succeeded"

@@ -78,6 +78,9 @@ const ROADS = {
   approve: ({ task, question, key }) => [`/api/tasks/${task}/approve`, { question, key }],
   deny: ({ task, question, reason, key }) => [`/api/tasks/${task}/deny`, { question, reason, key }],
   cancel: ({ task, key }) => [`/api/tasks/${task}/cancel`, { key }],
+  pause: ({ task, key }) => [`/api/tasks/${task}/pause`, { key }],
+  resume: ({ task, key }) => [`/api/tasks/${task}/resume`, { key }],
+  retry: ({ task, key }) => [`/api/tasks/${task}/retry`, { key }],
 };
 const NO_REFUSAL = [401, 408, 425, 429];
 /** Nothing is wrong with what was written. */

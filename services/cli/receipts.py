@@ -7,10 +7,10 @@ import secrets
 import anyio
 from msgspec import Struct
 
-from protocol.live import Accepted, ReceiptSeen, Refused, Submit
+from protocol.live import Accepted, CommandFrame, ReceiptSeen, Refused, Submit
 from protocol.task import Receipt, ReceiptStatus
 from services.cli.failure import Failure
-from services.cli.session import Command, Lost, Session
+from services.cli.session import Lost, Session
 
 RECEIPT_SECONDS = 30.0
 """How long a receipt is waited for; the command stays stored and is handled later."""
@@ -27,7 +27,7 @@ def new_key() -> str:
     return secrets.token_hex(16)
 
 
-async def carry_out(session: Session, command: Command) -> Done:
+async def carry_out(session: Session, command: CommandFrame) -> Done:
     """Send `command` and return when it was done. Failure with the reason when it was refused or rejected."""
     await session.send(command)
     accepted: Accepted | None = None
@@ -57,7 +57,7 @@ async def carry_out(session: Session, command: Command) -> Done:
     )
 
 
-def _refused(frame: Refused, command: Command) -> str:
+def _refused(frame: Refused, command: CommandFrame) -> str:
     """Where nothing in the task is wrong, it may be stored all the same: trying again must not make a second one."""
     if frame.field or not isinstance(command, Submit):
         return frame.reason

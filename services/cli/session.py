@@ -16,21 +16,15 @@ from protocol.base import encode
 from protocol.live import FRAME_LIMIT_BYTES as LARGEST_COMMAND_BYTES
 from protocol.live import (
     Accepted,
-    Answer,
     AnyServerFrame,
-    Approve,
-    Cancel,
     Closing,
+    CommandFrame,
     DecisionSeen,
-    Deny,
     JournalSeen,
-    Prioritize,
     ReceiptSeen,
     Refused,
-    Say,
     SignedIn,
     SignIn,
-    Submit,
     WatchTask,
     decode_server_frame,
 )
@@ -50,8 +44,6 @@ SHORTEST_WAIT_SECONDS = 0.05
 LONGEST_WAIT_SECONDS = 5.0
 GAPS_LIMIT = 3
 """So many gaps in a row at one cursor are the server's fault."""
-
-Command = Submit | Say | Answer | Approve | Deny | Cancel | Prioritize
 
 
 class Received(Struct, frozen=True):
@@ -81,7 +73,7 @@ class Session:
         self._first_seconds = first_seconds
         self._chance = chance
         self._socket: ClientConnection | None = None
-        self._outbox: dict[str, Command] = {}
+        self._outbox: dict[str, CommandFrame] = {}
         """Commands without a receipt yet: sent again, with their keys, over every new connection."""
         self._task = ""
         self._output = False
@@ -104,7 +96,7 @@ class Session:
         with anyio.CancelScope(shield=True):
             await self._close()
 
-    async def send(self, command: Command) -> None:
+    async def send(self, command: CommandFrame) -> None:
         """Send a command, again after each break, until its receipt came."""
         if len(encode(command)) > LARGEST_COMMAND_BYTES:
             raise Failure(f"This is too long: at most {LARGEST_COMMAND_BYTES // 1024} KiB can be sent at once.")

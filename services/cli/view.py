@@ -38,7 +38,9 @@ from protocol.task import (
     QuestionRaised,
     ReceiptStatus,
     TaskDelayed,
+    TaskPaused,
     TaskQueued,
+    TaskResumed,
     TaskState,
     TaskSubmitted,
     TurnEnded,
@@ -176,7 +178,8 @@ def _event(view: View, event: AnyTaskEvent, at: datetime) -> Folded:
         case MessageSent():
             return view, _block(Kind.SAID, event.text)
         case TurnOpened():
-            return _new_turn(view, at), (_line(Kind.INFO, f"turn {event.turn}"),)
+            again = f", turn {event.retries} again" if event.retries else ""
+            return _new_turn(view, at), (_line(Kind.INFO, f"turn {event.turn}{again}"),)
         case AttemptClaimed():
             again = "" if event.attempt == 1 else f"attempt {event.attempt}, "
             return view, (_line(Kind.INFO, f"{again}taken by runner {one_line(event.runner)}"),)
@@ -190,6 +193,10 @@ def _event(view: View, event: AnyTaskEvent, at: datetime) -> Folded:
         case TaskDelayed():
             reason = one_line(event.reason, LINE_LIMIT_CHARS)
             return view, (_line(Kind.WARNING, f"tried again at {event.until:%H:%M:%S} UTC: {reason}"),)
+        case TaskPaused():
+            return view, (_line(Kind.INFO, f"held back: {one_line(event.reason, LINE_LIMIT_CHARS)}"),)
+        case TaskResumed():
+            return view, (_line(Kind.INFO, "goes on"),)
         case QuestionRaised():
             return view, _asked(event.question)
         case QuestionAnswered():

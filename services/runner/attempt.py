@@ -44,6 +44,8 @@ AGAIN_SECONDS = 2.0
 """The wait before the next attempt after a passing fault of a part of ours."""
 R = TypeVar("R", bound=Message)
 
+RETRIED = "The turn before this one ended ({ending}). The user asks to try again: do what was asked, from where it is."
+
 
 class AttemptConfig(Struct, frozen=True, kw_only=True):
     """What an attempt needs to know of the runner."""
@@ -79,13 +81,14 @@ class Attempt:
                 self._logger.info("attempt_over")
 
     def stop(self) -> None:
-        """The runner shuts down: give the attempt back."""
+        """The runner shuts down, or the user held the turn back: save the work and give the attempt back."""
         self._stop.set()
 
     async def _run_with_lease(self) -> None:
         async with background() as group:
             group.start_soon(self._renew)
             group.start_soon(self._end_when_over, group.cancel_scope)
+            group.start_soon(self._stop_when_paused)
             try:
                 await self._run_and_report(group)
             finally:
@@ -124,7 +127,7 @@ class Attempt:
         return self._failed("The runner failed; its log says why.", AGAIN_SECONDS)
 
     async def _until_stopped(self, group: anyio.abc.TaskGroup) -> TaskCommand:
-        """The attempt's own end, or its being parked when the runner shuts down first."""
+        """The attempt's own end, or its being parked when it is stopped first."""
         ending: TaskCommand | None = None
         async with background() as racing:
 
@@ -181,6 +184,7 @@ class Attempt:
             sandbox=self._driver.name,
             scripted=self._model.scripted,
             instructions=instructions,
+            told=RETRIED.format(ending=self._log.retried) if self._log.retried else "",
             restored_step=last.step if last else 0,
         )
 
@@ -380,6 +384,10 @@ class Attempt:
     async def _end_when_over(self, scope: anyio.CancelScope) -> None:
         await self._log.over.wait()
         scope.cancel()
+
+    async def _stop_when_paused(self) -> None:
+        await self._log.paused.wait()
+        self.stop()
 
     async def _close(self) -> None:
         if self._workspace is not None:

@@ -17,6 +17,7 @@ from protocol.task import (
     Decision,
     MessageSent,
     QuestionAnswered,
+    TaskState,
     TaskSubmitted,
     TurnOpened,
     Usage,
@@ -42,9 +43,13 @@ class TaskLog:
         self.messages: list[UserMessage] = []
         self.answers: dict[str, QuestionAnswered] = {}
         """What the user answered or decided, by question."""
+        self.retried = ""
+        """How the turn ended that the open one repeats; empty where it repeats none."""
         self.over = anyio.Event()
         """Set when another decision ended the attempt."""
         self.movement = Movement()
+        self.paused = anyio.Event()
+        """Set when the user held the turn back: the attempt is to be given back."""
         self.journal_sequence = 0
         """Of the last entry that this attempt wrote."""
         self._bus = bus
@@ -156,10 +161,14 @@ class TaskLog:
     def _take_decision(self, decision: Decision, sequence: int) -> None:
         for event in decision.events:
             self._take_words(event, decision)
+            if isinstance(event, TurnOpened):
+                self.retried = self._how_it_ended() if event.retries else ""
         self.task = evolve(self.task, decision)
         self._sequence = self._decided = sequence
         if sequence >= self._granted and not self._holds():
             self.over.set()
+        if sequence >= self._granted and self.task.state is TaskState.PAUSED:
+            self.paused.set()
         self._changed.set()
         self._changed = anyio.Event()
 
@@ -172,6 +181,9 @@ class TaskLog:
                 self.messages.append(UserMessage(number=event.message, text=event.text, turn=self.task.turn + opens))
             case QuestionAnswered():
                 self.answers[event.question] = event
+
+    def _how_it_ended(self) -> str:
+        return f"{self.task.state}: {self.task.reason}" if self.task.reason else self.task.state.value
 
     def _holds(self) -> bool:
         return self.task.holder is not None and self.task.holder.attempt == self.attempt

@@ -373,7 +373,7 @@ def accepts(frames: list[Any], *, break_after: str = "", receipt: task.Receipt |
         await phone.welcome()
         command = await phone.hear()
         frames.append(command)
-        assert isinstance(command, live.Submit | live.Say | live.Answer | live.Cancel)
+        assert isinstance(command, live.CommandFrame)
         if break_after == "heard":
             return
         await phone.say(live.Accepted(key=command.key, task=TASK, sequence=9))
@@ -433,6 +433,9 @@ def test_a_task_says_whether_it_wants_a_pull_request(gateway: Gateway, data: Pat
     [
         (["message", TASK, "Use tabs"], live.Say(key="k", task=TASK, text="Use tabs")),
         (["cancel", TASK, "--reason", "Wrong"], live.Cancel(key="k", task=TASK, reason="Wrong")),
+        (["pause", TASK, "--reason", "Later"], live.Pause(key="k", task=TASK, reason="Later")),
+        (["resume", TASK[:6]], live.Resume(key="k", task=TASK)),
+        (["retry", TASK], live.Retry(key="k", task=TASK)),
         (["answer", TASK, "2"], live.Answer(key="k", task=TASK, question="question_3", text="blue")),
         (["answer", "green"], live.Answer(key="k", task=TASK, question="question_3", text="green")),
         (["answer", TASK[:6], "red"], live.Answer(key="k", task=TASK, question="question_3", text="red")),

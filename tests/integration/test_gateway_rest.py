@@ -88,6 +88,20 @@ async def test_a_submitted_task_is_listed_shown_and_steered(scheduler: Scheduler
     assert task in [each["id"] for each in listed]
 
 
+async def test_a_task_is_held_back_let_go_on_and_tried_again(scheduler: Scheduler, owner: httpx2.AsyncClient) -> None:
+    task = await submitted(owner, "held")
+    for path, state in (("pause", "paused"), ("resume", "queued"), ("cancel", "cancelled"), ("retry", "queued")):
+        answer = await owner.post(f"/api/tasks/{task}/{path}", json={"key": path})
+        assert answer.status_code == 202, answer.text
+        shown = await until(owner, f"/api/tasks/{task}", lambda answer, path=path: path in receipts(answer))
+        assert (shown.json()["state"], receipts(shown)[path]["status"]) == (state, "consumed")
+    assert (await owner.post("/api/tasks/t2222222222222222/pause", json={"key": "k"})).status_code == 404
+
+
+def receipts(answer: httpx2.Response) -> dict[str, Any]:
+    return answer.json()["task"].get("receipts", {})
+
+
 async def test_the_same_key_gives_the_same_task_and_is_stored_once(owner: httpx2.AsyncClient) -> None:
     first = await owner.post("/api/tasks", json={**TASK, "key": "again"})
     second = await owner.post("/api/tasks", json=TASK, headers={"Idempotency-Key": "again"})

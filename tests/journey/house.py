@@ -22,15 +22,13 @@ from protocol.evolve import Task, evolve
 from protocol.journal import StepFinished, StepStarted, ToolCall
 from protocol.live import (
     Accepted,
-    Answer,
     AnyServerFrame,
-    Cancel,
     CaughtUp,
     Closing,
+    CommandFrame,
     DecisionSeen,
     JournalSeen,
     Refused,
-    Say,
     SignedIn,
     SignIn,
     Submit,
@@ -157,7 +155,7 @@ class Phone:
         await self.watch(accepted.task)
         return accepted.task
 
-    async def command(self, frame: Submit | Say | Answer | Cancel) -> Accepted:
+    async def command(self, frame: CommandFrame) -> Accepted:
         """Send a command, again after every reconnect, until the gateway has it."""
         self._pending[frame.key] = encode(frame)
         await self._send(self._pending[frame.key])

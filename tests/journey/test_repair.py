@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from protocol.evolve import Task
-from protocol.journal import ModelCall, StepStarted
-from protocol.live import Answer, Cancel, OutputSeen, Say
+from protocol.journal import CheckpointMade, ModelCall, StepStarted
+from protocol.live import Answer, Cancel, OutputSeen, Pause, Resume, Say
 from protocol.task import OUTCOMES, Budget, TaskState
 from tests.journey import stream
 from tests.journey.house import House, Phone, assert_ended_once, assert_no_gap, errand_up, phone
@@ -134,6 +134,28 @@ async def test_a_cancel_ends_a_running_command_at_once_and_leaves_no_process(hou
         assert done.published is None
         assert_no_gap(owner, task)
     assert git(repository, "for-each-ref", "--format=%(refname)") == "refs/heads/main"
+
+
+async def test_a_paused_task_gives_its_sandbox_back_with_the_work_saved_and_goes_on_when_it_is_resumed(
+    house: House, repository: Path
+) -> None:
+    async with phone(house) as owner:
+        task = await owner.submit("[scenario: slow] 3 seconds", str(repository), key="pause")
+        await owner.until(lambda: "waiting" in output(owner, task))
+        await owner.command(Pause(key="hold", task=task))
+        await owner.until(lambda: owner.tasks[task].state is TaskState.PAUSED and owner.tasks[task].holder is None)
+        saved = [frame for frame in owner.journal(task) if isinstance(frame.entry.event, CheckpointMade)]
+        assert saved, "the runner journals its work after the pause"
+        await owner.command(Say(key="meanwhile", task=task, text="It should speak of tides."))
+        await owner.until(lambda: owner.tasks[task].messages == 1)
+        assert owner.tasks[task].state is TaskState.PAUSED
+        assert sandbox_processes(task) == []
+        await owner.command(Resume(key="go-on", task=task))
+        done = await owner.ended(task)
+        assert (done.state, done.turn, done.attempt) == (TaskState.SUCCEEDED, 1, 2), f"{done.reason}\n{house.logs()}"
+        assert messages_read(owner, task) == [0, 1]
+        assert_ended_once(owner, task)
+        assert_no_gap(owner, task)
 
 
 def assert_pushed(broken: Broken, done: Task, refs: str) -> None:

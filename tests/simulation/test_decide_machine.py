@@ -33,6 +33,8 @@ from protocol.task import (
     QuestionRaised,
     RaiseQuestion,
     SubmitTask,
+    TaskPaused,
+    TaskResumed,
     TaskState,
     TaskSubmitted,
     TurnEnded,
@@ -212,6 +214,7 @@ class TaskMachine(Machine):
     def __init__(self, drawn: Drawn, tell: Callable[[str], None]) -> None:
         super().__init__(drawn, tell)
         self.open_turn = self.ended_turn = self.held = self.attempts = 0
+        self.paused = False
         self.asked: Question | None = None
 
     @staticmethod
@@ -259,7 +262,8 @@ class TaskMachine(Machine):
         assert self.open_turn == (task.turn if task.is_open else 0)
         assert self.held == (task.holder.attempt if task.holder else 0)
         assert (task.state is TaskState.RUNNING) <= (task.holder is not None)
-        assert (task.holder is not None) <= (task.state in (TaskState.RUNNING, TaskState.WAITING))
+        assert (task.holder is not None) <= (task.state in (TaskState.RUNNING, TaskState.WAITING, TaskState.PAUSED))
+        assert self.paused == (task.state is TaskState.PAUSED), "only the user moves a paused task on"
         assert (task.state is TaskState.WAITING) <= (task.question is not None)
         assert (task.question is not None) <= (task.state in (TaskState.WAITING, TaskState.PAUSED))
         assert (task.state is TaskState.DELAYED) <= (task.delayed_until is not None)
@@ -278,7 +282,12 @@ class TaskMachine(Machine):
             case TurnEnded(turn=turn):
                 assert turn == self.open_turn, "a turn ends once"
                 assert self.held == 0, "nobody works on a turn that is over"
-                self.open_turn, self.ended_turn = 0, turn
+                self.open_turn, self.ended_turn, self.paused = 0, turn, False
+            case TaskPaused():
+                self.paused = True
+            case TaskResumed():
+                assert self.paused
+                self.paused = False
             case AttemptClaimed(attempt=attempt):
                 assert (self.held, attempt) == (0, self.attempts + 1)
                 self.held = self.attempts = attempt

@@ -34,12 +34,16 @@ from protocol.task import (
     ApproveQuestion,
     CancelTask,
     DenyQuestion,
+    PauseTask,
     Published,
     Question,
     QuestionKind,
+    ResumeTask,
+    RetryTask,
     SendMessage,
     SubmitTask,
     TaskCommand,
+    TaskState,
     Usage,
     decode_decision,
 )
@@ -252,6 +256,7 @@ class World:
                 with anyio.move_on_after(CALM_SECONDS) as patience:
                     async with anyio.create_task_group() as calm:
                         calm.start_soon(self._answer_questions, phone)
+                        calm.start_soon(self._resume_what_is_paused, phone)
                         while not self.settled():
                             await anyio.sleep(0.5)
                         calm.cancel_scope.cancel()
@@ -314,11 +319,23 @@ class World:
         )
         submit = SubmitTask(key=key, prompt="do it", repository="https://git.example/x", rules=rules)
         await self._send(phone, task, submit)
-        for number in range(self.chance.randint(0, 4)):
+        for number in range(self.chance.randint(0, 6)):
             await anyio.sleep(self.chance.uniform(0, 8))
-            said = SendMessage(key=f"say-{number}", text="also this")
-            command = CancelTask(key=f"cancel-{number}") if self.chance.random() < 0.3 else said
-            await self._send(phone, task, command)
+            await self._send(phone, task, self._wish(number))
+
+    def _wish(self, number: int) -> TaskCommand:
+        """What a user may say to a task at any time."""
+        match self.chance.choices(("say", "cancel", "pause", "resume", "retry"), (4, 2, 3, 2, 2))[0]:
+            case "cancel":
+                return CancelTask(key=f"cancel-{number}")
+            case "pause":
+                return PauseTask(key=f"pause-{number}")
+            case "resume":
+                return ResumeTask(key=f"resume-{number}")
+            case "retry":
+                return RetryTask(key=f"retry-{number}")
+            case _:
+                return SendMessage(key=f"say-{number}", text="also this")
 
     async def _send(self, phone: MemoryBus, task: str, command: TaskCommand) -> None:
         """Until it is acknowledged, and at times once more, long after."""
@@ -344,6 +361,15 @@ class World:
         if self.chance.random() < 0.3:
             return DenyQuestion(key=f"deny-{key}", question=question.id, reason="not so")
         return ApproveQuestion(key=f"approve-{key}", question=question.id)
+
+    async def _resume_what_is_paused(self, phone: MemoryBus) -> None:
+        number = 0
+        while True:
+            await anyio.sleep(self.chance.uniform(0.5, 4))
+            for task in list(self.users):
+                if self.state(task).state is TaskState.PAUSED:
+                    await self._send(phone, task, ResumeTask(key=f"go-on-{number}"))
+            number += 1
 
     # What goes wrong
 

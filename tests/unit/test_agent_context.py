@@ -44,6 +44,7 @@ class Story:
         self.entries: list[JournalEntry] = []
         self.messages = [UserMessage(number=0, text="Do it.", turn=1)]
         self.turn = 1
+        self.told = ""
         self.attempt = 0
         self.calls = 0
         self.requests: list[list[dict[str, Any]]] = []
@@ -61,7 +62,13 @@ class Story:
         model = self.draw.draw(st.sampled_from(["claude-opus-5-5", "claude-opus-5-5", "scripted"]))
         self.log(
             AttemptStarted(
-                turn=self.turn, base_commit="0" * 40, branch="b", model=model, sandbox="test", restored_step=max(saved)
+                turn=self.turn,
+                base_commit="0" * 40,
+                branch="b",
+                model=model,
+                sandbox="test",
+                told=self.told,
+                restored_step=max(saved),
             )
         )
 
@@ -96,17 +103,22 @@ class Story:
                 if not self.crash():
                     self.log(StepFinished(step=step, result=self.lost() if self.chance(6) else self.reply()))
             case Stop():
-                self.turn += 1
-                self.say()
+                self.open_turn()
                 self.start_attempt()
 
     def crash(self) -> bool:
         if crashed := self.chance(6):
             if self.chance(4):
-                self.turn += 1
-                self.say()
+                self.open_turn()
             self.start_attempt()
         return crashed
+
+    def open_turn(self) -> None:
+        """By a message, or because the user asks to try again."""
+        self.turn += 1
+        self.told = "The turn before this one failed: try again." if self.chance(3) else ""
+        if not self.told:
+            self.say()
 
     def say(self) -> None:
         self.messages.append(
@@ -305,6 +317,20 @@ def test_a_new_turn_counts_from_zero() -> None:
     told = entries(ground(), StepStarted(step=1, action=ASKED), StepFinished(step=1, result=reply(stop="end_turn")))
     assert fold(told, PROMPT).usage.cost_usd == 1.0
     assert fold([*told, *entries(ground(turn=2))], PROMPT).spent(BEGIN).steps == 0
+
+
+def test_a_turn_that_is_tried_again_says_so_once_and_asks_for_no_new_word() -> None:
+    told = entries(
+        ground(),
+        StepStarted(step=1, action=ASKED),
+        StepFinished(step=1, result=reply({"type": "text", "text": "No."}, stop="refusal")),
+        ground(turn=2, told="Try again."),
+        ground(turn=2, told="Try again."),
+    )
+    conversation = fold(told, PROMPT)
+    assert isinstance(conversation.next_move(), Speak)
+    (message,) = conversation.request([], 1).messages
+    assert [block["text"] for block in message["content"]] == ["Do it.", "<errand-notice>Try again.</errand-notice>"]
 
 
 def test_instructions_of_the_repository_cannot_leave_their_place() -> None:

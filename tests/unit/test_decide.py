@@ -15,11 +15,14 @@ from protocol.task import (
     FinishAttempt,
     FireTimer,
     ParkAttempt,
+    PauseTask,
     Question,
     QuestionAnswered,
     QuestionKind,
     RaiseQuestion,
     ReceiptStatus,
+    ResumeTask,
+    RetryTask,
     SendMessage,
     SetPriority,
     SubmitTask,
@@ -33,6 +36,10 @@ from tests.unit.desk import LIMITS, NOW, Desk
 QUESTION = Question(id="q", text="which?")
 APPROVAL = Question(id="q", text="may I?", kind=QuestionKind.APPROVAL, tool="bash", input="make")
 FINISH = FinishAttempt(key="f", attempt=1, journal_sequence=9, summary="done", usage=Usage())
+PAUSE, RESUME = PauseTask(key="pause"), ResumeTask(key="resume")
+PARK = ParkAttempt(key="park", attempt=1, journal_sequence=0)
+ASK, ANSWER = RaiseQuestion(key="a", attempt=1, question=QUESTION), AnswerQuestion(key="b", question="q", text="this")
+PASSING_FAILURE = FailAttempt(key="x", attempt=1, journal_sequence=0, reason="busy", retry_after_seconds=9)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +131,38 @@ FINISH = FinishAttempt(key="f", attempt=1, journal_sequence=9, summary="done", u
             ],
             TaskState.QUEUED,
         ),
+        ("a pause holds it back at once", [PAUSE], TaskState.PAUSED),
+        ("its runner gives the attempt back, and it stays paused", [PAUSE, PARK], TaskState.PAUSED),
+        ("resumed before its runner gave it back, that one has it", [PAUSE, RESUME], TaskState.RUNNING),
+        ("the runner that was told to give it back does so all the same", [PAUSE, RESUME, PARK], TaskState.QUEUED),
+        ("resumed after its runner gave it back, it waits for another", [PAUSE, PARK, RESUME], TaskState.QUEUED),
+        ("a runner that was done before it saw the pause is believed", [PAUSE, FINISH], TaskState.SUCCEEDED),
+        (
+            "a message before that opens the next turn, which is paused too",
+            [PAUSE, SendMessage(key="m", text="wait"), FINISH],
+            TaskState.PAUSED,
+        ),
+        (
+            "a passing failure of a paused turn moves nothing",
+            [PAUSE, PASSING_FAILURE],
+            TaskState.PAUSED,
+        ),
+        (
+            "resumed before the time of its next try, it waits for that",
+            [PASSING_FAILURE, PAUSE, RESUME],
+            TaskState.DELAYED,
+        ),
+        (
+            "a timer that fires while it is paused moves nothing",
+            [PASSING_FAILURE, PAUSE, FireTimer(key="t", name="delay", due=NOW + timedelta(seconds=9))],
+            TaskState.PAUSED,
+        ),
+        ("a question that is open when it is paused waits again", [ASK, PAUSE, PARK, RESUME], TaskState.WAITING),
+        ("a question that its runner asks too late is kept", [PAUSE, ASK, PARK, RESUME], TaskState.WAITING),
+        ("an answer to a paused task moves nothing", [ASK, PAUSE, PARK, ANSWER], TaskState.PAUSED),
+        ("its turn goes on with the answer", [ASK, PAUSE, PARK, ANSWER, RESUME], TaskState.QUEUED),
+        ("a paused task can be cancelled", [PAUSE, CancelTask(key="c")], TaskState.CANCELLED),
+        ("a cancelled turn can be tried again", [CancelTask(key="c"), RetryTask(key="r")], TaskState.QUEUED),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -146,6 +185,8 @@ def test_a_running_task_goes_where_a_command_sends_it(why: str, commands: list[T
         (FinishAttempt(key="k", attempt=2, journal_sequence=0, summary="", usage=Usage()), "Attempt 2 is over"),
         (FireTimer(key="k", name="delay", due=NOW), "Nothing waits"),
         (SetPriority(key="k", priority=-11), "-10 to 10"),
+        (ResumeTask(key="k"), "not paused: it is running"),
+        (RetryTask(key="k"), "has not ended yet"),
     ],
 )
 def test_what_cannot_be_done_is_rejected_with_its_reason(command: TaskCommand, reason: str) -> None:
@@ -248,3 +289,56 @@ def test_of_two_devices_that_decide_the_first_wins_and_the_other_is_told() -> No
     assert (status, "not open any more" in reason) == (ReceiptStatus.REJECTED, True)
     decided = [e for d in desk.decisions for e in d.events if isinstance(e, QuestionAnswered)]
     assert decided == [QuestionAnswered(question="q", text="use the branch", approved=False, device="phone")]
+
+
+def test_a_queued_task_that_is_paused_gets_no_attempt_and_goes_to_the_end_of_the_queue() -> None:
+    desk = Desk().submit()
+    desk.give(PAUSE)
+    assert desk.task.state is TaskState.PAUSED
+    desk.give(PauseTask(key="again"))
+    assert desk.receipt("again") == (ReceiptStatus.REJECTED, "The task is paused already.")
+    desk.now += timedelta(seconds=5)
+    desk.give(RESUME)
+    assert (desk.task.state, desk.task.queued_at) == (TaskState.QUEUED, desk.now)
+
+
+def test_a_paused_task_whose_runner_dies_stays_paused() -> None:
+    desk = Desk().submit().claim()
+    desk.give(PAUSE)
+    desk.take(lose_lease(desk.task, NOW, LIMITS))
+    assert (desk.task.state, desk.task.holder) == (TaskState.PAUSED, None)
+
+
+def test_a_delay_that_is_over_while_the_task_is_paused_is_not_waited_for_again() -> None:
+    desk = Desk().submit().claim()
+    for command in (PASSING_FAILURE, PAUSE):
+        desk.give(command)
+    desk.now += timedelta(seconds=9)
+    desk.give(RESUME)
+    assert (desk.task.state, desk.task.delayed_until) == (TaskState.QUEUED, None)
+
+
+def test_the_timer_of_a_resumed_delay_is_another_one() -> None:
+    """The old one may have fired meanwhile by the server's clock: its key has its receipt."""
+    desk = Desk().submit().claim()
+    for command in (PASSING_FAILURE, PAUSE, FireTimer(key="t", name="delay", due=NOW + timedelta(seconds=9)), RESUME):
+        desk.give(command)
+    assert desk.task.delayed_until is not None
+    assert desk.task.delayed_until > NOW + timedelta(seconds=9)
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [
+        (FailAttempt(key="e", attempt=1, journal_sequence=0, reason="no key"), ReceiptStatus.CONSUMED),
+        (CancelTask(key="e"), ReceiptStatus.CONSUMED),
+        (FINISH, ReceiptStatus.REJECTED),
+    ],
+)
+def test_what_failed_or_was_cancelled_is_tried_again(ending: TaskCommand, status: ReceiptStatus) -> None:
+    desk = Desk().submit().claim()
+    desk.give(ending)
+    desk.give(RetryTask(key="again"))
+    assert desk.receipt("again")[0] == status
+    assert desk.task.turn == (2 if status is ReceiptStatus.CONSUMED else 1)
+    assert desk.task.messages == 0, "the user said nothing new"

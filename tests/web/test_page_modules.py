@@ -221,6 +221,21 @@ def test_a_message_after_the_end_stands_in_the_turn_that_it_opens() -> None:
     assert shown["state"] == "queued"
 
 
+def test_a_paused_task_stays_so_whatever_happens_until_it_is_resumed() -> None:
+    paused = decided(2, {"type": "task_paused", "reason": "Paused by the user."})
+    asked = decided(3, {"type": "question_raised", "question": {"id": "q", "text": "Which?"}})
+    assert fold(SUBMITTED, paused, asked)["state"] == "paused"
+    assert fold(SUBMITTED, paused, asked, decided(4, {"type": "task_resumed"}))["state"] == "waiting"
+    answered = decided(4, {"type": "question_answered", "question": "q", "text": "This"})
+    assert fold(SUBMITTED, paused, asked, answered)["state"] == "paused"
+
+
+def test_a_turn_that_is_tried_again_says_which() -> None:
+    end = {"type": "turn_ended", "turn": 1, "outcome": "failed", "reason": "No key."}
+    shown = fold(SUBMITTED, decided(2, end), decided(3, {"type": "turn_opened", "turn": 2, "retries": 1}))
+    assert [item["text"] for item in shown["turns"][1]["items"]] == ["turn 1 again"]
+
+
 def test_what_was_open_when_the_turn_ended_is_open_no_more() -> None:
     call = {"type": "tool_call", "id": "c", "name": "bash", "input": {"command": "sleep 9"}}
     started = journalled(3, {"type": "step_started", "step": 2, "action": call})

@@ -6,7 +6,7 @@
 import { Emitter } from "../emitter.js";
 import { newKey } from "./keys.js";
 
-/** @typedef {import("../protocol.js").Submit | import("../protocol.js").Say | import("../protocol.js").Answer | import("../protocol.js").Approve | import("../protocol.js").Deny | import("../protocol.js").Cancel} Command */
+/** @typedef {import("../protocol.js").CommandFrame} Command */
 /** A command before it has its key. @typedef {{[T in Command["type"]]: Omit<Extract<Command, {type: T}>, "key">}[Command["type"]]} Written */
 /** @typedef {import("../protocol.js").AnyServerFrame} ServerFrame */
 /** @typedef {import("../protocol.js").Receipt} Receipt */

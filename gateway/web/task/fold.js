@@ -172,6 +172,7 @@ export class View {
       case "turn_opened":
         this.#newTurn(event.turn, at, this.#held);
         this.#held = [];
+        if (event.retries) this.#note("info", `turn ${event.retries} again`);
         break;
       case "priority_set":
         this.#note("info", `its priority is ${event.priority}`);
@@ -188,17 +189,25 @@ export class View {
         this.#note("info", `queued again: ${oneLine(event.reason)}`);
         break;
       case "task_delayed":
-        this.#become("delayed", event.reason);
+        this.#moved("delayed", event.reason);
         this.delayedUntil = event.until;
         this.#note("warning", `tried again at ${timeOfDay(event.until)}: ${oneLine(event.reason)}`);
         break;
+      case "task_paused":
+        this.#become("paused", event.reason);
+        this.#note("info", `held back: ${oneLine(event.reason)}`);
+        break;
+      case "task_resumed":
+        this.#become(this.question ? "waiting" : "running", "");
+        this.#note("info", "goes on");
+        break;
       case "question_raised":
-        this.#become("waiting", "");
+        this.#moved("waiting", "");
         this.question = event.question;
         this.#add({ kind: "asked", question: event.question, answer: null, open: true });
         break;
       case "question_answered":
-        this.#become("running", "");
+        this.#moved("running", "");
         this.question = null;
         this.#answered(event.question, decided(event));
         break;
@@ -276,6 +285,15 @@ export class View {
   #become(state, reason) {
     this.state = state;
     this.reason = reason;
+  }
+
+  /**
+   * Only the user moves a paused task on.
+   * @param {TaskState} state
+   * @param {string} reason
+   */
+  #moved(state, reason) {
+    if (this.state !== "paused") this.#become(state, reason);
   }
 
   // Journal

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import json
-from functools import partial
-
 import click
 
 from services.cli.options import Place, client_command, is_terminal
@@ -21,9 +18,9 @@ def command(place: Place, task: str, text: str, question: str, key: str) -> int:
     """
     from services.cli.failure import Failure
     from services.cli.following import reply
-    from services.cli.receipts import carry_out, new_key
+    from services.cli.receipts import new_key
+    from services.cli.steering import steer
     from services.cli.tasks import WHOLE_ID, asked_of
-    from services.cli.watching import live
 
     if task and not text and not WHOLE_ID.fullmatch(task):
         task, text = "", task
@@ -32,11 +29,7 @@ def command(place: Place, task: str, text: str, question: str, key: str) -> int:
     if not text.strip():
         raise Failure("The answer is empty.")
     frame = reply(task, asked, text.strip(), key or new_key())
-    done = live(place, partial(carry_out, command=frame))
-    click.echo(
-        json.dumps({"task": done.task, "key": frame.key, "sequence": done.sequence}) if place.as_json else "Answered."
-    )
-    return 0
+    return steer(place, frame, "Answered.")
 
 
 def _read_answer(asked) -> str:

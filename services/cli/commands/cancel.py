@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import json
-from functools import partial
-
 import click
 
 from services.cli.options import Place, client_command
@@ -15,13 +12,8 @@ from services.cli.options import Place, client_command
 def command(place: Place, task: str, reason: str, key: str) -> int:
     """Stop a task. What it had committed stays."""
     from protocol.live import Cancel
-    from services.cli.receipts import carry_out, new_key
+    from services.cli.receipts import new_key
+    from services.cli.steering import steer
     from services.cli.tasks import whole_id
-    from services.cli.watching import live
 
-    frame = Cancel(key=key or new_key(), task=whole_id(place, task), reason=reason)
-    done = live(place, partial(carry_out, command=frame))
-    click.echo(
-        json.dumps({"task": done.task, "key": frame.key, "sequence": done.sequence}) if place.as_json else "Cancelled."
-    )
-    return 0
+    return steer(place, Cancel(key=key or new_key(), task=whole_id(place, task), reason=reason), "Cancelled.")

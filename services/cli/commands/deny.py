@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import json
-from functools import partial
-
 import click
 
 from services.cli.options import Place, client_command
@@ -17,15 +14,11 @@ def command(place: Place, task: str, reason: str, question: str, key: str) -> in
     """Do not let a task do what it asks to do, and say why: it is told REASON, and goes on without."""
     from protocol.live import Deny
     from services.cli.given import given
-    from services.cli.receipts import carry_out, new_key
+    from services.cli.receipts import new_key
+    from services.cli.steering import steer
     from services.cli.tasks import asked_of
-    from services.cli.watching import live
 
     reason = given(reason).strip()
     task, asked = asked_of(place, task, question)
     frame = Deny(key=key or new_key(), task=task, question=asked.id, reason=reason)
-    done = live(place, partial(carry_out, command=frame))
-    click.echo(
-        json.dumps({"task": done.task, "key": frame.key, "sequence": done.sequence}) if place.as_json else "Denied."
-    )
-    return 0
+    return steer(place, frame, "Denied.")

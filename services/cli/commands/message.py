@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import json
-from functools import partial
-
 import click
 
 from services.cli.options import Place, client_command
@@ -18,18 +15,13 @@ def command(place: Place, task: str, text: str, key: str) -> int:
     from protocol.task import PROMPT_LIMIT_CHARS
     from services.cli.failure import Failure
     from services.cli.given import given
-    from services.cli.receipts import carry_out, new_key
+    from services.cli.receipts import new_key
+    from services.cli.steering import steer
     from services.cli.tasks import whole_id
-    from services.cli.watching import live
 
     text = given(text)
     if not text.strip():
         raise Failure("The message is empty.")
     if len(text) > PROMPT_LIMIT_CHARS:
         raise Failure(f"The message has {len(text)} characters, {PROMPT_LIMIT_CHARS} are allowed.")
-    frame = Say(key=key or new_key(), task=whole_id(place, task), text=text)
-    done = live(place, partial(carry_out, command=frame))
-    click.echo(
-        json.dumps({"task": done.task, "key": frame.key, "sequence": done.sequence}) if place.as_json else "Sent."
-    )
-    return 0
+    return steer(place, Say(key=key or new_key(), task=whole_id(place, task), text=text), "Sent.")

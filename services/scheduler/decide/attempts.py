@@ -82,7 +82,7 @@ def fail(task: Task, command: FailAttempt, now: datetime, limits: Limits) -> tup
 def park(task: Task, command: ParkAttempt) -> tuple[AnyTaskEvent, ...]:
     must_hold(task, command.attempt)
     ended = AttemptEnded(attempt=command.attempt, how=AttemptEnd.PARKED, usage=command.usage)
-    if task.question is not None:
+    if task.question is not None or task.state is TaskState.PAUSED:
         return (ended,)
     return ended, TaskQueued(reason="The runner gave the attempt back.")
 

@@ -14,6 +14,7 @@ from protocol.task import (
     QuestionRaised,
     RaiseQuestion,
     TaskQueued,
+    TaskState,
 )
 from services.scheduler.decide.attempts import must_hold
 from services.scheduler.decide.base import Rejected
@@ -60,4 +61,5 @@ def _open(task: Task, question: str) -> Question:
 
 
 def _answered(task: Task, answered: QuestionAnswered) -> tuple[AnyTaskEvent, ...]:
-    return (answered,) if task.holder else (answered, TaskQueued(reason="The question was answered."))
+    goes_on = task.holder is not None or task.state is TaskState.PAUSED
+    return (answered,) if goes_on else (answered, TaskQueued(reason="The question was answered."))

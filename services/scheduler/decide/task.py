@@ -18,9 +18,12 @@ from protocol.task import (
     FinishAttempt,
     FireTimer,
     ParkAttempt,
+    PauseTask,
     RaiseQuestion,
     Receipt,
     ReceiptStatus,
+    ResumeTask,
+    RetryTask,
     SendMessage,
     SetPriority,
     SubmitTask,
@@ -31,7 +34,7 @@ from services.scheduler.decide.priority import set_priority
 from services.scheduler.decide.questions import answer_question, approve_question, deny_question, raise_question
 from services.scheduler.decide.submit import submit
 from services.scheduler.decide.timers import fire
-from services.scheduler.decide.turns import cancel, message
+from services.scheduler.decide.turns import cancel, message, pause, resume, retry
 
 
 def answer(task: Task, command: AnyTaskCommand, sequence: int, now: datetime, limits: Limits) -> Decision | None:
@@ -79,6 +82,12 @@ def decide(task: Task, command: AnyTaskCommand, now: datetime, limits: Limits) -
             return cancel(task, command)
         case SetPriority():
             return set_priority(command)
+        case PauseTask():
+            return pause(task, command)
+        case ResumeTask():
+            return resume(task, now)
+        case RetryTask():
+            return retry(task)
         case RaiseQuestion():
             return raise_question(task, command)
         case FinishAttempt():

@@ -1,6 +1,8 @@
-"""What the user says, and how a turn ends by it. Pure."""
+"""What the user says, and how a turn ends, pauses and begins by it. Pure."""
 
 from __future__ import annotations
+
+from datetime import datetime, timedelta
 
 from protocol.evolve import Task
 from protocol.task import (
@@ -11,7 +13,12 @@ from protocol.task import (
     AttemptEnded,
     CancelTask,
     MessageSent,
+    PauseTask,
     SendMessage,
+    TaskDelayed,
+    TaskPaused,
+    TaskQueued,
+    TaskResumed,
     TaskState,
     TurnEnded,
     TurnOpened,
@@ -44,7 +51,38 @@ def cancel(task: Task, command: CancelTask) -> tuple[AnyTaskEvent, ...]:
     return AttemptEnded(attempt=task.holder.attempt, how=AttemptEnd.CANCELLED), ended
 
 
+def pause(task: Task, command: PauseTask) -> tuple[AnyTaskEvent, ...]:
+    if not task.is_open:
+        raise Rejected(f"The task has {task.state} already: there is nothing to hold back.")
+    if task.state is TaskState.PAUSED:
+        raise Rejected("The task is paused already.")
+    return (TaskPaused(reason=command.reason or "Paused by the user."),)
+
+
+def resume(task: Task, now: datetime) -> tuple[AnyTaskEvent, ...]:
+    if task.state is not TaskState.PAUSED:
+        raise Rejected(f"The task is not paused: it is {task.state}.")
+    if task.holder is not None or task.question is not None:
+        return (TaskResumed(),)
+    if task.delayed_until is None or task.delayed_until <= now:
+        return TaskResumed(), TaskQueued(reason="Resumed by the user.")
+    # A moment later than before: the old time's timer may have fired meanwhile, and then has its receipt.
+    until = task.delayed_until + timedelta(milliseconds=1)
+    return TaskResumed(), TaskDelayed(until=until, reason="Resumed by the user, before its time.")
+
+
+def retry(task: Task) -> tuple[AnyTaskEvent, ...]:
+    if task.is_open:
+        raise Rejected(f"The task is {task.state}: its turn has not ended yet.")
+    if task.state is TaskState.SUCCEEDED:
+        raise Rejected("The last turn did what was asked: say in a message what is to be done next.")
+    return (TurnOpened(turn=task.turn + 1, retries=task.turn),)
+
+
 def next_turn(task: Task, messages_read: int) -> tuple[AnyTaskEvent, ...]:
-    """The user spoke after the model's last call of the turn: that is not lost, it opens the next turn."""
-    unread = task.messages > max(messages_read, task.messages_before)
-    return (TurnOpened(turn=task.turn + 1),) if unread else ()
+    """The user spoke after the model's last call of the turn: that is not lost, it opens the next turn. One that was
+    paused when its runner was done stays paused."""
+    if task.messages <= max(messages_read, task.messages_before):
+        return ()
+    opened = TurnOpened(turn=task.turn + 1)
+    return (opened, TaskPaused(reason=task.reason)) if task.state is TaskState.PAUSED else (opened,)
