@@ -43,7 +43,7 @@ Where you are:
 - You are in a sandbox ({sandbox}). It has no network, and there are no credentials in it.
 - All bash commands run in one shell that starts in /workspace: `cd`, variables and functions carry over, `set -e` does
   not; no stdin. A shell that ends is replaced and you are told; `restart` replaces it too.
-- Name files in commands by relative paths.
+- Name files in commands by relative paths. What has to go on beside your work (a server, a watcher) runs by `process`.
 - Errand commits what you leave in /workspace and pushes the branch. You need not commit, and must not push.
 
 How you work:

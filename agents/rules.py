@@ -16,8 +16,8 @@ from agents.tools.edit import WORKSPACE
 from protocol.rules import EVERY_TOOL, Rule, RuleAction
 from protocol.task import APPROVAL_LIMIT_CHARS, Question, QuestionKind
 
-UNRULED = frozenset({"ask_user", "todo"})
-"""They act on nothing."""
+UNRULED = frozenset({"ask_user", "todo", "process"})
+"""They act on nothing, or on what a command has started by the rules for `bash`."""
 FINISH = "finish"
 JOINTS = re.compile(r"&&|\|\||[;|&\n]")
 """Between two commands of one line."""
@@ -42,6 +42,8 @@ def action_on(rules: Sequence[Rule], name: str, given: Mapping[str, Any]) -> Rul
 
 def tool_of(name: str, given: Mapping[str, Any]) -> str:
     """The tool as rules name it."""
+    if name == "process":
+        return "bash" if given.get("action") == "start" else name
     if name != "str_replace_based_edit_tool":
         return name
     return "view" if given.get("command") == "view" else "edit"

@@ -26,6 +26,7 @@ from sandbox.contract import (
     Checkpoint,
     ExecResult,
     OnOutput,
+    Process,
     SandboxDied,
     SandboxError,
 )
@@ -75,7 +76,31 @@ class Failed(Struct, tag_field="op", tag="error"):
     message: Annotated[str, Meta(max_length=4000)]
 
 
-Reply = Ready | Output | Exit | Data | Done | Failed
+class Described(Struct):
+    """A background process, as the sandbox tells of it."""
+
+    number: Count
+    command: Annotated[str, Meta(max_length=exec_server.SHOWN_COMMAND_CHARS)]
+    running: bool
+    code: Annotated[int, Meta(ge=0, le=255)] | None
+    ended_by: Annotated[str, Meta(pattern=r"^(|stopped|cancelled|memory|signal [0-9]{1,2})$")]
+    seconds: Annotated[float, Meta(ge=0)]
+    unread: Count
+
+
+class Processes(Struct, tag_field="op", tag="processes"):
+    id: Count
+    processes: Annotated[tuple[Described, ...], Meta(max_length=2 * exec_server.PROCESSES_LIMIT)]
+
+
+class ProcessTold(Struct, tag_field="op", tag="process"):
+    id: Count
+    process: Described
+    head: Count
+    dropped: Count
+
+
+Reply = Ready | Output | Exit | Data | Done | Failed | Processes | ProcessTold
 
 
 class Violation(Exception):
@@ -217,6 +242,41 @@ class DoneCall(Call):
             super().take(reply, payload)
 
 
+class ProcessesCall(Call):
+    """A question after background processes: all of them, or one with its output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: tuple[Process, ...] = ()
+
+    def take(self, reply: Reply, payload: bytes) -> None:
+        match reply:
+            case Processes():
+                self.found = tuple(process_of(described) for described in reply.processes)
+                self.ended = True
+            case ProcessTold():
+                if reply.head > len(payload) or len(payload) > OUTPUT_LIMIT_BYTES:
+                    raise Violation("more output of a process than was asked for")
+                output, dropped = join_kept(payload[: reply.head], payload[reply.head :], reply.dropped)
+                told = process_of(reply.process)
+                self.found = (msgspec.structs.replace(told, output=output, dropped_bytes=dropped),)
+                self.ended = True
+            case _:
+                super().take(reply, payload)
+
+
+def process_of(told: Described) -> Process:
+    return Process(
+        number=told.number,
+        command=told.command.replace("\0", NUL_PICTURE),
+        running=told.running,
+        exit_code=told.code,
+        ended_by=told.ended_by,
+        seconds=told.seconds,
+        unread_bytes=told.unread,
+    )
+
+
 class ExecClient:
     """A `Sandbox` over a stream to an exec server. Made by a driver: `attach` the stream, then await `ready`."""
 
@@ -275,6 +335,36 @@ class ExecClient:
         call = DoneCall()
         async with self._calling(call, {"op": "restart"}):
             await self._finish(call)
+
+    async def start_process(self, command: str, *, cwd: str = "") -> Process:
+        where = {"cwd": cwd, "environment": self.environment, "limit": OUTPUT_LIMIT_BYTES}
+        return await self._process({"op": "spawn", "command": command, **where})
+
+    async def processes(self) -> tuple[Process, ...]:
+        return await self._processes({"op": "processes"})
+
+    async def read_process(self, number: int) -> Process:
+        return await self._process({"op": "collect", "process": number})
+
+    async def stop_process(self, number: int) -> Process:
+        return await self._process({"op": "end", "process": number})
+
+    async def _process(self, request: dict[str, object]) -> Process:
+        found = await self._processes(request)
+        if len(found) != 1:
+            self._die("its exec server told of none or of many processes")
+            raise SandboxDied(self._death)
+        return found[0]
+
+    async def _processes(self, request: dict[str, object]) -> tuple[Process, ...]:
+        call = ProcessesCall()
+        overdue = asyncio.get_running_loop().call_later(OVERDUE_SECONDS, self._give_up, call)
+        try:
+            async with self._calling(call, request):
+                await self._finish(call)
+        finally:
+            overdue.cancel()
+        return call.found
 
     async def _exec(
         self,

@@ -78,6 +78,26 @@ class ExecResult(Struct, frozen=True, kw_only=True):
     `ended` with this command. Empty for a command by itself."""
 
 
+class Process(Struct, frozen=True, kw_only=True):
+    """A background process. It ends with the sandbox, if not before."""
+
+    number: int
+    """By which it is named; counts from 1 in each sandbox."""
+    command: str
+    """The first 200 characters."""
+    running: bool
+    exit_code: int | None
+    """None while it runs, and as in `ExecResult`."""
+    ended_by: str = ""
+    """As in `ExecResult`, or `"stopped"`."""
+    seconds: float = 0.0
+    """How long it has run."""
+    unread_bytes: int = 0
+    output: str = ""
+    """What it said since it was last read or stopped, its middle left out where it is too long; as in `ExecResult`."""
+    dropped_bytes: int = 0
+
+
 class Checkpoint(Struct, frozen=True, kw_only=True):
     """The workspace at one moment, as git commits.
 
@@ -136,6 +156,23 @@ class Sandbox(Protocol):
 
     async def restart_shell(self) -> None:
         """End the shell; the next command starts a new one. What it left in the background goes on."""
+        ...
+
+    async def start_process(self, command: str, *, cwd: str = "") -> Process:
+        """Start `command` by `bash -c` in the background, in `cwd` or where the shell is now. SandboxError when 16 run.
+        Of its output the last `OUTPUT_LIMIT_BYTES` or so are kept until they are read."""
+        ...
+
+    async def processes(self) -> tuple[Process, ...]:
+        """The background processes, ended ones too (the last 16), without their output."""
+        ...
+
+    async def read_process(self, number: int) -> Process:
+        """With its output since the last time. SandboxError when there is none of that number."""
+        ...
+
+    async def stop_process(self, number: int) -> Process:
+        """Kill it with all that it started, and return when nothing of it is left. SandboxError as `read_process`."""
         ...
 
     async def read(self, path: str, limit_bytes: int = FILE_LIMIT_BYTES) -> bytes:

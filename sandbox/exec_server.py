@@ -14,9 +14,11 @@ purpose outlives its command, not its sandbox.
 Frame: two big-endian u32 (header bytes, payload bytes), a JSON header, a payload. `op` and `id` are in each header.
 
     host to sandbox   exec{command,shell,cwd,environment,timeout,limit,stream}  restart (the shell)  cancel
+                      spawn{command,cwd,environment,limit}  processes  collect{process}  end{process}
                       read{path,limit}  write{path,size}+bytes  data+bytes (more of a write)  ack{bytes} (output shown)
     sandbox to host   ready{version}  output{skipped}+bytes  exit{code,ended_by,dropped,head,cwd,shell}+kept output
                       data+bytes (part of a read)  done{size}+bytes  error{reason,message}
+                      processes{processes}  process{process,head,dropped}+output since it was last collected
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import ctypes
 import errno
 import fcntl
 import json
+import math
 import os
 import resource
 import select
@@ -49,6 +52,9 @@ PREVIEW_WINDOW_BYTES = 256 * 1024
 """Output shown but not yet acknowledged; what comes beyond it is kept by head and tail, and skipped in the preview."""
 REPLIES_HIGH_WATER_BYTES = 1024 * 1024
 CALLS_LIMIT = 256
+PROCESSES_LIMIT = 16
+"""Background processes at once; as many that have ended are remembered."""
+SHOWN_COMMAND_CHARS = 200
 READ_BYTES = 64 * 1024
 LINGER_SECONDS = 0.1
 """A command whose background child holds its output open ends this long after its own process."""
@@ -122,6 +128,9 @@ class KeptOutput:
         self._tail += data[-self._tail_limit :] if self._tail_limit else b""
         if len(self._tail) > 2 * self._tail_limit:
             del self._tail[: -self._tail_limit]
+
+    def size(self) -> int:
+        return self._total
 
     def parts(self) -> tuple[bytes, bytes, int]:
         """(head, tail, bytes dropped between them)."""
@@ -490,12 +499,15 @@ class Command:
         self.pid = pid
         self.pipe = pipe
         self.output = KeptOutput(request["limit"])
-        self.deadline = now + request["timeout"]
-        self.window = PREVIEW_WINDOW_BYTES if request["stream"] else 0
+        self.began = now
+        self.deadline = now + request.get("timeout", math.inf)
+        self.stream = bool(request.get("stream"))
+        self.window = PREVIEW_WINDOW_BYTES if self.stream else 0
         self.skipped = 0
-        self.stream = bool(request["stream"])
         self.path = ""
         """Of its output's pipe, where that has one."""
+        self.process = 0
+        """The number of a background process."""
         self.shell = ""
         """For a command of the shell: `new`, `kept` or `ended`."""
         self.status: int | None = None
@@ -513,6 +525,42 @@ class Command:
         return self.deadline if self.linger_until is None else min(self.linger_until, self.deadline)
 
 
+class Background:
+    """A command that nobody waits for: it goes on until it ends, is ended or the sandbox is."""
+
+    def __init__(self, number: int, command: Command, request: dict[str, Any]) -> None:
+        self.number = number
+        self.command = command
+        self.is_running = True
+        self.waiting: list[int] = []
+        """Calls that are answered when it has ended."""
+        self._text = request["command"][:SHOWN_COMMAND_CHARS].encode("utf-8", "replace").decode()
+        self._limit = request["limit"]
+        self._ended_at = math.inf
+
+    def ended(self, now: float) -> None:
+        self.is_running = False
+        self._ended_at = now
+
+    def describe(self, now: float) -> dict[str, Any]:
+        code, ended_by = outcome(self.command)
+        return {
+            "number": self.number,
+            "command": self._text,
+            "running": self.is_running,
+            "code": None if self.is_running else code,
+            "ended_by": "" if self.is_running else ended_by,
+            "seconds": min(now, self._ended_at) - self.command.began,
+            "unread": self.command.output.size(),
+        }
+
+    def collect(self) -> tuple[bytes, bytes, int]:
+        """(head, tail, bytes dropped) of what it has said since the last time."""
+        parts = self.command.output.parts()
+        self.command.output = KeptOutput(self._limit)
+        return parts
+
+
 class Server:
     """The loop: requests in, replies out, and between them commands, uploads and downloads by the id of their call."""
 
@@ -528,6 +576,8 @@ class Server:
         self._out = bytearray()
         self._commands: dict[int, Command] = {}
         self._by_pid: dict[int, Command] = {}
+        self._processes: dict[int, Background] = {}
+        self._processes_started = 0
         self._session: Shell | None = None
         self._sessions = 0
         """How many shells there have been."""
@@ -572,7 +622,7 @@ class Server:
         if self._downloads and not self._out:
             return 0
         due = min((command.due() for command in self._commands.values()), default=None)
-        return -1 if due is None else max(0.0, due - time.monotonic())
+        return -1 if due in (None, math.inf) else max(0.0, due - time.monotonic())
 
     # Replies
 
@@ -630,12 +680,22 @@ class Server:
             elif request["op"] == "restart":
                 self._restart()
                 self._reply({"op": "done", "id": call_id, "size": 0})
+            elif request["op"] == "spawn":
+                self._start_process(call_id, request)
+            elif request["op"] == "processes":
+                now = time.monotonic()
+                described = [process.describe(now) for process in self._processes.values()]
+                self._reply({"op": "processes", "id": call_id, "processes": described})
+            elif request["op"] == "collect":
+                self._collect(call_id, self._process(request["process"]))
+            elif request["op"] == "end":
+                self._end_process(call_id, self._process(request["process"]))
             elif request["op"] == "ack":
                 self._acknowledge(call_id, request["bytes"])
             elif request["op"] == "cancel":
                 self._cancel(call_id)
         except (OSError, ValueError, TypeError) as error:
-            reason = "failed" if request["op"] == "exec" else reason_of(error)
+            reason = "failed" if request["op"] in ("exec", "spawn") else reason_of(error)
             self._fail(call_id, reason, message_of(error, request.get("path", "")))
 
     def _acknowledge(self, call_id: int, count: int) -> None:
@@ -753,6 +813,54 @@ class Server:
         else:  # it became another program, or closed all it had: how that ends is its command's end
             self._unwatch(session.status)
 
+    # Background processes
+
+    def _start_process(self, call_id: int, request: dict[str, Any]) -> None:
+        """In the folder where the shell is, unless another one is named."""
+        running = sum(process.is_running for process in self._processes.values())
+        if running >= PROCESSES_LIMIT:
+            raise OSError(errno.EAGAIN, f"{running} background processes run already: stop one")
+        cwd = request["cwd"] or self._folder() or "/workspace"
+        self._exec(call_id, {**request, "cwd": cwd, "shell": False})
+        self._processes_started += 1
+        command = self._commands[call_id]
+        command.process = self._processes_started
+        self._processes[command.process] = process = Background(command.process, command, request)
+        self._tell_process(call_id, process)
+
+    def _process(self, number: int) -> Background:
+        if number not in self._processes:
+            raise ValueError(f"there is no background process {number}")
+        return self._processes[number]
+
+    def _collect(self, call_id: int, process: Background) -> None:
+        if process.command.pipe != -1:
+            self._take_output(process.command)
+        self._tell_process(call_id, process)
+
+    def _end_process(self, call_id: int, process: Background) -> None:
+        if not process.is_running:
+            self._tell_process(call_id, process)
+            return
+        process.waiting.append(call_id)
+        self._end(process.command, "stopped")
+
+    def _process_finished(self, process: Background) -> None:
+        process.ended(time.monotonic())
+        for call_id in process.waiting:
+            self._tell_process(call_id, process)
+        ended = [number for number, process in self._processes.items() if not process.is_running]
+        for number in ended[:-PROCESSES_LIMIT]:
+            del self._processes[number]
+
+    def _tell_process(self, call_id: int, process: Background) -> None:
+        described = process.describe(time.monotonic())
+        head, tail, dropped = process.collect()
+        header = {"op": "process", "id": call_id, "process": described, "head": len(head), "dropped": dropped}
+        self._reply(header, head + tail)
+
+    # The shell
+
     def _restart(self) -> None:
         """The next command of the shell gets a new one. One that runs there is killed with it."""
         session, self._session = self._session, None
@@ -864,14 +972,25 @@ class Server:
     def _finish(self, command: Command) -> None:
         self._take_rest(command)
         head, tail, dropped = command.output.parts()
-        if command.ended_by != "cancelled" and self._memory_kills.count() > command.memory_kills:
+        if self._was_killed_for_memory(command):
             command.ended_by = "memory"
+        process = self._processes.get(command.process)
+        if process is not None:
+            del self._commands[command.id]
+            self._process_finished(process)
+            return
         code, ended_by = outcome(command)
         header = {"op": "exit", "id": command.id, "code": code, "ended_by": ended_by}
         cwd = self._folder() if command.shell else ""
         del self._commands[command.id]
         size = {"dropped": dropped, "head": len(head), "skipped": command.skipped}
         self._reply({**header, **size, "cwd": cwd, "shell": command.shell}, head + tail)
+
+    def _was_killed_for_memory(self, command: Command) -> bool:
+        """It or a part of it. What runs in the background is not blamed for what another command took."""
+        if command.ended_by in ("cancelled", "stopped") or self._memory_kills.count() <= command.memory_kills:
+            return False
+        return not command.process or command.status == signal.SIGKILL
 
     def _folder(self) -> str:
         """Of the shell, as the host names it; empty where there is none."""

@@ -12,9 +12,10 @@ from agents.tools.edit import Edit
 from agents.tools.finish import Finish
 from agents.tools.glob import Glob
 from agents.tools.grep import Grep
+from agents.tools.process import Processes
 from agents.tools.todo import Todo
 
-ALL: tuple[Tool, ...] = (Bash(), Edit(), Grep(), Glob(), Todo(), AskUser(), Finish())
+ALL: tuple[Tool, ...] = (Bash(), Processes(), Edit(), Grep(), Glob(), Todo(), AskUser(), Finish())
 TOOLS: Mapping[str, Tool] = {tool.name: tool for tool in ALL}
 DEFINITIONS: tuple[Mapping[str, Any], ...] = tuple(tool.definition for tool in ALL)
 

@@ -15,7 +15,7 @@ TIMEOUT_SECONDS = 600.0
 HOME = "/workspace"
 
 ENDINGS = {
-    "deadline": f"killed: it ran longer than {TIMEOUT_SECONDS:.0f} s. Run it in smaller parts",
+    "deadline": f"killed: it ran longer than {TIMEOUT_SECONDS:.0f} s. Run it in smaller parts, or by `process`",
     "memory": "killed: the sandbox has no more memory",
     "cancelled": "killed: it was cancelled",
 }

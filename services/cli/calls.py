@@ -23,6 +23,8 @@ def _describe(name: str, given: Mapping[str, Any]) -> str:
     match name:
         case "bash":
             return "restart the shell" if given.get("restart") else f"$ {_text(given, 'command')}"
+        case "process":
+            return _process(given)
         case "str_replace_based_edit_tool":
             return f"{EDITS.get(_text(given, 'command'), 'edit')} {_path(given)}{_range(given)}"
         case "grep":
@@ -38,6 +40,16 @@ def _describe(name: str, given: Mapping[str, Any]) -> str:
             return "finish"
         case _:
             return f"{name} {msgspec.json.encode(given).decode()}"
+
+
+def _process(given: Mapping[str, Any]) -> str:
+    match given.get("action"):
+        case "start":
+            return f"in the background: $ {_text(given, 'command')}"
+        case "list":
+            return "list background processes"
+        case _:
+            return f"{_text(given, 'action')} background process {_text(given, 'number')}"
 
 
 def _text(given: Mapping[str, Any], field: str) -> str:

@@ -19,6 +19,7 @@ from sandbox.contract import (
     Checkpoint,
     Driver,
     ExecResult,
+    Process,
     Sandbox,
     SandboxDied,
     SandboxError,
@@ -131,6 +132,18 @@ class Workspace:
 
     async def restart_shell(self) -> None:
         await self._within(FILE_SECONDS, self._started.restart_shell())
+
+    async def start_process(self, command: str) -> Process:
+        return await self._within(FILE_SECONDS, self._started.start_process(command))
+
+    async def processes(self) -> tuple[Process, ...]:
+        return await self._within(FILE_SECONDS, self._started.processes())
+
+    async def read_process(self, number: int) -> Process:
+        return await self._within(FILE_SECONDS, self._started.read_process(number))
+
+    async def stop_process(self, number: int) -> Process:
+        return await self._within(FILE_SECONDS, self._started.stop_process(number))
 
     async def read(self, path: str, limit_bytes: int = FILE_LIMIT_BYTES) -> bytes:
         return await self._within(FILE_SECONDS, self._started.read(path, limit_bytes))

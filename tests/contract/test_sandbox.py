@@ -23,7 +23,16 @@ from sandbox.bubblewrap import Bubblewrap
 from sandbox.client import ExecClient
 from sandbox.config import DOCKER_HOST, Config
 from sandbox.container import ContainerLink
-from sandbox.contract import Driver, ImageMissing, Sandbox, SandboxDied, SandboxError, SandboxSpec, SandboxUnavailable
+from sandbox.contract import (
+    Driver,
+    ImageMissing,
+    Process,
+    Sandbox,
+    SandboxDied,
+    SandboxError,
+    SandboxSpec,
+    SandboxUnavailable,
+)
 from sandbox.docker import Docker, connect
 from sandbox.unsandboxed import Unsandboxed
 
@@ -352,6 +361,63 @@ async def test_what_is_no_command_harms_no_shell(sandbox: Sandbox) -> None:
         with pytest.raises(SandboxError):
             await sandbox.shell(command)
     assert (await sandbox.shell("echo $mine")).output == "1\n"
+
+
+# Background processes
+
+
+async def test_a_background_process_is_started_listed_read_and_stopped(sandbox: Sandbox) -> None:
+    await sandbox.shell("mkdir web; cd web; mkfifo go")
+    command = "pwd -P; echo $GIVEN; read -r line <go; echo $line; setsid sleep 1000 & echo $! >child; wait"
+    started = await sandbox.start_process(command)
+    assert (started.number, started.running, started.exit_code) == (1, True, None)
+    assert (await read_until(sandbox, 1, "1\n")).endswith("workspace/web\n1\n")
+    await sandbox.shell("echo and more >go")
+    assert await read_until(sandbox, 1, "more") == "and more\n"
+    while (await sandbox.exec("[ -s web/child ]")).exit_code:
+        pass
+    quick = await sandbox.start_process("exit 3", cwd="/tmp")
+    assert (await ended(sandbox, quick.number)).exit_code == 3
+    listed = await sandbox.processes()
+    assert [(process.number, process.running) for process in listed] == [(1, True), (2, False)]
+    stopped = await sandbox.stop_process(1)
+    assert (stopped.running, stopped.exit_code, stopped.ended_by) == (False, None, "stopped")
+    assert not await is_running(sandbox, (await sandbox.read("web/child")).decode().strip())
+    assert (await sandbox.stop_process(1)).ended_by == "stopped"
+    with pytest.raises(SandboxError, match="no background process 7"):
+        await sandbox.read_process(7)
+
+
+async def test_a_background_process_outlives_deadlines_and_restarts_and_keeps_a_bounded_output(
+    sandbox: Sandbox,
+) -> None:
+    await sandbox.start_process("head -c 5M /dev/zero | tr '\\0' x; echo; echo last; exec sleep 1000")
+    await sandbox.shell("sleep 1000", timeout_seconds=0.1)
+    await sandbox.restart_shell()
+    while (await sandbox.processes())[0].unread_bytes < 5_000_000:
+        pass
+    read = await sandbox.read_process(1)
+    assert read.running
+    assert len(read.output) < 70_000
+    assert read.dropped_bytes > 4_900_000
+    assert read.output.endswith("x\nlast\n")
+    for _ in range(15):
+        await sandbox.start_process("exec sleep 1000")
+    with pytest.raises(SandboxError, match="stop one"):
+        await sandbox.start_process("true")
+
+
+async def read_until(sandbox: Sandbox, number: int, wanted: str) -> str:
+    text = ""
+    while wanted not in text:
+        text += (await sandbox.read_process(number)).output
+    return text
+
+
+async def ended(sandbox: Sandbox, number: int) -> Process:
+    while (process := await sandbox.read_process(number)).running:
+        pass
+    return process
 
 
 # Ending commands

@@ -59,6 +59,8 @@ NONE = (Rule(action=DENY),)
         ("everything is asked for", ALL, FINISH, ASK),
         ("to finish cannot be denied", NONE, FINISH, ASK),
         ("a question is never asked for", NONE, ("ask_user", {"question": "?"}), ALLOW),
+        ("to start a process is to run a command", ALL, ("process", {"action": "start", "command": "x"}), ASK),
+        ("to read what one says is not", ALL, ("process", {"action": "read", "number": 1}), ALLOW),
         ("a plan is never asked for", ALL, ("todo", {"items": []}), ALLOW),
         ("a command that is no text matches nothing but all", TESTS_ONLY, ("bash", {"command": 7}), ASK),
     ],

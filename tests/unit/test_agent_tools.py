@@ -134,6 +134,8 @@ async def test_view_numbers_lines_and_takes_a_range() -> None:
         ("bash", {}),
         ("bash", {"command": 5}),
         ("bash", {"command": "a\0b"}),
+        ("process", {"action": "start"}),
+        ("process", {"action": "restart"}),
         (EDIT, {"command": "undo_edit", "path": "a"}),
         (EDIT, {"command": "create", "path": "a"}),
         (EDIT, {"command": "create", "path": "/etc/passwd", "file_text": ""}),

@@ -163,6 +163,8 @@ def test_a_step_open_in_a_dead_attempt_is_settled_by_the_next() -> None:
         ("bash", {"command": "python -m unittest"}, "$ python -m unittest"),
         ("bash", {"restart": True}, "restart the shell"),
         ("bash", {"command": 7}, "$ 7"),
+        ("process", {"action": "start", "command": "npm start"}, "in the background: $ npm start"),
+        ("process", {"action": "stop", "number": 2}, "stop background process 2"),
         (
             "str_replace_based_edit_tool",
             {"command": "view", "path": "/workspace/a.py", "view_range": [1, 20]},

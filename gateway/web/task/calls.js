@@ -26,6 +26,8 @@ function described(name, given) {
   switch (name) {
     case "bash":
       return given.restart ? "restart the shell" : `$ ${text(given, "command")}`;
+    case "process":
+      return background(given);
     case EDIT_TOOL:
       return `${EDITS[text(given, "command")] ?? "edit"} ${path(given) || "?"}${range(given)}`;
     case "grep": {
@@ -43,6 +45,13 @@ function described(name, given) {
     default:
       return `${name} ${JSON.stringify(given)}`;
   }
+}
+
+/** @param {Given} given */
+function background(given) {
+  if (given.action === "start") return `in the background: $ ${text(given, "command")}`;
+  if (given.action === "list") return "list background processes";
+  return `${text(given, "action")} background process ${text(given, "number")}`;
 }
 
 /**
