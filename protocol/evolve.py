@@ -48,6 +48,7 @@ from protocol.user import (
     HostRemoved,
     PushSubscriptionAdded,
     PushSubscriptionRemoved,
+    QueueSet,
     Role,
     SignInCodeCreated,
     SignInCodeRedeemed,
@@ -282,6 +283,14 @@ class Github(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sealed: str
 
 
+class QueueSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the owner wants a queue to be served."""
+
+    paused: bool = False
+    running_limit: int | None = None
+    """None is the scheduler's own setting."""
+
+
 class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A user as the user's log made it."""
 
@@ -295,6 +304,8 @@ class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Unused sign-in codes by hash, with the time they end."""
     hosts: dict[str, Host] = {}
     github: Github | None = None
+    queues: dict[str, QueueSettings] = {}
+    """In the owner's log: those that are not served as all others."""
     receipts: dict[str, Receipt] = {}
     answered: int = 0
 
@@ -357,6 +368,10 @@ def _apply_to_user(user: User, event: AnyUserEvent, at: datetime) -> User:
             return replace(user, github=replace(user.github, sealed=event.sealed)) if user.github else user
         case GithubForgotten():
             return replace(user, github=None)
+        case QueueSet():
+            given = QueueSettings(paused=event.paused, running_limit=event.running_limit)
+            others = {name: queue for name, queue in user.queues.items() if name != event.queue}
+            return replace(user, queues=others if given == QueueSettings() else {**others, event.queue: given})
         case _:
             assert_never(event)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from enum import StrEnum
+
 from protocol.base import Message, Part
 from protocol.evolve import Task
 from protocol.task import DEFAULT_QUEUE, TaskState
@@ -43,6 +46,101 @@ class NothingToClaim(Message, frozen=True):
     """Nothing came within the time asked for."""
 
 
+class Why(StrEnum):
+    """Why a queued task waits."""
+
+    NO_SLOT = "no_slot"
+    """Every slot that fits is taken: its turn comes."""
+    PAUSED = "paused"
+    """The owner holds its queue back."""
+    NOT_SERVED = "not_served"
+    """No runner takes work from its queue: a wrong name, or a machine that is off."""
+    NO_LABELS = "no_labels"
+    """Runners serve its queue, and none has all its labels."""
+    QUEUE_LIMIT = "queue_limit"
+    USER_LIMIT = "user_limit"
+    REPOSITORY_LIMIT = "repository_limit"
+
+
+class ShowQueue(Message, frozen=True):
+    """What waits and why, what runs where, and who serves which queue."""
+
+    user: str
+    everything: bool = False
+    """Of all users, for the owner; otherwise of the asker alone."""
+    limit: int = 100
+    """Of the tasks that wait, and of those that run."""
+
+
+class WaitingTask(Part, frozen=True):
+    """A task in the line. Title and repository of the asker's own alone."""
+
+    id: str
+    user: str
+    queue: str
+    place: int
+    """In its queue, from 1: the order in which they are served if no other comes."""
+    why: Why
+    reason: str
+    """The same as a sentence."""
+    labels: tuple[str, ...] = ()
+    since: datetime | None = None
+    """From when its wait counts."""
+    priority: int = 0
+    effective_priority: float = 0.0
+    """With what the wait has added."""
+    title: str = ""
+    repository: str = ""
+
+
+class RunningTask(Part, frozen=True):
+    """A task that has a slot: it runs, or a runner holds it while the user is asked."""
+
+    id: str
+    user: str
+    queue: str
+    labels: tuple[str, ...] = ()
+    runner: str = ""
+    since: datetime | None = None
+    title: str = ""
+    repository: str = ""
+
+
+class QueueLine(Part, frozen=True):
+    """One queue. The numbers are of the tasks that the asker may see."""
+
+    queue: str
+    waiting: int = 0
+    running: int = 0
+    running_limit: int = 0
+    paused: bool = False
+    served: bool = False
+    """Whether a runner takes work from it now."""
+
+
+class RunnerLine(Part, frozen=True):
+    """A runner, by what was last heard of it: a hint."""
+
+    queue: str
+    runner: str = ""
+    """For the owner."""
+    labels: tuple[str, ...] = ()
+    slots: int = 1
+    busy: int | None = None
+    """Slots in use, for the owner."""
+    heard_at: datetime | None = None
+    """When it last asked for work: one that is full asks no more."""
+
+
+class QueueShown(Message, frozen=True):
+    queues: tuple[QueueLine, ...] = ()
+    waiting: tuple[WaitingTask, ...] = ()
+    running: tuple[RunningTask, ...] = ()
+    runners: tuple[RunnerLine, ...] = ()
+    more: bool = False
+    """Whether more wait than are shown."""
+
+
 class ListTasks(Message, frozen=True):
     """A user's tasks, the last changed first."""
 
@@ -70,6 +168,8 @@ class TaskSummary(Part, frozen=True):
     """Its URL."""
     cost_usd: float = 0.0
     question: str = ""
+    waits: str = ""
+    """Why a queued one waits, by who asked the scheduler."""
 
 
 class TaskList(Message, frozen=True):
@@ -77,7 +177,7 @@ class TaskList(Message, frozen=True):
     more: bool = False
 
 
-def summarize(task: Task) -> TaskSummary:
+def summarize(task: Task, waits: str = "") -> TaskSummary:
     return TaskSummary(
         id=task.id,
         title=task.title,
@@ -91,6 +191,7 @@ def summarize(task: Task) -> TaskSummary:
         pull_request=task.published.pull_request.url if task.published and task.published.pull_request else "",
         cost_usd=round(task.usage.cost_usd, 6),
         question=task.question.text if task.question else "",
+        waits=waits,
     )
 
 

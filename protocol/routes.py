@@ -119,6 +119,7 @@ ROUTES: tuple[Route, ...] = (
     _user_command(user.SignInByGithub, (S.GATEWAY,)),
     _user_command(user.RotateGithubTokens, (S.REPOS,)),
     _user_command(user.ForgetGithub, (S.GATEWAY,)),
+    _user_command(user.SetQueue, (S.GATEWAY,)),
     Route(
         subject="evt.<user>.<task>.task.<state>",
         messages=(task.Decision,),
@@ -177,6 +178,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     _query(S.SCHEDULER, query.ClaimAttempt, (query.AttemptGranted, query.NothingToClaim), (S.RUNNER,)),
     _query(S.SCHEDULER, query.ListTasks, (query.TaskList,), (S.GATEWAY,)),
+    _query(S.SCHEDULER, query.ShowQueue, (query.QueueShown,), (S.GATEWAY,)),
     _query(S.REPOS, repo.CheckRepository, (repo.RepositoryKnown,), (S.GATEWAY,)),
     _query(S.REPOS, repo.ResolveBase, (repo.BaseResolved,), (S.RUNNER,)),
     _query(S.REPOS, repo.PrepareWorkspace, (repo.WorkspacePrepared,), (S.RUNNER,)),

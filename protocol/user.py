@@ -7,9 +7,13 @@ from datetime import datetime
 from enum import StrEnum
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from protocol.base import Message
 from protocol.task import Receipt
+
+QUEUES_LIMIT = 100
+"""Queues that an owner can have settings for."""
 
 NAME_LIMIT_CHARS = 64
 DEVICES_LIMIT = 50
@@ -141,6 +145,16 @@ class ForgetGithub(UserCommand, frozen=True):
     """Drop the GitHub account and its tokens; another one may be bound then."""
 
 
+class SetQueue(UserCommand, frozen=True):
+    """To the owner's log, from the gateway for the owner: how a queue is served."""
+
+    queue: str
+    paused: bool | UnsetType = UNSET
+    """Whether its tasks are held back. Absent: as it was."""
+    running_limit: int | UnsetType | None = UNSET
+    """How many of its tasks run at one time; null is the scheduler's own setting."""
+
+
 AnyUserCommand = (
     AddUser
     | RemoveUser
@@ -155,6 +169,7 @@ AnyUserCommand = (
     | SignInByGithub
     | RotateGithubTokens
     | ForgetGithub
+    | SetQueue
 )
 
 
@@ -252,6 +267,14 @@ class GithubForgotten(UserEvent, frozen=True):
     account: int
 
 
+class QueueSet(UserEvent, frozen=True):
+    """How a queue is served from now on."""
+
+    queue: str
+    paused: bool = False
+    running_limit: int | None = None
+
+
 AnyUserEvent = (
     UserAdded
     | UserRemoved
@@ -266,6 +289,7 @@ AnyUserEvent = (
     | GithubLinked
     | GithubTokensRotated
     | GithubForgotten
+    | QueueSet
 )
 
 

@@ -604,6 +604,8 @@ export interface TaskSummary {
   cost_usd?: number;
   /** @default "" */
   question?: string;
+  /** Why a queued one waits, by who asked the scheduler. @default "" */
+  waits?: string;
 }
 
 /** The task list, the last changed first. */
@@ -794,6 +796,106 @@ export interface PushOffered {
   reason?: string;
   /** Whether this device is told. A browser may hold on to a subscription that the server has dropped. @default false */
   subscribed?: boolean;
+}
+
+export interface QueueBody {
+  /** Whether its tasks are held back; those that run go on. */
+  paused?: boolean;
+  /** How many of its tasks run at one time; null is the scheduler's own setting. */
+  running_limit?: number | null;
+}
+
+/** How the owner wants a queue to be served. */
+export interface QueueSettings {
+  /** @default false */
+  paused?: boolean;
+  /** None is the scheduler's own setting. @default null */
+  running_limit?: number | null;
+}
+
+export interface QueueShown {
+  type: "queue_shown";
+  /** @default [] */
+  queues?: QueueLine[];
+  /** @default [] */
+  waiting?: WaitingTask[];
+  /** @default [] */
+  running?: RunningTask[];
+  /** @default [] */
+  runners?: RunnerLine[];
+  /** Whether more wait than are shown. @default false */
+  more?: boolean;
+}
+
+/** One queue. The numbers are of the tasks that the asker may see. */
+export interface QueueLine {
+  queue: string;
+  /** @default 0 */
+  waiting?: number;
+  /** @default 0 */
+  running?: number;
+  /** @default 0 */
+  running_limit?: number;
+  /** @default false */
+  paused?: boolean;
+  /** Whether a runner takes work from it now. @default false */
+  served?: boolean;
+}
+
+/** A task in the line. Title and repository of the asker's own alone. */
+export interface WaitingTask {
+  id: string;
+  user: string;
+  queue: string;
+  /** In its queue, from 1: the order in which they are served if no other comes. */
+  place: number;
+  why: Why;
+  /** The same as a sentence. */
+  reason: string;
+  /** @default [] */
+  labels?: string[];
+  /** From when its wait counts. @default null */
+  since?: Time | null;
+  /** @default 0 */
+  priority?: number;
+  /** With what the wait has added. @default 0.0 */
+  effective_priority?: number;
+  /** @default "" */
+  title?: string;
+  /** @default "" */
+  repository?: string;
+}
+
+/** A task that has a slot: it runs, or a runner holds it while the user is asked. */
+export interface RunningTask {
+  id: string;
+  user: string;
+  queue: string;
+  /** @default [] */
+  labels?: string[];
+  /** @default "" */
+  runner?: string;
+  /** @default null */
+  since?: Time | null;
+  /** @default "" */
+  title?: string;
+  /** @default "" */
+  repository?: string;
+}
+
+/** A runner, by what was last heard of it: a hint. */
+export interface RunnerLine {
+  queue: string;
+  /** For the owner. @default "" */
+  runner?: string;
+  /** @default [] */
+  labels?: string[];
+  /** @default 1 */
+  slots?: number;
+  /** Slots in use, for the owner. @default null */
+  busy?: number | null;
+  /** When it last asked for work: one that is full asks no more. @default null */
+  heard_at?: Time | null;
 }
 
 export interface ReasonBody {
@@ -1047,3 +1149,17 @@ export type HostKind =
   | "token"
   /** An OpenSSH private key without passphrase: a deploy key. */
   | "ssh_key";
+
+/** Why a queued task waits. */
+export type Why =
+  /** Every slot that fits is taken: its turn comes. */
+  | "no_slot"
+  /** The owner holds its queue back. */
+  | "paused"
+  /** No runner takes work from its queue: a wrong name, or a machine that is off. */
+  | "not_served"
+  /** Runners serve its queue, and none has all its labels. */
+  | "no_labels"
+  | "queue_limit"
+  | "user_limit"
+  | "repository_limit";

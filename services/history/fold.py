@@ -49,7 +49,21 @@ from services.bus import Stored
 ERROR_LIMIT_CHARS = 2_000
 """Of a failed step's text; the whole is in its event."""
 USER_FIELDS_KEPT = frozenset(
-    {"type", "name", "role", "device", "device_name", "host", "kind", "username", "login", "expires_at"}
+    {
+        "type",
+        "name",
+        "role",
+        "device",
+        "device_name",
+        "host",
+        "kind",
+        "username",
+        "login",
+        "expires_at",
+        "queue",
+        "paused",
+        "running_limit",
+    }
 )
 """What a user's event keeps in the history. A list of what may stay: a new field is out until somebody has thought
 about it, and token hashes, codes and sealed credentials never come in."""

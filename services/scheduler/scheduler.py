@@ -7,7 +7,6 @@ whoever takes over sees which commands have none.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
@@ -18,21 +17,35 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from protocol.evolve import Task, usage_of_turn
+from protocol.ids import OWNER
 from protocol.journal import JournalEntry, decode_entry
-from protocol.query import AskHealth, ClaimAttempt, Health, ListTasks, TaskList, summarize
+from protocol.query import (
+    AskHealth,
+    ClaimAttempt,
+    Health,
+    ListTasks,
+    QueueShown,
+    ShowQueue,
+    TaskList,
+    TaskSummary,
+    summarize,
+)
 from protocol.routes import Service, Stream
-from protocol.task import AttemptEnded, Decision, TaskState, TurnEnded
+from protocol.task import AttemptEnded, Decision, TurnEnded
 from services import log
 from services.actor import healthy
 from services.bus import Bus, Conflict, Reader, Refused, Stored, Unavailable
 from services.clock import Clock
-from services.config import Count, LogLevel
+from services.config import Count, LogLevel, Seconds
 from services.scheduler.actors import Entry, LogActor, TaskActor, UserActor
 from services.scheduler.claims import Claims
 from services.scheduler.decide import Limits, claim, lose_lease
 from services.scheduler.election import Election
 from services.scheduler.leases import AttemptLeases
-from services.scheduler.policy import choose
+from services.scheduler.line import Line
+from services.scheduler.policy import Rules, Slot, is_queued
+from services.scheduler.runners import Runners
+from services.scheduler.show import Scene, reason, show
 from services.scheduler.snapshots import FOLDS, KeptTask, KeptUser, Snapshot, load, save
 from services.scheduler.timers import Timers
 
@@ -45,6 +58,12 @@ class Config(Struct, frozen=True, kw_only=True):
 
     running_per_user: Count = 4
     """Tasks of one user that run at one time; the others wait."""
+    running_per_repository: Count = 10
+    """Tasks of one repository that run at one time, whoever sent them."""
+    running_per_queue: Count = 1_000
+    """Tasks of one queue that run at one time, where the owner has set no other number (`errand queue limit`)."""
+    priority_seconds: Seconds = 300.0
+    """A waiting task gains one priority each time it has waited for so long."""
     attempts_per_turn: Count = 5
     """How often a turn is tried when its runner dies or it fails for a passing reason."""
     snapshot_messages: Count = 10_000
@@ -73,6 +92,15 @@ class Scheduler:
         self._timers = Timers(bus, self._clock)
         self._granting: dict[str, tuple[Claims.Waiting, TaskActor]] = {}
         """Tasks that are being given to a slot, by their ids."""
+        self._line = Line(
+            Rules(
+                running_per_user=config.running_per_user,
+                running_per_repository=config.running_per_repository,
+                running_per_queue=config.running_per_queue,
+                priority_seconds=config.priority_seconds,
+            )
+        )
+        self._runners = Runners()
         self._claims = Claims()
         self._leases = AttemptLeases()
         self._taken = 0
@@ -116,8 +144,14 @@ class Scheduler:
     async def _be_active(self) -> None:
         """Answer every mailbox until the lease is lost."""
         self._log.info("active", tasks=len(self._tasks), queued=len(self._queued), held=len(self._held))
-        handlers = {ClaimAttempt: self._claim_attempt, ListTasks: self._list_tasks, AskHealth: self._answer_health}
+        handlers = {
+            ClaimAttempt: self._claim_attempt,
+            ListTasks: self._list_tasks,
+            ShowQueue: self._show_queue,
+            AskHealth: self._answer_health,
+        }
         self._leases.grant_all(time_now())
+        self._runners.begin(self._clock.now())
         stop_listening = await self._bus.listen("$KV.lease.attempt.>", self._leases.hear)
         service = await self._bus.serve(handlers, version=VERSION, at_once=10_000)
         async with anyio.create_task_group() as group:
@@ -183,6 +217,8 @@ class Scheduler:
         """What is queued, what is held and what waits by the clock, kept beside the states."""
         if self._active:
             self._timers.look_at(actor)
+        if isinstance(actor, UserActor):
+            self._heed(actor)
         if not isinstance(actor, TaskActor):
             return
         for index, belongs in (
@@ -195,7 +231,14 @@ class Scheduler:
                 index[actor.id] = actor
             else:
                 del index[actor.id]
+        if self._line.update(actor.task, is_granted=actor.id in self._granting):
             # A task more in the queue, or a slot more in its user's limit.
+            self._claims.stir()
+
+    def _heed(self, actor: UserActor) -> None:
+        """The owner's log says how the queues are served."""
+        if actor.id == OWNER and actor.user.queues != self._line.rules.queues:
+            self._line.rules = replace(self._line.rules, queues=actor.user.queues)
             self._claims.stir()
 
     # Mailboxes
@@ -330,6 +373,7 @@ class Scheduler:
         for kept in snapshot.users:
             known = self._user(kept.user.id)
             known.user, known.sequence = kept.user, kept.sequence
+            self._index(known)
 
     async def _keep_snapshots(self) -> None:
         while True:
@@ -361,6 +405,7 @@ class Scheduler:
     # Claims and leases
 
     async def _claim_attempt(self, asked: ClaimAttempt) -> object:
+        self._runners.hear(asked, self._clock.now())
         for actor in self._held.values():
             holder = actor.task.holder
             if holder and holder.request == asked.request:
@@ -382,20 +427,17 @@ class Scheduler:
         """Slots that wait, each with the task it gets. What is given away must be in `_granting` before the next."""
         held = {actor.task.holder.request for actor in self._held.values() if actor.task.holder}
         held |= {waiting.asked.request for waiting, _ in self._granting.values()}
-        running = Counter(actor.user for actor in self._held.values())
-        running.update(actor.user for _, actor in self._granting.values())
-        in_vain: set[str] = set()
-        for waiting in self._claims.waiting():
-            queue = waiting.asked.queue
-            if waiting.asked.request in held or queue in in_vain:
+        in_vain: set[Slot] = set()
+        # Those with the fewest labels first: the rare ones stay free for who needs them.
+        for waiting in sorted(self._claims.waiting(), key=lambda waiting: len(waiting.asked.labels)):
+            slot = Slot(waiting.asked.queue, frozenset(waiting.asked.labels))
+            if waiting.asked.request in held or slot in in_vain:
                 continue  # its grant is on the way, or there is nothing for one like it
-            queued = (actor.task for actor in self._queued.values())
-            task = choose(queued, running, queue=queue, running_per_user=self._config.running_per_user)
+            task = self._line.choose(slot)
             if task is None:
-                in_vain.add(queue)
+                in_vain.add(slot)
             else:
-                running[task.user] += 1
-                yield waiting, self._queued[task.id]
+                yield waiting, self._queued[task]
 
     async def _grant(self, waiting: Claims.Waiting, actor: TaskActor) -> None:
         with waiting.taken(), log.bound(task=actor.id), suppress(NotActive):
@@ -457,7 +499,25 @@ class Scheduler:
             index = next((i for i, task in enumerate(tasks) if task.id == asked.before), -1)
             tasks = tasks[index + 1 :]
         limit = max(1, min(asked.limit, 500))
-        return TaskList(tasks=tuple(summarize(task) for task in tasks[:limit]), more=len(tasks) > limit)
+        return TaskList(tasks=self._summaries(tasks[:limit]), more=len(tasks) > limit)
+
+    def _summaries(self, tasks: list[Task]) -> tuple[TaskSummary, ...]:
+        scene = self._scene() if any(map(is_queued, tasks)) else None
+        return tuple(summarize(task, reason(task, scene) if scene and is_queued(task) else "") for task in tasks)
+
+    async def _show_queue(self, asked: ShowQueue) -> QueueShown:
+        return show(asked, self._scene())
+
+    def _scene(self) -> Scene:
+        held, now = [actor.task for actor in self._held.values()], self._clock.now()
+        return Scene(
+            line=self._line,
+            task=lambda task: self._queued[task].task,
+            held=held,
+            runners=self._runners.present(held, now),
+            serving=self._runners.serving(held, now),
+            now=now,
+        )
 
 
 def _cuts_off_runner(decision: Decision) -> bool:
@@ -468,10 +528,6 @@ def _readable(stored: Iterable[Stored]) -> Iterable[JournalEntry]:
     for each in stored:
         with suppress(msgspec.MsgspecError):
             yield decode_entry(each.data)
-
-
-def is_queued(task: Task) -> bool:
-    return task.is_open and task.state is TaskState.QUEUED
 
 
 def held_attempt(task: Task) -> int:

@@ -21,7 +21,7 @@ from protocol.history import RunSql, SqlAnswer
 from protocol.ids import OWNER, token_hash
 from protocol.journal import JournalEntry, Noticed
 from protocol.live import AnyServerFrame, DecisionSeen, JournalSeen, SignedIn, SignIn, decode_server_frame
-from protocol.query import AskHealth, Health, ListTasks, TaskList, summarize
+from protocol.query import AskHealth, ClaimAttempt, Health, ListTasks, QueueShown, ShowQueue, TaskList, summarize
 from protocol.repo import AskSealingKey, CheckRepository, Diff, RepositoryKnown, SealingKey, ShowDiff
 from protocol.routes import Service, journal_subject, user_command_subject
 from protocol.user import AddDevice, AddUser, CreateSignInCode, Role
@@ -122,6 +122,7 @@ class Scheduler:
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
+        self.asked: list[ShowQueue] = []
         self._actors: dict[tuple[str, str], TaskActor | UserActor] = {}
         self._deciding = anyio.Lock()
 
@@ -135,7 +136,7 @@ class Scheduler:
             after = await bus.last("cmd.>")
             async with anyio.create_task_group() as group, bus.read("cmd.>", after=after) as reader:
                 group.start_soon(scheduler._follow, reader)
-                await bus.serve({ListTasks: scheduler._list}, version="0.0.0")
+                await bus.serve({ListTasks: scheduler._list, ShowQueue: scheduler._show}, version="0.0.0")
                 await reader.caught_up.wait()
                 yield scheduler
                 group.cancel_scope.cancel()
@@ -167,13 +168,18 @@ class Scheduler:
         actor = await self.actor(user, task)
         assert isinstance(actor, TaskActor)
         async with self._deciding:
-            entry = actor.entry(claim(actor.task, "runner", f"request-{task}", datetime.now(UTC)))
+            asked = ClaimAttempt(runner="runner", request=f"request-{task}")
+            entry = actor.entry(claim(actor.task, asked, datetime.now(UTC)))
             await self._commit(actor, entry.subject, entry.message)
 
     async def _list(self, question: ListTasks) -> TaskList:
         mine = [actor for (user, task), actor in self._actors.items() if user == question.user and task != "user"]
         tasks = [summarize(actor.task) for actor in mine if isinstance(actor, TaskActor) and actor.task.turn]
         return TaskList(tasks=tuple(tasks[: question.limit]), more=len(tasks) > question.limit)
+
+    async def _show(self, question: ShowQueue) -> QueueShown:
+        self.asked.append(question)
+        return QueueShown()
 
     async def make_user(self, user: str, token: str, role: Role = Role.USER) -> None:
         actor = await self.actor(user, "user")

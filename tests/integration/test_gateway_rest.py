@@ -102,6 +102,35 @@ def receipts(answer: httpx2.Response) -> dict[str, Any]:
     return answer.json()["task"].get("receipts", {})
 
 
+async def test_a_task_has_a_queue_labels_and_a_priority(scheduler: Scheduler, owner: httpx2.AsyncClient) -> None:
+    body = {**TASK, "key": "placed", "queue": "gpu", "labels": ["gpu", "arm64"], "priority": -3}
+    task = (await owner.post("/api/tasks", json=body)).json()["task"]
+    answer = await owner.post(f"/api/tasks/{task}/priority", json={"priority": 7, "key": "up"})
+    assert answer.status_code == 202, answer.text
+    shown = await until(owner, f"/api/tasks/{task}", lambda answer: answer.json()["task"].get("priority") == 7)
+    assert (shown.json()["task"]["queue"], shown.json()["task"]["labels"]) == ("gpu", ["arm64", "gpu"])
+
+
+async def test_the_owner_sees_every_queue_and_says_how_it_is_served(
+    scheduler: Scheduler, owner: httpx2.AsyncClient, user: httpx2.AsyncClient
+) -> None:
+    for client in (owner, user):
+        assert (await client.get("/api/queues", params={"limit": 7})).json() == {"type": "queue_shown"}
+    assert [(asked.user, asked.everything, asked.limit) for asked in scheduler.asked] == [
+        ("owner", True, 7),
+        ("u_rest", False, 7),
+    ]
+    for body, queue in (
+        ({"paused": True}, {"paused": True}),
+        ({"running_limit": 2}, {"paused": True, "running_limit": 2}),
+    ):
+        assert (await owner.post("/api/queues/gpu", json=body)).json() == queue
+    assert (await owner.post("/api/queues/gpu", json={"paused": False, "running_limit": None})).json() == {}
+    assert (await owner.post("/api/queues/gpu", json={"running_limit": 0})).status_code == 422
+    assert (await owner.post("/api/queues/GPU", json={"paused": True})).json()["field"] == "queue"
+    assert (await user.post("/api/queues/gpu", json={"paused": True})).status_code == 403
+
+
 async def test_the_same_key_gives_the_same_task_and_is_stored_once(owner: httpx2.AsyncClient) -> None:
     first = await owner.post("/api/tasks", json={**TASK, "key": "again"})
     second = await owner.post("/api/tasks", json=TASK, headers={"Idempotency-Key": "again"})
@@ -172,6 +201,7 @@ async def test_a_user_finds_nothing_of_anothers(owner: httpx2.AsyncClient, user:
         await user.post(f"/api/tasks/{task}/messages", json={"text": "x", "key": "k"}),
         await user.post(f"/api/tasks/{task}/answers", json={"question": "q", "text": "x", "key": "k"}),
         await user.post(f"/api/tasks/{task}/cancel", json={"key": "k"}),
+        await user.post(f"/api/tasks/{task}/priority", json={"priority": 1, "key": "k"}),
     ):
         assert (answer.status_code, answer.json()) == (404, unknown.json())
     assert (await user.get("/api/tasks")).json()["tasks"] == []

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -95,7 +96,7 @@ class Player:
         bus = self.runner if hasattr(command, "attempt") else self.gateway
         return await bus.publish(command_subject(user, task, command), command, key=f"{task}.{command.key}")
 
-    async def submit(self, key: str, **settings: str) -> str:
+    async def submit(self, key: str, **settings: Any) -> str:
         task = task_id(USER, key)
         await self.send(task, SubmitTask(key=key, prompt="do it", repository="https://example.test/r", **settings))
         return task

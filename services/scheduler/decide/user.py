@@ -38,6 +38,7 @@ from protocol.user import (
     RemoveUser,
     Role,
     RotateGithubTokens,
+    SetQueue,
     SignInByGithub,
     SignInCodeCreated,
     SignInCodeRedeemed,
@@ -46,6 +47,7 @@ from protocol.user import (
     UserRemoved,
 )
 from services.scheduler.decide.base import Rejected
+from services.scheduler.decide.queues import set_queue
 
 
 def answer_user(user: User, command: AnyUserCommand, sequence: int, now: datetime) -> UserDecision | None:
@@ -125,6 +127,8 @@ def decide_user(user: User, command: AnyUserCommand, now: datetime) -> tuple[Any
             if user.github is None:
                 raise Rejected("No GitHub account is bound to this user.")
             return (GithubForgotten(account=user.github.account),)
+        case SetQueue():
+            return set_queue(user, command)
         case _:
             assert_never(command)
 
