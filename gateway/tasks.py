@@ -23,6 +23,7 @@ from protocol.live import (
     Accepted,
     Answer,
     Approve,
+    Archive,
     Cancel,
     CommandFrame,
     Deny,
@@ -40,6 +41,7 @@ from protocol.task import (
     OUTCOMES,
     AnswerQuestion,
     ApproveQuestion,
+    ArchiveTask,
     CancelTask,
     DenyQuestion,
     PauseTask,
@@ -234,7 +236,7 @@ class Tasks:
 
 
 def _command(
-    asker: Asker, frame: Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry
+    asker: Asker, frame: Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Archive
 ) -> TaskCommand:
     match frame:
         case Say(key=key, text=text):
@@ -256,6 +258,8 @@ def _command(
             return ResumeTask(key=key)
         case Retry(key=key):
             return RetryTask(key=key)
+        case Archive(key=key):
+            return ArchiveTask(key=key)
         case _:
             assert_never(frame)
 

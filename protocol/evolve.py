@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import assert_never
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -14,6 +15,7 @@ from protocol.rules import Rule
 from protocol.task import (
     DEFAULT_QUEUE,
     OUTCOMES,
+    RECEIPTS_LIMIT,
     AnyTaskEvent,
     AttemptClaimed,
     AttemptEnd,
@@ -27,15 +29,19 @@ from protocol.task import (
     QuestionAnswered,
     QuestionRaised,
     Receipt,
+    ReceiptStatus,
+    TaskArchived,
     TaskDelayed,
     TaskPaused,
     TaskQueued,
+    TaskRestored,
     TaskResumed,
     TaskState,
     TaskSubmitted,
     TurnEnded,
     TurnOpened,
     Usage,
+    is_of_a_runner,
 )
 from protocol.user import (
     AnyUserEvent,
@@ -56,6 +62,10 @@ from protocol.user import (
     UserDecision,
     UserRemoved,
 )
+
+USER_RECEIPTS_LIMIT = 500
+"""Receipts of commands to one user's log that are kept, the newest. A key there is made for one request and never sent
+by hand."""
 
 
 class Holder(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -114,7 +124,14 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
     published: Published | None = None
     usage: Usage = Usage()
     """Of all ended turns."""
+    archive: str = ""
+    """Where the older part of its log is, once it was archived."""
+    archived_at: datetime | None = None
+    """None also for one that was archived and goes on."""
+    checkpoint: str = ""
+    """Of an archived one: the blob from which its workspace is made again."""
     receipts: dict[str, Receipt] = {}
+    """Of all its users' commands and timers, and of what a runner sent since the last attempt was claimed."""
     answered: int = 0
     """The stream sequence of the last command that has a receipt here."""
 
@@ -133,12 +150,23 @@ def evolve(task: Task, decision: Decision) -> Task:
     """`task` after `decision`. A task that no event was seen of starts as `Task(id=..., user=...)`."""
     for event in decision.events:
         task = _apply(task, event, decision.at)
-    receipts = task.receipts
-    if decision.receipt is not None:
-        receipts = {**receipts, decision.receipt.key: decision.receipt}
+    # To be put away is no change that a list should show first.
+    is_archived = any(isinstance(event, TaskArchived) for event in decision.events)
     return replace(
-        task, receipts=receipts, answered=max(task.answered, decision.command_sequence), updated_at=decision.at
+        task,
+        receipts=_with_receipt(task.receipts, decision.receipt),
+        answered=max(task.answered, decision.command_sequence),
+        updated_at=task.updated_at if is_archived else decision.at,
     )
+
+
+def _with_receipt(receipts: dict[str, Receipt], receipt: Receipt | None) -> dict[str, Receipt]:
+    """Past the limit a rejection needs no memory: it comes out the same again."""
+    if receipt is None or receipt.status is ReceiptStatus.INDETERMINATE:
+        return receipts
+    if len(receipts) >= RECEIPTS_LIMIT and receipt.status is ReceiptStatus.REJECTED:
+        return receipts
+    return {**receipts, receipt.key: receipt}
 
 
 def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
@@ -179,8 +207,15 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
             )
         case AttemptClaimed():
             holder = Holder(attempt=event.attempt, runner=event.runner, request=event.request, labels=event.labels)
+            kept = {key: receipt for key, receipt in task.receipts.items() if not is_of_a_runner(key)}
             return replace(
-                task, attempt=event.attempt, holder=holder, state=TaskState.RUNNING, reason="", claimed_at=at
+                task,
+                attempt=event.attempt,
+                holder=holder,
+                state=TaskState.RUNNING,
+                reason="",
+                claimed_at=at,
+                receipts=kept,
             )
         case PrioritySet():
             return replace(task, priority=event.priority)
@@ -220,6 +255,11 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
                 question=None,
                 delayed_until=None,
             )
+        case TaskArchived():
+            folded = msgspec.convert(event.fold, Task) if event.fold else task
+            return replace(folded, archive=event.archive, checkpoint=event.checkpoint, archived_at=at)
+        case TaskRestored():
+            return replace(task, archived_at=None)
         case _:
             assert_never(event)
 
@@ -321,6 +361,8 @@ def evolve_user(user: User, decision: UserDecision) -> User:
     receipts = user.receipts
     if decision.receipt is not None:
         receipts = {**receipts, decision.receipt.key: decision.receipt}
+    if len(receipts) > USER_RECEIPTS_LIMIT:
+        receipts = dict(list(receipts.items())[-USER_RECEIPTS_LIMIT:])
     return replace(user, receipts=receipts, answered=max(user.answered, decision.command_sequence))
 
 

@@ -14,6 +14,19 @@ WAIT_LIMIT_SECONDS = 60.0
 """The longest that an answer waits for the history."""
 
 
+class AskReached(Message, frozen=True):
+    """How far the history has folded the stream: what it has is not lost with the stream's."""
+
+    at_least: int = 0
+    """The answer waits until it has reached this, as long as `wait_seconds`."""
+    wait_seconds: float = 0.0
+
+
+class HistoryReached(Message, frozen=True):
+    sequence: int
+    """Everything up to this is on the history's disk."""
+
+
 class RunSql(Message, frozen=True):
     """One SELECT over a snapshot that has reached `at_least`. The owner's only."""
 

@@ -147,6 +147,13 @@ class Resume(Message, frozen=True):
     task: str
 
 
+class Archive(Message, frozen=True):
+    """Put an ended task into the archive now. A message opens it again."""
+
+    key: str
+    task: str
+
+
 class Retry(Message, frozen=True):
     """Try a turn that failed or was cancelled again: the next turn, with the same wish."""
 
@@ -165,7 +172,7 @@ class Looking(Message, frozen=True):
     looking: bool
 
 
-CommandFrame = Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry
+CommandFrame = Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Archive
 """What becomes a command to a task: each has its receipt."""
 
 AnyClientFrame = (
@@ -183,6 +190,7 @@ AnyClientFrame = (
     | Pause
     | Resume
     | Retry
+    | Archive
     | Ping
     | Looking
 )

@@ -17,11 +17,14 @@ _MAKE_STREAM = ("$JS.API.STREAM.CREATE.{0}", "$JS.API.STREAM.UPDATE.{0}", "$JS.A
 
 def _bucket(name: str) -> tuple[str, ...]:
     """To read and write one bucket of the object store."""
+    return (f"$O.{name}.>", f"$JS.API.STREAM.PURGE.OBJ_{name}", *_read_bucket(name))
+
+
+def _read_bucket(name: str) -> tuple[str, ...]:
+    """To read one bucket of the object store."""
     stream = f"OBJ_{name}"
     return (
-        f"$O.{name}.>",
         *(subject.format(stream) for subject in _FOLLOW_STREAM),
-        f"$JS.API.STREAM.PURGE.{stream}",
         f"$JS.API.STREAM.MSG.GET.{stream}",
         f"$JS.API.CONSUMER.CREATE.{stream}",  # nats-py names no consumer when it reads a blob
         "$JS.API.STREAM.NAMES",
@@ -29,7 +32,8 @@ def _bucket(name: str) -> tuple[str, ...]:
 
 
 _BLOBS = _bucket("blobs")
-_STREAMS = (*Stream, "KV_lease", "OBJ_blobs", "OBJ_snapshots")
+_ARCHIVE = _read_bucket("archive")
+_STREAMS = (*Stream, "KV_lease", "OBJ_blobs", "OBJ_snapshots", "OBJ_archive")
 _OF_TASKS = tuple(r.wildcard for r in ROUTES if r.subject.startswith(("cmd.<user>.<task>", "evt.<user>.<task>")))
 """What is said of tasks, without the users' logs."""
 
@@ -44,15 +48,17 @@ _EXTRA_PUBLISH: dict[Service, tuple[str, ...]] = {
         *_BLOBS,
         # Its own: whoever could write here could make users and tasks.
         *_bucket("snapshots"),
+        *_bucket("archive"),
     ),
     S.GATEWAY: (
         *(subject.format("TASKS") for subject in _FOLLOW_STREAM),
         "$JS.API.CONSUMER.MSG.NEXT.TASKS.push",
         "$JS.ACK.TASKS.push.>",
+        *_ARCHIVE,
     ),
-    S.RUNNER: ("$KV.lease.attempt.>", *(subject.format("TASKS") for subject in _FOLLOW_STREAM), *_BLOBS),
+    S.RUNNER: ("$KV.lease.attempt.>", *(subject.format("TASKS") for subject in _FOLLOW_STREAM), *_BLOBS, *_ARCHIVE),
     S.REPOS: (*(subject.format("TASKS") for subject in _READ_STREAM), *_BLOBS),
-    S.HISTORY: tuple(subject.format("TASKS") for subject in _FOLLOW_STREAM),
+    S.HISTORY: (*(subject.format("TASKS") for subject in _FOLLOW_STREAM), *_ARCHIVE),
     S.OPERATOR: (
         "$SRV.>",
         *(subject.format(stream) for stream in _STREAMS for subject in _MAKE_STREAM),

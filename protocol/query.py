@@ -170,6 +170,8 @@ class TaskSummary(Part, frozen=True):
     question: str = ""
     waits: str = ""
     """Why a queued one waits, by who asked the scheduler."""
+    archived: bool = False
+    """It ended long ago, or its user put it away. A message opens it again."""
 
 
 class TaskList(Message, frozen=True):
@@ -192,6 +194,7 @@ def summarize(task: Task, waits: str = "") -> TaskSummary:
         cost_usd=round(task.usage.cost_usd, 6),
         question=task.question.text if task.question else "",
         waits=waits,
+        archived=task.archived_at is not None,
     )
 
 

@@ -106,6 +106,7 @@ ROUTES: tuple[Route, ...] = (
     _task_command(task.FailAttempt, (S.RUNNER,)),
     _task_command(task.ParkAttempt, (S.RUNNER,)),
     _task_command(task.FireTimer, (S.SCHEDULER,)),
+    _task_command(task.ArchiveTask, (S.GATEWAY,)),
     _user_command(user.AddUser, (S.GATEWAY, S.OPERATOR)),
     _user_command(user.RemoveUser, (S.GATEWAY,)),
     _user_command(user.CreateSignInCode, (S.GATEWAY, S.OPERATOR)),
@@ -187,6 +188,7 @@ ROUTES: tuple[Route, ...] = (
     _query(S.REPOS, repo.ShowDiff, (repo.Diff,), (S.GATEWAY,)),
     _query(S.REPOS, repo.AskSealingKey, (repo.SealingKey,), (S.GATEWAY,)),
     _query(S.HISTORY, history.RunSql, (history.SqlAnswer,), (S.GATEWAY,)),
+    _query(S.HISTORY, history.AskReached, (history.HistoryReached,), (S.SCHEDULER,)),
     *(
         _query(service, query.AskHealth, (query.Health,), (S.OPERATOR, S.GATEWAY))
         for service in (S.GATEWAY, S.SCHEDULER, S.RUNNER, S.REPOS, S.HISTORY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -17,7 +18,10 @@ REPOSITORY_LIMIT_CHARS = 1_000
 APPROVAL_LIMIT_CHARS = 16_000
 """Of what is to be approved, so much is shown; a longer one is cut in its middle, and says so."""
 MESSAGES_LIMIT = 1_000
-"""Commands one task takes over its life; the next one is rejected."""
+"""Messages one task takes over its life; the next one is rejected."""
+RECEIPTS_LIMIT = 2_000
+"""Receipts of its users' commands that a task keeps. Past it every command but a cancel is rejected, so that whoever
+asks again hears the same."""
 PRIORITY_LIMIT = 10
 """Priorities reach from minus this to this; 0 is the usual one."""
 LABELS_LIMIT = 8
@@ -274,6 +278,10 @@ class FireTimer(TaskCommand, frozen=True):
     due: datetime
 
 
+class ArchiveTask(TaskCommand, frozen=True):
+    """From the gateway: archive the ended task now, rather than when it is old."""
+
+
 AnyTaskCommand = (
     SubmitTask
     | SendMessage
@@ -290,6 +298,7 @@ AnyTaskCommand = (
     | FailAttempt
     | ParkAttempt
     | FireTimer
+    | ArchiveTask
 )
 
 
@@ -429,6 +438,24 @@ class TurnEnded(TaskEvent, frozen=True):
     usage: Usage = Usage()
 
 
+class TaskArchived(TaskEvent, frozen=True):
+    """Everything before this is in the archive and leaves the stream: a fold begins here, with `fold`. Its message
+    names as the one before it the last event of the task, of either kind."""
+
+    fold: dict[str, Any] = msgspec.field(default_factory=dict)
+    """The task as it was (`Task` in protocol/evolve.py); a long prompt is cut."""
+    archive: str = ""
+    """The object's name in the bucket `archive`: JSON lines, one an event, in gzip."""
+    until: int = 0
+    """The sequence of the last event in it."""
+    checkpoint: str = ""
+    """The blob from which the workspace is made again; empty when nothing was changed."""
+
+
+class TaskRestored(TaskEvent, frozen=True):
+    """An archived task goes on. What came before stays in the archive and is read from there."""
+
+
 AnyTaskEvent = (
     TaskSubmitted
     | MessageSent
@@ -443,13 +470,21 @@ AnyTaskEvent = (
     | QuestionRaised
     | QuestionAnswered
     | TurnEnded
+    | TaskArchived
+    | TaskRestored
 )
 
 
 class ReceiptStatus(StrEnum):
+    """How a command ended."""
+
     CONSUMED = "consumed"
+    """It was carried out."""
     REJECTED = "rejected"
+    """It changed nothing; the reason says why."""
     INDETERMINATE = "indeterminate"
+    """It may have been carried out long ago, and was not now: a runner's word for an attempt that others came after, of
+    which the receipts are not kept. No user's command ends so."""
 
 
 class Receipt(Part, frozen=True):
@@ -472,6 +507,11 @@ class Decision(Message, frozen=True):
     """The stream sequence of the command that this answers; 0 when none was the cause."""
     journal_sequence: int = 0
     """Where this ended an attempt: the sequence of the last message of its journal, 0 when it wrote none."""
+
+
+def is_of_a_runner(key: str) -> bool:
+    """Whether a command is a runner's word, by its key: `finish 3` ends the attempt 3. A client's key has no space."""
+    return key.partition(" ")[0] in ("ask", "finish", "fail", "park") and key[-1].isdigit()
 
 
 decode_decision = msgspec.json.Decoder(Decision).decode

@@ -61,8 +61,20 @@ REPLAY_BATCH = 512
 BLOBS = "blobs"
 SNAPSHOTS = "snapshots"
 """The scheduler's alone."""
+ARCHIVE = "archive"
+"""The logs of tasks that ended long ago (services/archive.py). The scheduler alone writes it."""
 LEASES = "lease"
 LEASE_SECONDS = 5.0
+
+
+class _Blob(Struct, frozen=True):
+    """What the object store says of a blob."""
+
+    name: str
+    deleted: bool = False
+
+
+_decode_blob = msgspec.json.Decoder(_Blob).decode
 
 
 class Renewal(Struct, frozen=True):
@@ -227,14 +239,12 @@ class Bus:
 
     # Read
 
-    async def last(self, subject: str, stream: Stream = Stream.TASKS) -> int:
+    async def last(self, subject: str, stream: str = Stream.TASKS) -> int:
         """The sequence of the last message on `subject` (wildcards allowed), 0 when there is none."""
         stored = await self._direct_get({"last_by_subj": subject}, stream)
         return stored[0].sequence if stored else 0
 
-    async def replay(
-        self, subject: str, *, after: int = 0, limit: int = 0, stream: Stream = Stream.TASKS
-    ) -> list[Stored]:
+    async def replay(self, subject: str, *, after: int = 0, limit: int = 0, stream: str = Stream.TASKS) -> list[Stored]:
         """All messages on `subject` (wildcards allowed) with a sequence over `after`, in order, without a consumer;
         the first `limit` of them where it is not 0."""
         # A get that finds nothing new scans to the stream's end: the last one is asked for first.
@@ -260,7 +270,7 @@ class Bus:
             raise Unavailable(f"NATS did not answer a read of {stream}: {error!r}") from error
         return [] if _status(answer) else [_from_direct(answer)]
 
-    async def _direct_batch(self, request: dict[str, Any], stream: Stream) -> tuple[list[Stored], int]:
+    async def _direct_batch(self, request: dict[str, Any], stream: str) -> tuple[list[Stored], int]:
         """One batch, and how many messages are left after it."""
         found: list[Stored] = []
         ended: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
@@ -518,6 +528,12 @@ class Bus:
             return
         except (nats.errors.Error, TimeoutError) as error:
             raise Unavailable(f"The object store did not delete {name}: {error!r}") from error
+
+    async def blob_names(self, bucket: str = BLOBS) -> list[str]:
+        """The names of all blobs of a bucket. Raises Unavailable."""
+        kept = await self.replay(f"$O.{bucket}.M.>", stream=f"OBJ_{bucket}")
+        found = (_decode_blob(stored.data) for stored in kept)
+        return [blob.name for blob in found if not blob.deleted]
 
     # Leases: hints with a time to live
 
@@ -961,6 +977,6 @@ STREAMS: tuple[dict[str, Any], ...] = (
             allow_rollup_hdrs=True,
             compression="s2" if bucket == SNAPSHOTS else "none",
         )
-        for bucket in (BLOBS, SNAPSHOTS)
+        for bucket in (BLOBS, SNAPSHOTS, ARCHIVE)
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import anyio
@@ -11,8 +12,10 @@ from gateway.live.frames import of_stored
 from gateway.live.splice import Event, Splice
 from protocol.base import encode
 from protocol.journal import Output
-from protocol.live import CaughtUp
-from services.bus import Bus, Unavailable
+from protocol.live import CaughtUp, Refused
+from services import log
+from services.archive import Gone, with_archived
+from services.bus import Bus, Stored, Unavailable
 
 PAGE = 256
 """Events that are read at once: what a slow phone makes us keep in memory."""
@@ -121,9 +124,11 @@ class Watch:
 
     async def _read_page(self) -> bool:
         """Whether there may be more."""
+        after = self._splice.cursor
         async with self._reads:
-            page = await self._bus.replay(self._subject, after=self._splice.cursor, limit=PAGE)
-        for stored in page:
+            page = await self._bus.replay(self._subject, after=after, limit=PAGE)
+            whole = await self._with_archived(page, after)
+        for stored in whole:
             event = of_stored(self.task, stored)
             await self._sink.room(event.frame)
             if self._stopped:
@@ -131,6 +136,14 @@ class Watch:
             if self._splice.take(event):
                 self._hand_on(event)
         return len(page) == PAGE
+
+    async def _with_archived(self, page: Sequence[Stored], after: int) -> Sequence[Stored]:
+        try:
+            return await with_archived(self._bus, self._subject, page, after)
+        except Gone as gone:
+            log.get().error("archive_gone", task=self.task, reason=gone.reason)
+            self._sink.put(encode(Refused(task=self.task, reason=gone.reason, code=gone.code)))
+            return page
 
     def _hand_on(self, event: Event) -> None:
         if not self._stopped:

@@ -10,7 +10,20 @@ from msgspec import Struct
 
 from gateway.tasks import Shown, Tasks
 from gateway.users import Asker
-from protocol.live import Accepted, Answer, Approve, Cancel, Deny, Pause, Prioritize, Resume, Retry, Say, Submit
+from protocol.live import (
+    Accepted,
+    Answer,
+    Approve,
+    Archive,
+    Cancel,
+    Deny,
+    Pause,
+    Prioritize,
+    Resume,
+    Retry,
+    Say,
+    Submit,
+)
 from protocol.query import TaskSummary
 from protocol.repo import Diff
 from protocol.rules import Rule
@@ -154,6 +167,12 @@ async def deny(request: Request, asker: Asker, tasks: Tasks, task: str, data: De
     return await tasks.store(asker, Deny(key=key, task=task, question=data.question, reason=data.reason))
 
 
+@post("/{task:str}/archive", status_code=202)
+async def archive(request: Request, asker: Asker, tasks: Tasks, task: str, data: KeyBody) -> Accepted:
+    """Put the ended task into the archive now; a message opens it again."""
+    return await tasks.store(asker, Archive(key=key_of(request, data.key), task=task))
+
+
 @post("/{task:str}/cancel", status_code=202)
 async def cancel(request: Request, asker: Asker, tasks: Tasks, task: str, data: ReasonBody) -> Accepted:
     """End the open turn now."""
@@ -201,5 +220,6 @@ ROUTER = Router(
         pause,
         resume,
         retry,
+        archive,
     ],
 )

@@ -5,16 +5,16 @@
 export type Time = string;
 
 export type AnyClientFrame =
-  | SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Ping | Looking;
+  | SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Archive | Ping | Looking;
 
 export type CommandFrame =
-  | Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry;
+  | Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Archive;
 
 export type AnyServerFrame =
   | SignedIn | Accepted | Refused | DecisionSeen | JournalSeen | OutputSeen | CaughtUp | TaskLine | Tasks | ReceiptSeen | Closing | Pong;
 
 export type AnyTaskEvent =
-  | TaskSubmitted | MessageSent | TurnOpened | AttemptClaimed | PrioritySet | AttemptEnded | TaskQueued | TaskDelayed | TaskPaused | TaskResumed | QuestionRaised | QuestionAnswered | TurnEnded;
+  | TaskSubmitted | MessageSent | TurnOpened | AttemptClaimed | PrioritySet | AttemptEnded | TaskQueued | TaskDelayed | TaskPaused | TaskResumed | QuestionRaised | QuestionAnswered | TurnEnded | TaskArchived | TaskRestored;
 
 export type AnyJournalEvent =
   | AttemptStarted | StepStarted | StepFinished | CheckpointMade | Noticed;
@@ -165,6 +165,13 @@ export interface Resume {
 /** Try a turn that failed or was cancelled again: the next turn, with the same wish. */
 export interface Retry {
   type: "retry";
+  key: string;
+  task: string;
+}
+
+/** Put an ended task into the archive now. A message opens it again. */
+export interface Archive {
+  type: "archive";
   key: string;
   task: string;
 }
@@ -422,6 +429,24 @@ export interface PullRequest {
   draft?: boolean;
 }
 
+/** Everything before this is in the archive and leaves the stream: a fold begins here, with `fold`. Its message names as the one before it the last event of the task, of either kind. */
+export interface TaskArchived {
+  type: "task_archived";
+  /** The task as it was (`Task` in protocol/evolve.py); a long prompt is cut. */
+  fold?: Record<string, unknown>;
+  /** The object's name in the bucket `archive`: JSON lines, one an event, in gzip. @default "" */
+  archive?: string;
+  /** The sequence of the last event in it. @default 0 */
+  until?: number;
+  /** The blob from which the workspace is made again; empty when nothing was changed. @default "" */
+  checkpoint?: string;
+}
+
+/** An archived task goes on. What came before stays in the archive and is read from there. */
+export interface TaskRestored {
+  type: "task_restored";
+}
+
 /** How a command ended. A command that was stored has exactly one. */
 export interface Receipt {
   key: string;
@@ -606,6 +631,8 @@ export interface TaskSummary {
   question?: string;
   /** Why a queued one waits, by who asked the scheduler. @default "" */
   waits?: string;
+  /** It ended long ago, or its user put it away. A message opens it again. @default false */
+  archived?: boolean;
 }
 
 /** The task list, the last changed first. */
@@ -985,6 +1012,13 @@ export interface Task {
   published?: Published | null;
   /** Of all ended turns. @default {} */
   usage?: Usage;
+  /** Where the older part of its log is, once it was archived. @default "" */
+  archive?: string;
+  /** None also for one that was archived and goes on. @default null */
+  archived_at?: Time | null;
+  /** Of an archived one: the blob from which its workspace is made again. @default "" */
+  checkpoint?: string;
+  /** Of all its users' commands and timers, and of what a runner sent since the last attempt was claimed. */
   receipts?: Record<string, Receipt>;
   /** The stream sequence of the last command that has a receipt here. @default 0 */
   answered?: number;
@@ -1139,9 +1173,13 @@ export type QuestionKind =
   /** Whether the plan in the text is to be carried out: `ApproveQuestion` or `DenyQuestion`. */
   | "plan";
 
+/** How a command ended. */
 export type ReceiptStatus =
+  /** It was carried out. */
   | "consumed"
+  /** It changed nothing; the reason says why. */
   | "rejected"
+  /** It may have been carried out long ago, and was not now: a runner's word for an attempt that others came after, of which the receipts are not kept. No user's command ends so. */
   | "indeterminate";
 
 export type HostKind =

@@ -33,6 +33,7 @@ COMMANDS = {
     "pause": "Hold a task back: its work is saved.",
     "resume": "Let a paused task go on.",
     "retry": "Try a task that failed or was cancelled again.",
+    "archive": "Put an ended task away.",
     "systemd-unit": "Print a systemd unit that keeps `errand up` running.",
     "welcome": "Wait until every service takes work, and show a link that signs a phone in.",
     "login": "Sign this machine in by a link.",

@@ -37,9 +37,11 @@ from protocol.task import (
     QuestionAnswered,
     QuestionRaised,
     ReceiptStatus,
+    TaskArchived,
     TaskDelayed,
     TaskPaused,
     TaskQueued,
+    TaskRestored,
     TaskResumed,
     TaskState,
     TaskSubmitted,
@@ -203,6 +205,10 @@ def _event(view: View, event: AnyTaskEvent, at: datetime) -> Folded:
             return view, (_line(Kind.INFO, _answered(event)),)
         case TurnEnded():
             return replace(view, running=()), _outcome(view, event, at)
+        case TaskArchived():
+            return view, (_line(Kind.INFO, "in the archive"),)
+        case TaskRestored():
+            return view, (_line(Kind.INFO, "out of the archive"),)
         case _:
             assert_never(event)
 

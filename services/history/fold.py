@@ -37,6 +37,7 @@ from protocol.task import (
     MessageSent,
     Published,
     Receipt,
+    TaskArchived,
     TaskSubmitted,
     TurnEnded,
     TurnOpened,
@@ -176,6 +177,8 @@ class Batch:
         for position, (event, payload) in enumerate(zip(decision.events, payloads, strict=True)):
             if isinstance(event, MessageSent):
                 said = event.text
+            if isinstance(event, TaskArchived):
+                payload = encode(replace(event, fold={})).decode()  # the rows have it
             self._take_task_event(user, before, event, decision.at, said)
             attempt = event.attempt if isinstance(event, AttemptClaimed | AttemptEnded) else None
             self.events.append(
@@ -298,6 +301,7 @@ def _task_columns(task: Task) -> Columns:
         "priority": task.priority,
         "question": task.question.text if task.question else None,
         "delayed_until": task.delayed_until,
+        "archived_at": task.archived_at,
         "updated_at": task.updated_at,
         "turns": task.turn,
         "attempts": task.attempt,

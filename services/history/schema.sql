@@ -87,6 +87,7 @@ CREATE TABLE IF NOT EXISTS tasks (
 ALTER TABLE tasks ADD COLUMN IF NOT EXISTS pull_request VARCHAR;
 ALTER TABLE tasks ADD COLUMN IF NOT EXISTS priority INTEGER;
 ALTER TABLE tasks ADD COLUMN IF NOT EXISTS labels VARCHAR;
+ALTER TABLE tasks ADD COLUMN IF NOT EXISTS archived_at TIMESTAMPTZ;
 COMMENT ON TABLE tasks IS 'One row a task, as it is now.';
 COMMENT ON COLUMN tasks.base IS 'The branch, tag or commit asked for; empty means the default branch.';
 COMMENT ON COLUMN tasks.model IS 'As asked for; empty means the default. attempts.model is what it was.';
@@ -102,6 +103,7 @@ COMMENT ON COLUMN tasks.attempts IS 'How many attempts were made at all its turn
 COMMENT ON COLUMN tasks.messages IS 'How many the user sent after the prompt.';
 COMMENT ON COLUMN tasks.commit IS 'The last commit that was published, with the columns around it.';
 COMMENT ON COLUMN tasks.pull_request IS 'Its URL, where one was opened for the branch.';
+COMMENT ON COLUMN tasks.archived_at IS 'Since when its events are in the archive and no longer in the stream; null once it goes on.';
 COMMENT ON COLUMN tasks.cost_usd IS 'Of all ended turns, as are the token counts; steps has what the open turn has cost so far.';
 COMMENT ON COLUMN tasks.fold IS 'The task''s whole state as JSON (protocol/evolve.py); the history goes on from here after a restart.';
 

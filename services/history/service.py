@@ -12,7 +12,7 @@ import anyio
 import duckdb
 from msgspec import Struct
 
-from protocol.history import WAIT_LIMIT_SECONDS, RunSql, SqlAnswer
+from protocol.history import WAIT_LIMIT_SECONDS, AskReached, HistoryReached, RunSql, SqlAnswer
 from protocol.query import AskHealth, Health
 from protocol.routes import Service, Stream
 from services import log
@@ -80,7 +80,8 @@ class History:
         try:
             with self._working:
                 await self._bus.wait_for_streams()
-                await self._bus.serve({RunSql: self.run_sql, AskHealth: self._ask_health}, version=VERSION)
+                handlers = {RunSql: self.run_sql, AskReached: self._ask_reached, AskHealth: self._ask_health}
+                await self._bus.serve(handlers, version=VERSION)
                 started()
                 await self._follow_for_ever()
         finally:
@@ -178,7 +179,11 @@ class History:
             await self._snapshots.reach(question.at_least, self._sequence)
             return await ask_snapshot(self._snapshots.path, question, self._limits)
 
-    async def _reach(self, question: RunSql) -> None:
+    async def _ask_reached(self, question: AskReached) -> HistoryReached:
+        await self._reach(question)
+        return HistoryReached(sequence=self._sequence)
+
+    async def _reach(self, question: RunSql | AskReached) -> None:
         wanted = question.at_least
         with anyio.move_on_after(min(question.wait_seconds, WAIT_LIMIT_SECONDS)):
             while self._failure or self._sequence < wanted:

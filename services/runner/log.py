@@ -23,6 +23,7 @@ from protocol.task import (
     Usage,
     decode_decision,
 )
+from services.archive import whole_log
 from services.bus import Bus, Conflict, Stored, Unavailable
 from services.runner.movement import Movement
 
@@ -139,7 +140,7 @@ class TaskLog:
     async def _catch_up(self) -> None:
         while True:
             try:
-                for stored in await self._bus.replay(self._whole, after=self._sequence):
+                for stored in await whole_log(self._bus, self._whole, after=self._sequence):
                     self._take(stored)
                 return
             except Unavailable:

@@ -16,6 +16,7 @@ from protocol.ids import KEY_LIMIT_BYTES
 from protocol.routes import command_subject, decision_subject, user_decision_subject
 from protocol.task import Decision, FireTimer, decode_decision, decode_task_command
 from protocol.user import UserDecision, decode_user_command, decode_user_decision
+from services.archive import archived
 from services.bus import Stored
 from services.scheduler.decide import Limits, answer, answer_user, reject, reject_user, timers
 
@@ -91,14 +92,20 @@ class TaskActor:
     def forget(self) -> None:
         self.task = Task(id=self.id, user=self.user)
         self.sequence = 0
+        self.archived = 0
+        """The sequence of the decision that put it away last."""
+        self.is_cleared = True
+        """Whether what the archive has is gone from the stream."""
 
     def fold(self, stored: Stored) -> None:
         if stored.sequence > self.sequence:
-            self.task = evolve(self.task, decode_decision(stored.data))
-            self.sequence = stored.sequence
+            self.applied(decode_decision(stored.data), stored.sequence)
 
     def applied(self, decision: Decision, sequence: int) -> None:
         if sequence > self.sequence:
+            if archived(decision) is not None:
+                # Whoever finds nothing before it in the log finds it cleared.
+                self.archived, self.is_cleared = sequence, self.sequence == 0
             self.task = evolve(self.task, decision)
             self.sequence = sequence
 

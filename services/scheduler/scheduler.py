@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from datetime import timedelta
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
@@ -34,12 +36,14 @@ from protocol.routes import Service, Stream
 from protocol.task import AttemptEnded, Decision, TurnEnded
 from services import log
 from services.actor import healthy
+from services.archive import archived
 from services.bus import Bus, Conflict, Reader, Refused, Stored, Unavailable
 from services.clock import Clock
-from services.config import Count, LogLevel, Seconds
+from services.config import Count, Days, LogLevel, Seconds
 from services.scheduler.actors import Entry, LogActor, TaskActor, UserActor
+from services.scheduler.archivist import Archivist, NotYet
 from services.scheduler.claims import Claims
-from services.scheduler.decide import Limits, claim, lose_lease
+from services.scheduler.decide import Limits, claim, lose_lease, put_away
 from services.scheduler.election import Election
 from services.scheduler.leases import AttemptLeases
 from services.scheduler.line import Line
@@ -51,6 +55,10 @@ from services.scheduler.timers import Timers
 
 VERSION = "0.1.0"
 COMMIT_AGAIN_SECONDS = 0.05
+SWEEP_SECONDS = 86_400.0
+"""Between two looks for objects that belong to nothing."""
+LOOK_AT_ONCE = 1_000
+"""Tasks that are looked at before others have their turn."""
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -69,6 +77,9 @@ class Config(Struct, frozen=True, kw_only=True):
     snapshot_messages: Count = 10_000
     """After so many messages the states are kept aside: a start then reads only what came since, and the commands
     before, all of which have their receipts, are taken away."""
+    archive_after_days: Days = 30.0
+    """A task that ended so long ago goes into the archive and out of the stream, which lives in memory and is read at
+    each start of NATS. It can be opened again at any time. 0: only what a user archives."""
     log_level: LogLevel = "info"
 
 
@@ -78,6 +89,11 @@ class NotActive(Exception):
 
 class Scheduler:
     """The service."""
+
+    archive_pace_seconds = 0.05
+    """Between two tasks that are put away: the stream stands still while one is taken out."""
+    archive_look_seconds = 60.0
+    """Between two looks for tasks that have grown old."""
 
     def __init__(self, bus: Bus, config: Config, clock: Clock | None = None) -> None:
         self._bus = bus
@@ -101,6 +117,7 @@ class Scheduler:
             )
         )
         self._runners = Runners()
+        self._archivist = Archivist(bus, timedelta(days=config.archive_after_days))
         self._claims = Claims()
         self._leases = AttemptLeases()
         self._taken = 0
@@ -163,6 +180,8 @@ class Scheduler:
                 self._wake(actor)
             group.start_soon(self._timers.keep, self._all_actors)
             group.start_soon(self._keep_snapshots)
+            group.start_soon(self._keep_archived)
+            group.start_soon(self._keep_swept)
             await self._election.hold()
             self._active = False
             self._log.info("standby")
@@ -276,6 +295,9 @@ class Scheduler:
                 await anyio.sleep(COMMIT_AGAIN_SECONDS)
             except NotActive:
                 raise
+            except NotYet as error:
+                await self._reject(actor, command, str(error))
+                return
             except msgspec.MsgspecError as error:
                 await self._give_up(actor, command, f"The command cannot be read: {error}")
                 return
@@ -288,6 +310,9 @@ class Scheduler:
     async def _give_up(self, actor: LogActor, command: Stored, reason: str) -> None:
         """Reject a command that cannot be handled, and park it where people look for such."""
         await self._bury(command, reason)
+        await self._reject(actor, command, reason)
+
+    async def _reject(self, actor: LogActor, command: Stored, reason: str) -> None:
         while (entry := actor.reject(command, self._clock.now(), reason)) is not None:
             try:
                 await self._commit(actor, entry)
@@ -303,12 +328,8 @@ class Scheduler:
         folded again, and the decision must be made again."""
         if not self._may_commit():
             raise NotActive
-        message = entry.message
         try:
-            if isinstance(message, Decision) and _cuts_off_runner(message):
-                message, sequence = await self._commit_over_runner(actor, entry.subject, message)
-            else:
-                sequence = await self._bus.commit(entry.subject, message, log=actor.log, expected=actor.sequence)
+            message, sequence = await self._store(actor, entry)
         except (Conflict, Unavailable) as error:
             # Whether it was stored is known only to the log.
             self._log.warning("commit_failed", error=repr(error))
@@ -316,6 +337,18 @@ class Scheduler:
             raise
         actor.applied(message, sequence)
         self._index(actor)
+        if isinstance(actor, TaskActor):
+            await self._clear(actor)
+
+    async def _store(self, actor: LogActor, entry: Entry) -> tuple[Struct, int]:
+        """The decision as it was stored, and its sequence."""
+        match entry.message:
+            case Decision() as decision if _cuts_off_runner(decision):
+                return await self._commit_over_runner(actor, entry.subject, decision)
+            case Decision() as decision if isinstance(actor, TaskActor) and archived(decision):
+                return await self._archivist.commit(actor, entry.subject, decision)
+            case message:
+                return message, await self._bus.commit(entry.subject, message, log=actor.log, expected=actor.sequence)
 
     async def _commit_over_runner(self, actor: LogActor, subject: str, decision: Decision) -> tuple[Decision, int]:
         """Commit a decision that ends an attempt without its runner's word, naming the last sequence of the runner's
@@ -362,6 +395,54 @@ class Scheduler:
         except Unavailable:
             self._log.error("not_buried", subject=stored.subject, sequence=stored.sequence, reason=reason)
 
+    # The archive
+
+    async def _clear(self, actor: TaskActor) -> None:
+        """What is in the archive leaves the stream."""
+        if actor.is_cleared:
+            return
+        try:
+            await self._archivist.clear(actor)
+            actor.is_cleared = True
+        except (Unavailable, Refused) as error:
+            self._log.warning("not_cleared", task=actor.id, error=str(error))
+
+    async def _keep_archived(self) -> None:
+        """Put away what has grown old, and clear what another scheduler put away, one task after the other."""
+        while True:
+            for number, actor in enumerate(list(self._tasks.values())):
+                if number % LOOK_AT_ONCE == 0:
+                    await anyio.lowlevel.checkpoint()
+                if not actor.is_cleared or self._archivist.is_due(actor.task, self._clock.now()):
+                    await self._put_away(actor)
+                    await anyio.sleep(self.archive_pace_seconds)
+            await anyio.sleep(self.archive_look_seconds)
+
+    async def _put_away(self, actor: TaskActor) -> None:
+        async with actor.lock:
+            with log.bound(task=actor.id):
+                await self._clear(actor)
+                now = self._clock.now()
+                if not actor.mailbox and self._archivist.is_due(actor.task, now):
+                    try:
+                        await self._commit(actor, actor.entry(put_away(actor.task, now)))
+                        self._log.info("archived")
+                    except NotActive:
+                        pass
+                    except (Conflict, Unavailable, NotYet, Refused) as error:
+                        self._archivist.postpone(actor.task, now)
+                        self._log.info("not_archived", reason=str(error))
+        self._wake(actor)
+
+    async def _keep_swept(self) -> None:
+        while True:
+            try:
+                if swept := await self._archivist.sweep({actor.id: actor for actor in self._tasks.values()}):
+                    self._log.info("swept", objects=swept)
+            except (Unavailable, Refused) as error:
+                self._log.warning("not_swept", error=str(error))
+            await anyio.sleep(SWEEP_SECONDS)
+
     # Snapshots
 
     def _restore(self, snapshot: Snapshot) -> None:
@@ -369,6 +450,7 @@ class Scheduler:
         for kept in snapshot.tasks:
             actor = self._task(kept.task.user, kept.task.id)
             actor.task, actor.sequence = kept.task, kept.sequence
+            actor.archived, actor.is_cleared = kept.archived, kept.is_cleared
             self._index(actor)
         for kept in snapshot.users:
             known = self._user(kept.user.id)
@@ -398,7 +480,7 @@ class Scheduler:
         return Snapshot(
             folds=FOLDS,
             sequence=min((self._taken, *unanswered)),
-            tasks=tuple(KeptTask(actor.task, actor.sequence) for actor in self._tasks.values()),
+            tasks=tuple(KeptTask(a.task, a.sequence, a.archived, a.is_cleared) for a in self._tasks.values()),
             users=tuple(KeptUser(actor.user, actor.sequence) for actor in self._users.values()),
         )
 

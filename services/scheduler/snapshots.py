@@ -28,6 +28,8 @@ class KeptTask(Struct, frozen=True):
     task: Task
     sequence: int
     """Of its last decision."""
+    archived: int = 0
+    is_cleared: bool = True
 
 
 class KeptUser(Struct, frozen=True):

@@ -433,6 +433,9 @@ class MemoryBus:
     async def delete_blob(self, name: str, bucket: str = BLOBS) -> None:
         await self._ask_server(lambda: self._server.blobs.pop((bucket, name), None))
 
+    async def blob_names(self, bucket: str = BLOBS) -> list[str]:
+        return await self._ask_server(lambda: [name for kept, name in self._server.blobs if kept == bucket])
+
     async def take_lease(self, name: str, holder: Struct, revision: int = 0) -> int:
         return await self._ask_server(lambda: self._server.take_lease(name, encode(holder), revision))
 

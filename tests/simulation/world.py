@@ -14,6 +14,7 @@ import anyio.abc
 
 from agents.contract import ModelRequest, OnDelta
 from protocol.evolve import Task, evolve
+from protocol.history import AskReached, HistoryReached
 from protocol.ids import task_id
 from protocol.journal import ModelReply
 from protocol.repo import (
@@ -32,6 +33,7 @@ from protocol.task import (
     OUTCOMES,
     AnswerQuestion,
     ApproveQuestion,
+    ArchiveTask,
     CancelTask,
     DenyQuestion,
     PauseTask,
@@ -48,7 +50,8 @@ from protocol.task import (
     decode_decision,
 )
 from sandbox.contract import Capabilities, Checkpoint, ExecResult, SandboxDied, SandboxSpec
-from services.bus import Refused, Unavailable
+from services.archive import archived, unpack
+from services.bus import ARCHIVE, Refused, Stored, Unavailable
 from services.runner.runner import Config as RunnerConfig
 from services.runner.runner import Runner
 from services.scheduler.scheduler import Config as SchedulerConfig
@@ -57,6 +60,7 @@ from tests.simulation.clockwork import EPOCH, VirtualClock
 from tests.simulation.memory import Link, MemoryBus, Server, Weather, connect, run_timers
 
 STORM_SECONDS = 40.0
+ARCHIVE_AFTER_DAYS = 5 / 86_400
 CALM_SECONDS = 240.0
 """How long the house may take, once nothing breaks any more, until every task has its outcome."""
 SKEW_SECONDS = 0.2
@@ -237,6 +241,7 @@ class World:
             *(Process(self._scheduler, f"scheduler {number}") for number in range(SCHEDULERS)),
             *(Process(self._runner, f"runner {number}") for number in range(RUNNERS)),
             Process(self._repos, "repos"),
+            Process(self._history, "history"),
         ]
 
     async def play(self) -> None:
@@ -270,9 +275,10 @@ class World:
     async def _scheduler(self, link: Link) -> None:
         skew = timedelta(seconds=SKEW_SECONDS * self.chance.uniform(-1, 1))
         async with connect(self.server, Service.SCHEDULER, self.weather, link) as bus:
-            await Scheduler(bus, SchedulerConfig(running_per_user=2, snapshot_messages=20), VirtualClock(skew)).run(
-                lambda: None
-            )  # type: ignore[arg-type]
+            config = SchedulerConfig(running_per_user=2, snapshot_messages=20, archive_after_days=ARCHIVE_AFTER_DAYS)
+            scheduler = Scheduler(bus, config, VirtualClock(skew))  # type: ignore[arg-type]
+            scheduler.archive_look_seconds = 2.0
+            await scheduler.run(lambda: None)
 
     async def _runner(self, link: Link) -> None:
         config = RunnerConfig(data="", slots=2, scripted=True, hold_question_seconds=3.0)
@@ -291,6 +297,16 @@ class World:
             }
             await bus.serve(handlers, version="0", joined=handlers)
             await anyio.sleep_forever()
+
+    async def _history(self, link: Link) -> None:
+        async with connect(self.server, Service.HISTORY, self.weather, link) as bus:
+            await bus.serve({AskReached: self._reached}, version="0")
+            await anyio.sleep_forever()
+
+    async def _reached(self, asked: AskReached) -> HistoryReached:
+        if self.weather.loses():
+            raise Refused("The history is behind.", "unavailable")
+        return HistoryReached(sequence=self.server.sequence)
 
     async def _resolve(self, asked: ResolveBase) -> BaseResolved:
         if self.weather.loses():
@@ -325,7 +341,7 @@ class World:
 
     def _wish(self, number: int) -> TaskCommand:
         """What a user may say to a task at any time."""
-        match self.chance.choices(("say", "cancel", "pause", "resume", "retry"), (4, 2, 3, 2, 2))[0]:
+        match self.chance.choices(("say", "cancel", "pause", "resume", "retry", "archive"), (4, 2, 3, 2, 2, 2))[0]:
             case "cancel":
                 return CancelTask(key=f"cancel-{number}")
             case "pause":
@@ -334,6 +350,8 @@ class World:
                 return ResumeTask(key=f"resume-{number}")
             case "retry":
                 return RetryTask(key=f"retry-{number}")
+            case "archive":
+                return ArchiveTask(key=f"archive-{number}")
             case _:
                 return SendMessage(key=f"say-{number}", text="also this")
 
@@ -419,6 +437,12 @@ class World:
         for stored in self.server.find(f"evt.{user}.{task}.task.>"):
             state = evolve(state, decode_decision(stored.data))
         return state
+
+    def log(self, task: str) -> list[Stored]:
+        """The whole log, and that what has left the stream is in the archive it names."""
+        log = self.server.find(f"evt.{self.users[task]}.{task}.>")
+        first = archived(decode_decision(log[0].data)) if log and ".task." in log[0].subject else None
+        return [*unpack(self.server.blobs[ARCHIVE, first.archive]), *log] if first else log
 
     def settled(self) -> bool:
         return not self.unsettled()

@@ -25,6 +25,7 @@ SHARED = {
     "services.clock",
     "services.bus",
     "services.config",
+    "services.archive",
     "services.envelope",
     "services.github",
     "services.listening",

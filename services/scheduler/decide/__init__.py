@@ -1,9 +1,21 @@
 """What a command leads to. Pure: the state, the command and the time come in, events or a rejection come out."""
 
+from services.scheduler.decide.archive import put_away
 from services.scheduler.decide.attempts import claim, lose_lease
 from services.scheduler.decide.base import Limits, Rejected
 from services.scheduler.decide.task import answer, reject
 from services.scheduler.decide.timers import timers
 from services.scheduler.decide.user import answer_user, reject_user
 
-__all__ = ["Limits", "Rejected", "answer", "answer_user", "claim", "lose_lease", "reject", "reject_user", "timers"]
+__all__ = [
+    "Limits",
+    "Rejected",
+    "answer",
+    "answer_user",
+    "claim",
+    "lose_lease",
+    "put_away",
+    "reject",
+    "reject_user",
+    "timers",
+]

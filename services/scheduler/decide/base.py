@@ -22,6 +22,10 @@ class Rejected(Exception):
     """The command changes nothing; the reason goes into its receipt."""
 
 
+class Forgotten(Exception):
+    """Whether the command was carried out long ago is not known any more; it changes nothing now."""
+
+
 def with_state(task: Task, decision: Decision) -> Decision:
     """`decision` naming the state it leads to."""
     return replace(decision, state=evolve(task, decision).state)

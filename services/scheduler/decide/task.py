@@ -7,10 +7,12 @@ from typing import assert_never
 
 from protocol.evolve import Task
 from protocol.task import (
+    RECEIPTS_LIMIT,
     AnswerQuestion,
     AnyTaskCommand,
     AnyTaskEvent,
     ApproveQuestion,
+    ArchiveTask,
     CancelTask,
     Decision,
     DenyQuestion,
@@ -27,24 +29,33 @@ from protocol.task import (
     SendMessage,
     SetPriority,
     SubmitTask,
+    is_of_a_runner,
 )
+from services.scheduler.decide.archive import archive, restored
 from services.scheduler.decide.attempts import fail, finish, park
-from services.scheduler.decide.base import Limits, Rejected, with_state
+from services.scheduler.decide.base import Forgotten, Limits, Rejected, with_state
 from services.scheduler.decide.priority import set_priority
 from services.scheduler.decide.questions import answer_question, approve_question, deny_question, raise_question
 from services.scheduler.decide.submit import submit
 from services.scheduler.decide.timers import fire
 from services.scheduler.decide.turns import cancel, message, pause, resume, retry
 
+NEVER_TOO_MANY = (CancelTask, RaiseQuestion, FinishAttempt, FailAttempt, ParkAttempt, FireTimer)
+"""Commands that are carried out though a task has had all it may have: without them it could not end."""
+
 
 def answer(task: Task, command: AnyTaskCommand, sequence: int, now: datetime, limits: Limits) -> Decision | None:
     """The decision on a command that the stream has at `sequence`; None when it has its receipt already."""
     if sequence <= task.answered or command.key in task.receipts:
         return None
+    events: tuple[AnyTaskEvent, ...] = ()
     try:
-        events, receipt = decide(task, command, now, limits), Receipt(key=command.key, status=ReceiptStatus.CONSUMED)
+        events = restored(task, decide(task, command, now, limits))
+        receipt = Receipt(key=command.key, status=ReceiptStatus.CONSUMED)
+    except Forgotten as forgotten:
+        receipt = Receipt(key=command.key, status=ReceiptStatus.INDETERMINATE, reason=str(forgotten))
     except Rejected as rejection:
-        events, receipt = (), Receipt(key=command.key, status=ReceiptStatus.REJECTED, reason=str(rejection))
+        receipt = Receipt(key=command.key, status=ReceiptStatus.REJECTED, reason=str(rejection))
     journal = command.journal_sequence if isinstance(command, FinishAttempt | FailAttempt | ParkAttempt) else 0
     decision = Decision(
         at=now,
@@ -67,6 +78,10 @@ def decide(task: Task, command: AnyTaskCommand, now: datetime, limits: Limits) -
     """The events that follow from a command. Raises Rejected."""
     if not isinstance(command, SubmitTask) and task.turn == 0:
         raise Rejected("There is no such task.")
+    if is_full(task) and not isinstance(command, NEVER_TOO_MANY):
+        raise Rejected(f"This task has had its {RECEIPTS_LIMIT:,} commands: go on in a new one.")
+    if isinstance(command, RaiseQuestion | FinishAttempt | FailAttempt | ParkAttempt):
+        _must_be_known(task, command.attempt, command.key)
     match command:
         case SubmitTask():
             return submit(task, command)
@@ -98,5 +113,17 @@ def decide(task: Task, command: AnyTaskCommand, now: datetime, limits: Limits) -
             return park(task, command)
         case FireTimer():
             return fire(task, command)
+        case ArchiveTask():
+            return archive(task)
         case _:
             assert_never(command)
+
+
+def _must_be_known(task: Task, attempt: int, key: str) -> None:
+    """The receipts of an attempt go when the next one is claimed: a repeated word cannot be told from a late one."""
+    if attempt < task.attempt and is_of_a_runner(key):
+        raise Forgotten(f"Attempt {attempt} is over, and others came after it: the task's log says how it ended.")
+
+
+def is_full(task: Task) -> bool:
+    return len(task.receipts) >= RECEIPTS_LIMIT

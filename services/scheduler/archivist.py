@@ -1,0 +1,140 @@
+"""Puts ended tasks away: their logs into the archive, what is left of them out of the stream.
+
+The decision is the point of no return: before it, nothing has left the stream; after it, everything is in the archive,
+and what is to leave is derived from the state, so whoever takes over goes on with it. An object that was written for a
+decision that was never made is taken away by `sweep`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+import msgspec
+from msgspec.structs import replace
+
+from protocol.base import tag_of
+from protocol.evolve import Task
+from protocol.history import AskReached, HistoryReached
+from protocol.journal import CheckpointMade, decode_entry
+from protocol.routes import Service, Stream
+from protocol.task import OUTCOMES, Decision, TaskArchived
+from services.archive import pack, whole_log
+from services.bus import ARCHIVE, BLOBS, Bus, Conflict, Refused, Stored, Unavailable
+from services.scheduler.actors import TaskActor
+
+PROMPT_KEPT_CHARS = 10_000
+"""Of a longer prompt, so much stays outside of the archive."""
+POSTPONED = timedelta(hours=1)
+"""A task that could not be put away is tried again so much later."""
+HISTORY_SECONDS = 2.0
+"""How long the history may take to catch up with a task that its user puts away at once."""
+
+
+class NotYet(Exception):
+    """The task cannot be put away now; the reason is for a person."""
+
+
+class Archivist:
+    """What the scheduler does about the archive, without its decisions."""
+
+    def __init__(self, bus: Bus, after: timedelta) -> None:
+        """`after`: how long a task must have rested; zero puts none away but by its user's wish."""
+        self._bus = bus
+        self._after = after
+        self._reached = 0
+        """How far the history was when it was asked last."""
+        self._postponed: dict[str, datetime] = {}
+
+    def is_due(self, task: Task, now: datetime) -> bool:
+        """Whether the task has rested long enough. Asked of every task again and again: the cheap questions first."""
+        if not self._after or task.archived_at is not None or task.state not in OUTCOMES or task.updated_at is None:
+            return False
+        return now - task.updated_at >= self._after and now >= self._postponed.get(task.id, now)
+
+    def postpone(self, task: Task, now: datetime) -> None:
+        self._postponed[task.id] = now + POSTPONED
+
+    async def commit(self, actor: TaskActor, subject: str, decision: Decision) -> tuple[Decision, int]:
+        """Write the archive, then the decision that names it. Raises NotYet, and Conflict when the task's log went on
+        since `decision` was made."""
+        whole = f"evt.{actor.user}.{actor.id}.>"
+        stored = await whole_log(self._bus, whole)
+        if _last_decision(stored) != actor.sequence:
+            raise Conflict(subject)
+        await self._wait_for_history(stored[-1].sequence)
+        put, older = _put_away(actor.task, stored), actor.task.archive
+        # A name of its own for each end of the log: who is late overwrites nobody's.
+        await self._bus.put_blob(put.archive, pack(stored), ARCHIVE)
+        events = tuple(put if isinstance(event, TaskArchived) else event for event in decision.events)
+        decision = replace(decision, events=events)
+        sequence = await self._bus.commit(subject, decision, log=whole, expected=put.until)
+        self._postponed.pop(actor.id, None)
+        if older:
+            with suppress(Unavailable):  # then `sweep` does it
+                await self._bus.delete_blob(older, ARCHIVE)
+        return decision, sequence
+
+    async def _wait_for_history(self, sequence: int) -> None:
+        if self._reached >= sequence:
+            return
+        asked = AskReached(at_least=sequence, wait_seconds=HISTORY_SECONDS)
+        try:
+            answer = await self._bus.ask(Service.HISTORY, asked, HistoryReached, timeout_seconds=HISTORY_SECONDS + 2)
+        except (Unavailable, Refused) as error:
+            raise NotYet(f"The history does not have the whole task yet, try again later: {error}") from None
+        self._reached = answer.sequence
+
+    async def clear(self, actor: TaskActor) -> None:
+        """Take out of the stream what the archive has. Raises Unavailable; again it does nothing."""
+        task, below = actor.task, actor.archived
+        await self._bus.purge(Stream.TASKS, f"evt.{task.user}.{task.id}.>", below=below)
+        await self._bus.purge(Stream.TASKS, f"cmd.{task.user}.{task.id}.>", below=task.answered + 1)
+
+    async def sweep(self, actors: Mapping[str, TaskActor]) -> int:
+        """Take away objects that no task names, of the tasks in `actors` (by id): archives that another took the place
+        of or that were never decided on, and checkpoints of archived tasks but for the last. Return how many. Raises
+        Unavailable."""
+        archives, blobs = await self._bus.blob_names(ARCHIVE), await self._bus.blob_names(BLOBS)
+        loose = [(name, ARCHIVE) for name in archives if _is_loose_archive(name, actors)]
+        loose += [(name, BLOBS) for name in blobs if _is_loose_checkpoint(name, actors)]
+        for name, bucket in loose:
+            await self._bus.delete_blob(name, bucket)
+        return len(loose)
+
+
+def _put_away(task: Task, stored: Sequence[Stored]) -> TaskArchived:
+    until = stored[-1].sequence
+    kept = replace(task, prompt=task.prompt[:PROMPT_KEPT_CHARS])
+    return TaskArchived(
+        fold=msgspec.to_builtins(kept),
+        archive=f"{task.user}.{task.id}.{until}",
+        until=until,
+        checkpoint=_last_checkpoint(stored),
+    )
+
+
+def _last_decision(stored: Sequence[Stored]) -> int:
+    return next((each.sequence for each in reversed(stored) if each.subject.split(".")[3] == "task"), 0)
+
+
+def _last_checkpoint(stored: Sequence[Stored]) -> str:
+    for each in reversed(stored):
+        if each.subject.endswith(f".{tag_of(CheckpointMade)}"):
+            with suppress(msgspec.MsgspecError):
+                event = decode_entry(each.data).event
+                return event.blob if isinstance(event, CheckpointMade) else ""
+    return ""
+
+
+def _is_loose_archive(name: str, actors: Mapping[str, TaskActor]) -> bool:
+    """One whose end of the log was gone past without naming it can be named no more."""
+    _, task, until = name.split(".")
+    actor = actors.get(task)
+    return actor is not None and name != actor.task.archive and int(until) < actor.sequence
+
+
+def _is_loose_checkpoint(name: str, actors: Mapping[str, TaskActor]) -> bool:
+    actor = actors.get(name.split(".")[1]) if name.startswith("checkpoint.") else None
+    return actor is not None and actor.task.archived_at is not None and name != actor.task.checkpoint
