@@ -81,6 +81,7 @@ const ROADS = {
   pause: ({ task, key }) => [`/api/tasks/${task}/pause`, { key }],
   resume: ({ task, key }) => [`/api/tasks/${task}/resume`, { key }],
   retry: ({ task, key }) => [`/api/tasks/${task}/retry`, { key }],
+  archive: ({ task, key }) => [`/api/tasks/${task}/archive`, { key }],
 };
 const NO_REFUSAL = [401, 408, 425, 429];
 /** Nothing is wrong with what was written. */

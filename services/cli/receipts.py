@@ -67,4 +67,8 @@ def _refused(frame: Refused, command: CommandFrame) -> str:
 def _done(receipt: Receipt, task: str, accepted: Accepted | None) -> Done:
     if receipt.status is ReceiptStatus.CONSUMED:
         return Done(task, accepted.sequence if accepted else 0)
+    if receipt.status is ReceiptStatus.INDETERMINATE:
+        raise Failure(
+            f"It is not known whether this was done: {receipt.reason} `errand show {task}` tells how it stands."
+        )
     raise Failure(receipt.reason or "The server rejected this and gave no reason.")

@@ -201,6 +201,12 @@ export class View {
         this.#become(this.question ? "waiting" : "running", "");
         this.#note("info", "goes on");
         break;
+      case "task_archived":
+        this.#note("info", "in the archive");
+        break;
+      case "task_restored":
+        this.#note("info", "out of the archive");
+        break;
       case "question_raised":
         this.#moved("waiting", "");
         this.question = event.question;
