@@ -48,10 +48,17 @@ def _named(config: type[Struct], message: str) -> str:
     """msgspec says `... - at `$.port``; people look for the variable that they set, and for what it may be."""
     text, _, path = message.rpartition(" - at `$.")
     field = path.rstrip("`")
-    return f"{variable(field)}: {_wanted(text, get_type_hints(config)[field])}" if path else message
+    return (
+        f"{variable(field)}: {_wanted(text, get_type_hints(config, include_extras=True)[field])}" if path else message
+    )
 
 
 def _wanted(text: str, kind: Any) -> str:
+    if get_origin(kind) is Annotated:
+        kind, *metas = get_args(kind)
+        said = [meta.description for meta in metas if meta.pattern and meta.description]
+        if said and "matching regex" in text:
+            return f"Expected {said[0]}"
     if get_origin(kind) is Literal:
         *others, last = get_args(kind)
         return f"{text}: choose {', '.join(others)} or {last}"

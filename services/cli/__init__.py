@@ -29,6 +29,7 @@ COMMANDS = {
     "approve": "Let a task do what it asks to do.",
     "deny": "Do not let a task do what it asks to do, and say why.",
     "cancel": "Stop a task.",
+    "queue": "See what waits for a runner and why, what runs, and who serves which queue.",
     "priority": "Let a task go sooner, or later, than your others.",
     "pause": "Hold a task back: its work is saved.",
     "resume": "Let a paused task go on.",

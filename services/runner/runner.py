@@ -34,6 +34,7 @@ CLAIM_SECONDS = 2.0
 CLAIM_GRACE_SECONDS = 0.5
 AGAIN_SECONDS = 0.2
 
+A_NAME = "of at most 40 lower-case letters, digits and `_.-`"
 LABELS = rf"^({NAME.pattern}( *, *{NAME.pattern}){{0,15}})?$"
 SCRIPTED = "The scripted model answers, not Claude: set ANTHROPIC_API_KEY and start again to use Claude."
 UNSANDBOXED = "UNSANDBOXED: commands of the agent run on the server itself, with everything it may read and write."
@@ -46,9 +47,9 @@ class Config(Struct, frozen=True, kw_only=True):
     """The installation's data folder."""
     slots: Count = 2
     """Attempts that run side by side."""
-    queue: Annotated[str, Meta(pattern=f"^{NAME.pattern}$")] = DEFAULT_QUEUE
+    queue: Annotated[str, Meta(pattern=f"^{NAME.pattern}$", description=f"a name {A_NAME}")] = DEFAULT_QUEUE
     """The queue this runner takes work from."""
-    labels: Annotated[str, Meta(pattern=LABELS)] = ""
+    labels: Annotated[str, Meta(pattern=LABELS, description=f"names separated by commas, each {A_NAME}")] = ""
     """What this runner has, for tasks that ask for it: lower-case names separated by commas, as `gpu,arm64`."""
     model: str = "claude-sonnet-5-5"
     """For tasks that name none."""

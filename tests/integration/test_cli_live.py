@@ -512,6 +512,45 @@ def test_devices_are_listed_and_signed_out(gateway: Gateway, data: Path) -> None
     assert (result.exit_code, result.output) == (1, "errand: There is no such device.\n")
 
 
+def test_the_queues_are_shown_and_set(gateway: Gateway, data: Path) -> None:
+    mine = {
+        "id": TASK,
+        "user": "owner",
+        "queue": "gpu",
+        "place": 1,
+        "why": "paused",
+        "reason": "the queue gpu is paused",
+    }
+    shown = {
+        "type": "queue_shown",
+        "queues": [{"queue": "gpu", "waiting": 2, "running": 1, "running_limit": 5, "paused": True, "served": True}],
+        "waiting": [
+            mine | {"title": "fix\nit", "priority": 2, "effective_priority": 2.5},
+            mine | {"user": "u1", "place": 2},
+        ],
+        "running": [{"id": "t1", "user": "owner", "queue": "gpu", "runner": "r", "title": "go"}],
+        "runners": [{"queue": "gpu", "runner": "r", "labels": ["arm64"], "slots": 2, "busy": 1}],
+        "more": True,
+    }
+    gateway.answers = {("GET", "/api/queues"): (200, shown), ("POST", "/api/queues/gpu"): (200, {"running_limit": 2})}
+    result = run(data, "queue", "--limit", "2")
+    assert [line.split("\t") for line in result.stdout.splitlines() if line] == [
+        ["queue", "waiting", "running", "limit", "slots"],
+        ["gpu", "2", "1", "5", "paused, 1 of 2 at r arm64"],
+        ["runs", "queue", "runner", "for", "title"],
+        ["t1", "gpu", "r", "", "go"],
+        ["waits", "queue", "place", "priority", "for", "why", "title"],
+        [TASK, "gpu", "1", "2 (2.5)", "", "the queue gpu is paused", "fix …"],
+        [TASK, "gpu", "2", "0 (0.0)", "", "the queue gpu is paused", "of u1"],
+    ]
+    assert result.stderr == "More wait than are shown here.\n"
+    assert json.loads(run(data, "queue", "--json").stdout) == shown
+    for arguments, body in ((["limit", "gpu", "2"], {"running_limit": 2}), (["pause", "gpu"], {"paused": True})):
+        assert run(data, "queue", *arguments).output == "The queue gpu is served; at most 2 tasks of it at one time.\n"
+        assert gateway.asked[-1] == ("POST", "/api/queues/gpu", body)
+    assert json.loads(run(data, "queue", "resume", "gpu", "--json").stdout) == {"running_limit": 2}
+
+
 def test_a_user_is_removed_for_good(gateway: Gateway, data: Path) -> None:
     gateway.answers = {("DELETE", "/api/users/u1"): (204, b"")}
     assert run(data, "user", "rm", "u1").output == "Removed.\n"

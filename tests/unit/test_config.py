@@ -24,6 +24,8 @@ from services.runner.runner import Config as Runner
         (Runner, "ERRAND_SLOTS", "1.5", "Expected a whole number"),
         (Runner, "ERRAND_SLOTS", "0", "Expected `int` >= 1"),
         (Sandboxes, "ERRAND_SANDBOX_CPUS", "few", "Expected a number"),
+        (Runner, "ERRAND_QUEUE", "GPU pool", "Expected a name of at most 40 lower-case letters, digits"),
+        (Runner, "ERRAND_LABELS", "gpu,", "Expected names separated by commas, each of at most 40"),
         (Runner, "ERRAND_LOG_LEVEL", "loud", "Invalid enum value 'loud': choose debug, info, warning or error"),
     ],
 )
@@ -33,6 +35,11 @@ def test_a_wrong_setting_is_refused_with_what_it_may_be(
     with pytest.raises(WrongSetting) as refused:
         from_environment(config, {name: value, "ERRAND_DATA": "/data"})
     assert str(refused.value).startswith(f"{name}: {says}")
+
+
+def test_labels_are_told_apart_by_commas() -> None:
+    config = from_environment(Runner, {"ERRAND_LABELS": "gpu, arm64,gpu", "ERRAND_DATA": "/data"})
+    assert config.all_labels == ("arm64", "gpu")
 
 
 @pytest.mark.parametrize(("value", "means"), [("1", True), ("0", False)])

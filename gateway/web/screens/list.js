@@ -150,6 +150,7 @@ function row(task) {
     h("span", { class: "row-title", dir: "auto" }, oneLine(task.title) || "Untitled"),
     asks ? h("span", { class: "row-asks", dir: "auto" }, asks) : null,
     h("span", { class: "row-sub" }, h("span", { class: `word ${task.state}` }, WORDS[task.state]), "·", where, cost),
+    task.waits ? h("span", { class: "row-sub wraps" }, oneLine(task.waits)) : null,
   );
   const side = h("span", { class: "row-side" }, when);
   return h("li", {}, h("a", { class: "row", href: `#/task/${task.id}` }, stateSign(task.state), main, side));

@@ -62,7 +62,7 @@ def _print_plain(tasks: Sequence[TaskSummary]) -> None:
             task.updated_at,
             task.repository,
             task.title or "-",
-            task.question or task.reason,
+            task.question or task.reason or task.waits,
         )
         click.echo("\t".join(one_line(field) for field in fields))
 
@@ -87,7 +87,7 @@ def _print_table(tasks: Sequence[TaskSummary]) -> None:
     now = datetime.now(UTC)
     for task in tasks:
         title = one_line(task.title) or one_line(task.repository)
-        about = one_line(task.question) if task.state is TaskState.WAITING else ""
+        about = one_line(task.question if task.state is TaskState.WAITING else task.waits)
         row = [
             Text(one_line(task.id) if wide else one_line(task.id)[:SHORT_ID], style="cyan"),
             Text(task.state.value, style=STYLES.get(task.state, "")),
