@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from gateway.errors import Problem
 from protocol.ids import KEY_LIMIT_BYTES, is_name
 from protocol.live import Submit
+from protocol.marks import wrong_metadata, wrong_tags
 from protocol.repo import normal_host
 from protocol.rules import PATTERN_LIMIT_CHARS, RULED_TOOLS, RULES_LIMIT, Rule
 from protocol.task import LABELS_LIMIT, PRIORITY_LIMIT, PROMPT_LIMIT_CHARS, REPOSITORY_LIMIT_CHARS, Budget
@@ -50,7 +51,15 @@ def submit(frame: Submit, *, is_owner: bool) -> Submit:
     labels(frame.labels)
     priority(frame.priority)
     rules(frame.rules)
+    marks(frame.tags, frame.metadata)
     return replace(frame, prompt=prompt, title=frame.title.strip())
+
+
+def marks(tags: Iterable[str], metadata: Mapping[str, str | None]) -> None:
+    if wrong := wrong_tags(tags):
+        raise Problem(422, wrong, "tags")
+    if wrong := wrong_metadata({name: value or "" for name, value in metadata.items()}):
+        raise Problem(422, wrong, "metadata")
 
 
 def key(value: str) -> None:

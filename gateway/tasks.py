@@ -11,6 +11,7 @@ from typing import assert_never
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from gateway import checks
 from gateway.errors import Problem, no_task, of_refusal
@@ -33,8 +34,9 @@ from protocol.live import (
     Retry,
     Say,
     Submit,
+    Tag,
 )
-from protocol.query import ListTasks, TaskList
+from protocol.query import ListTasks, TaskFilter, TaskList
 from protocol.repo import CHECK_SECONDS, CheckRepository, Diff, RepositoryKnown, ShowDiff
 from protocol.routes import Service, command_subject
 from protocol.task import (
@@ -51,6 +53,7 @@ from protocol.task import (
     SendMessage,
     SetPriority,
     SubmitTask,
+    TagTask,
     TaskCommand,
     TaskState,
     decode_decision,
@@ -58,6 +61,7 @@ from protocol.task import (
 )
 from services.bus import Bus, Refused, Stored, Unavailable
 
+EVERYTHING = TaskFilter()
 NOT_DECIDED = "The scheduler has not taken it yet."
 
 
@@ -97,6 +101,8 @@ class Tasks:
             priority=frame.priority,
             pull_request=frame.pull_request,
             rules=frame.rules,
+            tags=frame.tags,
+            metadata=frame.metadata,
         )
         return await self._send(asker, task, command)
 
@@ -113,7 +119,7 @@ class Tasks:
         still_open = tuple(state for state in TaskState if state not in OUTCOMES)
         more, before = True, ""
         while more:
-            page = await self.list(asker, states=still_open, limit=LIST_LIMIT, before=before)
+            page = await self.list(asker, where=TaskFilter(states=still_open), limit=LIST_LIMIT, before=before)
             for task in page.tasks:
                 await self._send(asker, task.id, CancelTask(key="cancel-all", reason=reason, device=asker.device))
             more, before = page.more, page.tasks[-1].id if page.tasks else ""
@@ -145,11 +151,11 @@ class Tasks:
     # What is known
 
     async def list(
-        self, asker: Asker, *, states: tuple[TaskState, ...] = (), limit: int = 50, before: str = ""
+        self, asker: Asker, *, where: TaskFilter = EVERYTHING, limit: int = 50, before: str = ""
     ) -> TaskList:
         """Raises Refused or Unavailable."""
         limit = max(1, min(limit, LIST_LIMIT))
-        question = ListTasks(user=asker.user, states=states, limit=limit, before=before)
+        question = ListTasks(user=asker.user, **asdict(where), limit=limit, before=before)
         return await self._bus.ask(Service.SCHEDULER, question, TaskList)
 
     async def must_exist(self, asker: Asker, task: str) -> None:
@@ -203,6 +209,8 @@ class Tasks:
             priority=command.priority,
             pull_request=command.pull_request,
             rules=command.rules,
+            tags=command.tags,
+            metadata=command.metadata,
             created_at=submitted[0].at,
             updated_at=submitted[0].at,
             reason=NOT_DECIDED,
@@ -236,7 +244,8 @@ class Tasks:
 
 
 def _command(
-    asker: Asker, frame: Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Archive
+    asker: Asker,
+    frame: Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Tag | Archive,
 ) -> TaskCommand:
     match frame:
         case Say(key=key, text=text):
@@ -260,6 +269,9 @@ def _command(
             return RetryTask(key=key)
         case Archive(key=key):
             return ArchiveTask(key=key)
+        case Tag(key=key, add=add, remove=remove, metadata=metadata):
+            checks.marks(add, metadata)
+            return TagTask(key=key, add=add, remove=remove, metadata=metadata)
         case _:
             assert_never(frame)
 

@@ -38,6 +38,7 @@ from protocol.task import (
     TaskResumed,
     TaskState,
     TaskSubmitted,
+    TaskTagged,
     TurnEnded,
     TurnOpened,
     Usage,
@@ -96,6 +97,8 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
     priority: int = 0
     pull_request: bool = True
     """Whether its work is offered as a pull request."""
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, str] = {}
     rules: tuple[Rule, ...] = ()
     """What it asks before, whatever the user's own rules say."""
     created_at: datetime | None = None
@@ -184,6 +187,8 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
                 labels=event.labels,
                 priority=event.priority,
                 pull_request=event.pull_request,
+                tags=event.tags,
+                metadata=event.metadata,
                 rules=event.rules,
                 created_at=at,
                 queued_at=at,
@@ -191,6 +196,8 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
                 turn=1,
                 state=TaskState.QUEUED,
             )
+        case TaskTagged():
+            return replace(task, tags=event.tags, metadata=event.metadata)
         case MessageSent():
             return replace(task, messages=event.message)
         case TurnOpened():

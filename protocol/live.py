@@ -80,6 +80,8 @@ class Submit(Message, frozen=True):
     """Whether a pull request is opened for the branch, where the git host has them."""
     rules: tuple[Rule, ...] = ()
     """What this task asks before; they come before the user's own."""
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Say(Message, frozen=True):
@@ -161,6 +163,19 @@ class Retry(Message, frozen=True):
     task: str
 
 
+class Tag(Message, frozen=True):
+    """Mark the task, in any state, so that it is found again."""
+
+    key: str
+    task: str
+    add: tuple[str, ...] = ()
+    """Tags."""
+    remove: tuple[str, ...] = ()
+    """Tags; one that it does not have does not matter."""
+    metadata: dict[str, str | None] = msgspec.field(default_factory=dict)
+    """What to put under these names; null takes away what is there."""
+
+
 class Ping(Message, frozen=True):
     """Is the connection alive? A page in a browser cannot see the pings of the WebSocket itself."""
 
@@ -172,7 +187,7 @@ class Looking(Message, frozen=True):
     looking: bool
 
 
-CommandFrame = Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Archive
+CommandFrame = Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Tag | Archive
 """What becomes a command to a task: each has its receipt."""
 
 AnyClientFrame = (
@@ -190,6 +205,7 @@ AnyClientFrame = (
     | Pause
     | Resume
     | Retry
+    | Tag
     | Archive
     | Ping
     | Looking

@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
+import msgspec
+from msgspec import Struct
+
 from protocol.base import Message, Part
 from protocol.evolve import Task
 from protocol.task import DEFAULT_QUEUE, TaskState
@@ -16,6 +19,10 @@ class Refusal(Message, frozen=True):
     reason: str
     code: str = "refused"
     """`refused`, `not_found`, `unavailable` or `internal`; only `unavailable` is worth another try."""
+
+
+LIST_TASKS_LIMIT = 500
+"""Lines of one answer to `ListTasks`."""
 
 
 # To the active scheduler.
@@ -141,12 +148,25 @@ class QueueShown(Message, frozen=True):
     """Whether more wait than are shown."""
 
 
-class ListTasks(Message, frozen=True):
+class TaskFilter(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which tasks: those of which all that is given here is so."""
+
+    states: tuple[TaskState, ...] = ()
+    """Any of these; empty means all."""
+    tags: tuple[str, ...] = ()
+    """All of these."""
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    """All of these, with these values."""
+    repository: str = ""
+    """A part of its URL."""
+    search: str = ""
+    """Words, all of which are in the title or the prompt; large and small letters are the same."""
+
+
+class ListTasks(Message, TaskFilter, frozen=True):
     """A user's tasks, the last changed first."""
 
     user: str
-    states: tuple[TaskState, ...] = ()
-    """Empty means all."""
     limit: int = 50
     before: str = ""
     """The last task id of the page before."""
@@ -172,6 +192,7 @@ class TaskSummary(Part, frozen=True):
     """Why a queued one waits, by who asked the scheduler."""
     archived: bool = False
     """It ended long ago, or its user put it away. A message opens it again."""
+    tags: tuple[str, ...] = ()
 
 
 class TaskList(Message, frozen=True):
@@ -195,6 +216,7 @@ def summarize(task: Task, waits: str = "") -> TaskSummary:
         question=task.question.text if task.question else "",
         waits=waits,
         archived=task.archived_at is not None,
+        tags=task.tags,
     )
 
 

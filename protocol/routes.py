@@ -101,6 +101,7 @@ ROUTES: tuple[Route, ...] = (
     _task_command(task.PauseTask, (S.GATEWAY,)),
     _task_command(task.ResumeTask, (S.GATEWAY,)),
     _task_command(task.RetryTask, (S.GATEWAY,)),
+    _task_command(task.TagTask, (S.GATEWAY,)),
     _task_command(task.RaiseQuestion, (S.RUNNER,)),
     _task_command(task.FinishAttempt, (S.RUNNER,)),
     _task_command(task.FailAttempt, (S.RUNNER,)),

@@ -164,6 +164,8 @@ class SubmitTask(TaskCommand, frozen=True):
     """Whether a pull request is opened once a branch was pushed, where the git host has them."""
     rules: tuple[Rule, ...] = ()
     """Before the user's own."""
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class SendMessage(TaskCommand, frozen=True):
@@ -222,6 +224,17 @@ class ResumeTask(TaskCommand, frozen=True):
 
 class RetryTask(TaskCommand, frozen=True):
     """From the gateway: open the next turn with the wish of the last one, which failed or was cancelled."""
+
+
+class TagTask(TaskCommand, frozen=True):
+    """From the gateway: mark the task, in any state, so that it is found again."""
+
+    add: tuple[str, ...] = ()
+    """Tags."""
+    remove: tuple[str, ...] = ()
+    """Tags; one that it does not have does not matter."""
+    metadata: dict[str, str | None] = msgspec.field(default_factory=dict)
+    """What to put under these names; null takes away what is there."""
 
 
 class RaiseQuestion(TaskCommand, frozen=True):
@@ -293,6 +306,7 @@ AnyTaskCommand = (
     | PauseTask
     | ResumeTask
     | RetryTask
+    | TagTask
     | RaiseQuestion
     | FinishAttempt
     | FailAttempt
@@ -323,6 +337,8 @@ class TaskSubmitted(TaskEvent, frozen=True):
     priority: int = 0
     pull_request: bool = True
     rules: tuple[Rule, ...] = ()
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class MessageSent(TaskEvent, frozen=True):
@@ -406,6 +422,13 @@ class TaskResumed(TaskEvent, frozen=True):
     `TaskQueued` or a `TaskDelayed` follows."""
 
 
+class TaskTagged(TaskEvent, frozen=True):
+    """All of the task's marks, as they are from now on."""
+
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+
+
 class QuestionRaised(TaskEvent, frozen=True):
     """The agent needs an answer; the turn waits."""
 
@@ -467,6 +490,7 @@ AnyTaskEvent = (
     | TaskDelayed
     | TaskPaused
     | TaskResumed
+    | TaskTagged
     | QuestionRaised
     | QuestionAnswered
     | TurnEnded

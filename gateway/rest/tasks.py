@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from litestar import Request, Router, get, post
 from litestar.params import Parameter
 from msgspec import Struct
 
+from gateway.errors import Problem
 from gateway.tasks import Shown, Tasks
 from gateway.users import Asker
 from protocol.live import (
@@ -23,8 +25,9 @@ from protocol.live import (
     Retry,
     Say,
     Submit,
+    Tag,
 )
-from protocol.query import TaskSummary
+from protocol.query import TaskFilter, TaskSummary
 from protocol.repo import Diff
 from protocol.rules import Rule
 from protocol.task import DEFAULT_QUEUE, Budget, TaskState
@@ -47,6 +50,8 @@ class SubmitBody(Struct, frozen=True):
     pull_request: bool = True
     rules: tuple[Rule, ...] = ()
     """What this task asks before; they come before the asker's own."""
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, str] = {}
 
 
 class SayBody(Struct, frozen=True):
@@ -82,6 +87,14 @@ class PriorityBody(Struct, frozen=True):
     key: str = ""
 
 
+class TagBody(Struct, frozen=True):
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+    metadata: dict[str, str | None] = {}
+    """What to put under these names; null takes away what is there."""
+    key: str = ""
+
+
 class KeyBody(Struct, frozen=True):
     key: str = ""
 
@@ -112,6 +125,8 @@ async def submit(request: Request, asker: Asker, tasks: Tasks, data: SubmitBody)
         priority=data.priority,
         pull_request=data.pull_request,
         rules=data.rules,
+        tags=data.tags,
+        metadata=data.metadata,
     )
     return await tasks.submit(asker, frame)
 
@@ -121,12 +136,30 @@ async def list_tasks(
     asker: Asker,
     tasks: Tasks,
     states: Annotated[list[TaskState] | None, Parameter(query="state")] = None,
+    tags: Annotated[list[str] | None, Parameter(query="tag")] = None,
+    metadata: Annotated[list[str] | None, Parameter(description="`name=value`; all of them.")] = None,
+    repository: Annotated[str, Parameter(description="A part of its URL.")] = "",
+    search: Annotated[str, Parameter(description="Words that are all in the title or the prompt.")] = "",
     limit: int = 50,
     before: str = "",
 ) -> Listed:
-    """The asker's tasks, the last changed first."""
-    found = await tasks.list(asker, states=tuple(states or ()), limit=limit, before=before)
+    """The asker's tasks of which all of this is so, the last changed first."""
+    where = TaskFilter(
+        states=tuple(states or ()),
+        tags=tuple(tags or ()),
+        metadata=pairs(metadata or ()),
+        repository=repository,
+        search=search,
+    )
+    found = await tasks.list(asker, where=where, limit=limit, before=before)
     return Listed(found.tasks, found.more)
+
+
+def pairs(given: Sequence[str]) -> dict[str, str]:
+    """`name=value`, each."""
+    if any("=" not in pair for pair in given):
+        raise Problem(422, "Metadata is asked for as name=value.", "metadata")
+    return dict(pair.split("=", 1) for pair in given)
 
 
 @get("/{task:str}")
@@ -204,6 +237,14 @@ async def retry(request: Request, asker: Asker, tasks: Tasks, task: str, data: K
     return await tasks.store(asker, Retry(key=key_of(request, data.key), task=task))
 
 
+@post("/{task:str}/tags", status_code=202)
+async def tag(request: Request, asker: Asker, tasks: Tasks, task: str, data: TagBody) -> Accepted:
+    """Mark the task, in any state, so that it is found again."""
+    key = key_of(request, data.key)
+    frame = Tag(key=key, task=task, add=data.add, remove=data.remove, metadata=data.metadata)
+    return await tasks.store(asker, frame)
+
+
 ROUTER = Router(
     "/api/tasks",
     route_handlers=[
@@ -221,5 +262,6 @@ ROUTER = Router(
         resume,
         retry,
         archive,
+        tag,
     ],
 )

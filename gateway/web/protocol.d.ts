@@ -5,16 +5,16 @@
 export type Time = string;
 
 export type AnyClientFrame =
-  | SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Archive | Ping | Looking;
+  | SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Tag | Archive | Ping | Looking;
 
 export type CommandFrame =
-  | Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Archive;
+  | Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Tag | Archive;
 
 export type AnyServerFrame =
   | SignedIn | Accepted | Refused | DecisionSeen | JournalSeen | OutputSeen | CaughtUp | TaskLine | Tasks | ReceiptSeen | Closing | Pong;
 
 export type AnyTaskEvent =
-  | TaskSubmitted | MessageSent | TurnOpened | AttemptClaimed | PrioritySet | AttemptEnded | TaskQueued | TaskDelayed | TaskPaused | TaskResumed | QuestionRaised | QuestionAnswered | TurnEnded | TaskArchived | TaskRestored;
+  | TaskSubmitted | MessageSent | TurnOpened | AttemptClaimed | PrioritySet | AttemptEnded | TaskQueued | TaskDelayed | TaskPaused | TaskResumed | TaskTagged | QuestionRaised | QuestionAnswered | TurnEnded | TaskArchived | TaskRestored;
 
 export type AnyJournalEvent =
   | AttemptStarted | StepStarted | StepFinished | CheckpointMade | Noticed;
@@ -73,6 +73,9 @@ export interface Submit {
   pull_request?: boolean;
   /** What this task asks before; they come before the user's own. @default [] */
   rules?: Rule[];
+  /** @default [] */
+  tags?: string[];
+  metadata?: Record<string, string>;
 }
 
 /** What one turn may spend. Zero means zero, absent means the configured default, null means unlimited. */
@@ -167,6 +170,19 @@ export interface Retry {
   type: "retry";
   key: string;
   task: string;
+}
+
+/** Mark the task, in any state, so that it is found again. */
+export interface Tag {
+  type: "tag";
+  key: string;
+  task: string;
+  /** Tags. @default [] */
+  add?: string[];
+  /** Tags; one that it does not have does not matter. @default [] */
+  remove?: string[];
+  /** What to put under these names; null takes away what is there. */
+  metadata?: Record<string, string | null>;
 }
 
 /** Put an ended task into the archive now. A message opens it again. */
@@ -270,6 +286,9 @@ export interface TaskSubmitted {
   pull_request?: boolean;
   /** @default [] */
   rules?: Rule[];
+  /** @default [] */
+  tags?: string[];
+  metadata?: Record<string, string>;
 }
 
 /** The user said something; `message` counts from 1 in the task, the prompt being message 0. */
@@ -352,6 +371,14 @@ export interface TaskPaused {
 /** The open turn is held back no more: a question waits again, a runner that still holds the attempt has it. Else a `TaskQueued` or a `TaskDelayed` follows. */
 export interface TaskResumed {
   type: "task_resumed";
+}
+
+/** All of the task's marks, as they are from now on. */
+export interface TaskTagged {
+  type: "task_tagged";
+  /** @default [] */
+  tags?: string[];
+  metadata?: Record<string, string>;
 }
 
 /** The agent needs an answer; the turn waits. */
@@ -633,6 +660,8 @@ export interface TaskSummary {
   waits?: string;
   /** It ended long ago, or its user put it away. A message opens it again. @default false */
   archived?: boolean;
+  /** @default [] */
+  tags?: string[];
 }
 
 /** The task list, the last changed first. */
@@ -976,6 +1005,9 @@ export interface Task {
   priority?: number;
   /** Whether its work is offered as a pull request. @default true */
   pull_request?: boolean;
+  /** @default [] */
+  tags?: string[];
+  metadata?: Record<string, string>;
   /** What it asks before, whatever the user's own rules say. @default [] */
   rules?: Rule[];
   /** @default null */
@@ -1101,6 +1133,9 @@ export interface SubmitBody {
   pull_request?: boolean;
   /** What this task asks before; they come before the asker's own. @default [] */
   rules?: Rule[];
+  /** @default [] */
+  tags?: string[];
+  metadata?: Record<string, string>;
 }
 
 /** `PushSubscription.toJSON()` of the Push API. */
@@ -1114,6 +1149,17 @@ export interface SubscriptionKeys {
   p256dh: string;
   /** 16 bytes that the browser and we share, base64url. */
   auth: string;
+}
+
+export interface TagBody {
+  /** @default [] */
+  add?: string[];
+  /** @default [] */
+  remove?: string[];
+  /** What to put under these names; null takes away what is there. */
+  metadata?: Record<string, string | null>;
+  /** @default "" */
+  key?: string;
 }
 
 export interface UsersShown {

@@ -80,6 +80,7 @@ const ROADS = {
   cancel: ({ task, key }) => [`/api/tasks/${task}/cancel`, { key }],
   pause: ({ task, key }) => [`/api/tasks/${task}/pause`, { key }],
   resume: ({ task, key }) => [`/api/tasks/${task}/resume`, { key }],
+  tag: ({ task, type, ...body }) => [`/api/tasks/${task}/tags`, body],
   retry: ({ task, key }) => [`/api/tasks/${task}/retry`, { key }],
   archive: ({ task, key }) => [`/api/tasks/${task}/archive`, { key }],
 };

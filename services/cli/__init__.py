@@ -34,6 +34,7 @@ COMMANDS = {
     "pause": "Hold a task back: its work is saved.",
     "resume": "Let a paused task go on.",
     "retry": "Try a task that failed or was cancelled again.",
+    "tag": "Mark a task, so that it is found again.",
     "archive": "Put an ended task away.",
     "systemd-unit": "Print a systemd unit that keeps `errand up` running.",
     "welcome": "Wait until every service takes work, and show a link that signs a phone in.",

@@ -40,7 +40,7 @@ class Api:
     def __exit__(self, *error: object) -> None:
         self._client.close()
 
-    def get(self, path: str, **query: str | int) -> bytes:
+    def get(self, path: str, **query: str | int | list[str]) -> bytes:
         return self._ask("GET", path, params={name: value for name, value in query.items() if value != ""})
 
     def post(self, path: str, body: dict[str, Any]) -> bytes:

@@ -45,6 +45,7 @@ from protocol.task import (
     TaskResumed,
     TaskState,
     TaskSubmitted,
+    TaskTagged,
     TurnEnded,
     TurnOpened,
     Usage,
@@ -197,6 +198,10 @@ def _event(view: View, event: AnyTaskEvent, at: datetime) -> Folded:
             return view, (_line(Kind.WARNING, f"tried again at {event.until:%H:%M:%S} UTC: {reason}"),)
         case TaskPaused():
             return view, (_line(Kind.INFO, f"held back: {one_line(event.reason, LINE_LIMIT_CHARS)}"),)
+        case TaskTagged():
+            marks = (*event.tags, *(f"{name}={value}" for name, value in event.metadata.items()))
+            told = f"marked {', '.join(marks)}" if marks else "marked with nothing any more"
+            return view, (_line(Kind.INFO, one_line(told, LINE_LIMIT_CHARS)),)
         case TaskResumed():
             return view, (_line(Kind.INFO, "goes on"),)
         case QuestionRaised():

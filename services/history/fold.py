@@ -209,7 +209,9 @@ class Batch:
                 )
                 self.turns.begin(before.id, 1, user_id=user, message=event.prompt, opened_at=at)
             case TurnOpened():
-                self.turns.begin(before.id, event.turn, user_id=user, message=said, opened_at=at)
+                self.turns.begin(
+                    before.id, event.turn, user_id=user, message=said, retries=event.retries or None, opened_at=at
+                )
             case TurnEnded():
                 self.turns.change(
                     before.id,
@@ -303,6 +305,8 @@ def _task_columns(task: Task) -> Columns:
         "delayed_until": task.delayed_until,
         "archived_at": task.archived_at,
         "updated_at": task.updated_at,
+        "tags": list(task.tags),
+        "metadata": task.metadata,
         "turns": task.turn,
         "attempts": task.attempt,
         "messages": task.messages,

@@ -88,11 +88,15 @@ ALTER TABLE tasks ADD COLUMN IF NOT EXISTS pull_request VARCHAR;
 ALTER TABLE tasks ADD COLUMN IF NOT EXISTS priority INTEGER;
 ALTER TABLE tasks ADD COLUMN IF NOT EXISTS labels VARCHAR;
 ALTER TABLE tasks ADD COLUMN IF NOT EXISTS archived_at TIMESTAMPTZ;
+ALTER TABLE tasks ADD COLUMN IF NOT EXISTS tags VARCHAR[];
+ALTER TABLE tasks ADD COLUMN IF NOT EXISTS metadata MAP(VARCHAR, VARCHAR);
 COMMENT ON TABLE tasks IS 'One row a task, as it is now.';
 COMMENT ON COLUMN tasks.base IS 'The branch, tag or commit asked for; empty means the default branch.';
 COMMENT ON COLUMN tasks.model IS 'As asked for; empty means the default. attempts.model is what it was.';
 COMMENT ON COLUMN tasks.queue IS 'Whose runners it waits for.';
 COMMENT ON COLUMN tasks.labels IS 'What its runner must have, separated by commas.';
+COMMENT ON COLUMN tasks.tags IS 'What the user marked it with: list_contains(tags, ''bug'').';
+COMMENT ON COLUMN tasks.metadata IS 'The user''s own values under names: metadata[''customer''].';
 COMMENT ON COLUMN tasks.priority IS 'Which of its user''s tasks goes first: -10 to 10.';
 COMMENT ON COLUMN tasks.state IS 'queued, running, waiting, delayed, paused; or how the last turn ended: succeeded, failed, cancelled.';
 COMMENT ON COLUMN tasks.reason IS 'Why it waits, is delayed, failed or was cancelled.';
@@ -131,9 +135,11 @@ CREATE TABLE IF NOT EXISTS turns (
     cost_usd DOUBLE
 );
 ALTER TABLE turns ADD COLUMN IF NOT EXISTS pull_request VARCHAR;
+ALTER TABLE turns ADD COLUMN IF NOT EXISTS retries INTEGER;
 COMMENT ON TABLE turns IS 'From one message of the user to the outcome it led to.';
 COMMENT ON COLUMN turns.turn IS 'Counts from 1 in the task.';
 COMMENT ON COLUMN turns.message IS 'What the user asked for.';
+COMMENT ON COLUMN turns.retries IS 'The turn whose wish it repeats; null for one that a message opened.';
 COMMENT ON COLUMN turns.ended_at IS 'Null while the turn is open.';
 COMMENT ON COLUMN turns.outcome IS 'succeeded, failed or cancelled.';
 COMMENT ON COLUMN turns.cost_usd IS 'Of all the turn''s attempts, as are the token counts; known when the turn has ended.';

@@ -49,6 +49,7 @@ from services.scheduler.leases import AttemptLeases
 from services.scheduler.line import Line
 from services.scheduler.policy import Rules, Slot, is_queued
 from services.scheduler.runners import Runners
+from services.scheduler.search import search
 from services.scheduler.show import Scene, reason, show
 from services.scheduler.snapshots import FOLDS, KeptTask, KeptUser, Snapshot, load, save
 from services.scheduler.timers import Timers
@@ -573,15 +574,9 @@ class Scheduler:
         return self.health()
 
     async def _list_tasks(self, asked: ListTasks) -> TaskList:
-        tasks = [a.task for a in self._tasks.values() if a.user == asked.user and a.task.turn > 0]
-        if asked.states:
-            tasks = [task for task in tasks if task.state in asked.states]
-        tasks.sort(key=lambda task: (task.updated_at, task.id), reverse=True)
-        if asked.before:
-            index = next((i for i, task in enumerate(tasks) if task.id == asked.before), -1)
-            tasks = tasks[index + 1 :]
-        limit = max(1, min(asked.limit, 500))
-        return TaskList(tasks=self._summaries(tasks[:limit]), more=len(tasks) > limit)
+        mine = (a.task for a in self._tasks.values() if a.user == asked.user and a.task.turn > 0)
+        tasks, more = search(mine, asked)
+        return TaskList(tasks=self._summaries(tasks), more=more)
 
     def _summaries(self, tasks: list[Task]) -> tuple[TaskSummary, ...]:
         scene = self._scene() if any(map(is_queued, tasks)) else None

@@ -30,6 +30,7 @@ from services.bus import Bus, Refused, Stored
 from services.bus import connect as connect_bus
 from services.scheduler.actors import TaskActor, UserActor
 from services.scheduler.decide import Limits, claim
+from services.scheduler.search import search
 from tests.integration.nats_house import NatsHouse, free_port, nats_house
 
 OWNER_TOKEN = "owner-token"
@@ -174,8 +175,8 @@ class Scheduler:
 
     async def _list(self, question: ListTasks) -> TaskList:
         mine = [actor for (user, task), actor in self._actors.items() if user == question.user and task != "user"]
-        tasks = [summarize(actor.task) for actor in mine if isinstance(actor, TaskActor) and actor.task.turn]
-        return TaskList(tasks=tuple(tasks[: question.limit]), more=len(tasks) > question.limit)
+        found, more = search((a.task for a in mine if isinstance(a, TaskActor) and a.task.turn), question)
+        return TaskList(tasks=tuple(map(summarize, found)), more=more)
 
     async def _show(self, question: ShowQueue) -> QueueShown:
         self.asked.append(question)

@@ -51,9 +51,12 @@ from protocol.task import (
     Receipt,
     ReceiptStatus,
     TaskDelayed,
+    TaskPaused,
     TaskQueued,
+    TaskResumed,
     TaskState,
     TaskSubmitted,
+    TaskTagged,
     TurnEnded,
     TurnOpened,
     Usage,
@@ -138,6 +141,8 @@ class _TaskLife:
             title="t",
             labels=("arm64", "gpu")[: self.random.randrange(3)],
             priority=self.random.randint(-10, 10),
+            tags=("bug", "ui")[: self.random.randrange(3)],
+            metadata={"for": self.text()} if self.random.random() < 0.5 else {},
         )
         if self.random.random() < 0.1:
             yield self.decide(TaskState.QUEUED, status=ReceiptStatus.REJECTED)
@@ -146,7 +151,13 @@ class _TaskLife:
         if self.random.random() < 0.1:
             yield self.decide(TaskState.QUEUED, PrioritySet(priority=self.random.randint(-10, 10)))
         for turn in range(1, self.random.randint(1, 3) + 1):
-            if turn > 1:
+            if self.random.random() < 0.2:
+                yield self.decide(
+                    TaskState.QUEUED, TaskTagged(tags=("a", "b")[: turn - 1], metadata={"for": self.text()})
+                )
+            if turn > 1 and self.random.random() < 0.3:
+                yield self.decide(TaskState.QUEUED, TurnOpened(turn=turn, retries=turn - 1))
+            elif turn > 1:
                 self.messages += 1
                 said = MessageSent(message=self.messages, text=self.text())
                 yield self.decide(TaskState.QUEUED, said, TurnOpened(turn=turn))
@@ -159,7 +170,7 @@ class _TaskLife:
             yield self.decide(TaskState.RUNNING, claimed, status=None)
             yield from self.work(turn)
             match self.random.choice(
-                ("finished", "finished", "failed", "again", "lost", "parked", "cancelled", "left")
+                ("finished", "finished", "failed", "again", "lost", "parked", "paused", "cancelled", "left")
             ):
                 case "finished":
                     yield from self.finish_open_steps()
@@ -182,6 +193,10 @@ class _TaskLife:
                 case "lost":
                     ended = AttemptEnded(attempt=self.attempt, how="lease_lost")
                     yield self.decide(TaskState.QUEUED, ended, TaskQueued(reason="the runner died"), status=None)
+                case "paused":
+                    yield self.decide(TaskState.PAUSED, TaskPaused(reason="later"))
+                    yield self.decide(TaskState.PAUSED, AttemptEnded(attempt=self.attempt, how="parked"))
+                    yield self.decide(TaskState.QUEUED, TaskResumed(), TaskQueued(reason="resumed"))
                 case "parked":
                     question = Question(id=f"q{self.step}", text=self.text(), choices=("yes", "no"))
                     yield self.decide(TaskState.WAITING, QuestionRaised(question=question))
@@ -388,6 +403,8 @@ def _recompute_task(tables: Any, sequence: int, user: str, task: str, message: R
                     "queue": event.get("queue", "default"),
                     "labels": ",".join(event.get("labels", ())),
                     "priority": event.get("priority", 0),
+                    "tags": event.get("tags", []),
+                    "metadata": event.get("metadata", {}),
                     "created_at": at,
                     "turns": 1,
                     "attempts": 0,
@@ -397,11 +414,18 @@ def _recompute_task(tables: Any, sequence: int, user: str, task: str, message: R
                 _open_turn(tables, user, task, 1, event["prompt"], at)
             case "priority_set":
                 row["priority"] = event["priority"]
+            case "task_tagged":
+                row |= {"tags": event.get("tags", []), "metadata": event.get("metadata", {})}
+            case "task_paused":
+                row["reason"] = event["reason"]
+            case "task_resumed":
+                row["reason"] = ""
             case "message_sent":
                 row["messages"], said = event["message"], event["text"]
             case "turn_opened":
                 row |= {"turns": event["turn"], "_queued_at": at, "reason": "", "summary": ""}
                 _open_turn(tables, user, task, event["turn"], said, at)
+                tables["turns"][task, event["turn"]]["retries"] = event.get("retries")
             case "attempt_claimed":
                 row |= {"attempts": event["attempt"], "reason": ""}
                 tables["attempts"][task, event["attempt"]] = {

@@ -435,6 +435,10 @@ def test_a_task_says_whether_it_wants_a_pull_request(gateway: Gateway, data: Pat
         (["cancel", TASK, "--reason", "Wrong"], live.Cancel(key="k", task=TASK, reason="Wrong")),
         (["pause", TASK, "--reason", "Later"], live.Pause(key="k", task=TASK, reason="Later")),
         (["resume", TASK[:6]], live.Resume(key="k", task=TASK)),
+        (
+            ["tag", TASK, "bug", "ui", "--remove", "wip", "--meta", "for=Ann", "--unset", "ticket"],
+            live.Tag(key="k", task=TASK, add=("bug", "ui"), remove=("wip",), metadata={"for": "Ann", "ticket": None}),
+        ),
         (["retry", TASK], live.Retry(key="k", task=TASK)),
         (["answer", TASK, "2"], live.Answer(key="k", task=TASK, question="question_3", text="blue")),
         (["answer", "green"], live.Answer(key="k", task=TASK, question="question_3", text="green")),

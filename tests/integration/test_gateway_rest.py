@@ -98,6 +98,29 @@ async def test_a_task_is_held_back_let_go_on_and_tried_again(scheduler: Schedule
     assert (await owner.post("/api/tasks/t2222222222222222/pause", json={"key": "k"})).status_code == 404
 
 
+async def test_a_task_is_found_by_its_marks_and_words(scheduler: Scheduler, owner: httpx2.AsyncClient) -> None:
+    body = {**TASK, "key": "marked", "prompt": "Mend the Fountain", "tags": ["ui"], "metadata": {"for": "Ann"}}
+    task = (await owner.post("/api/tasks", json=body)).json()["task"]
+    await owner.post(f"/api/tasks/{task}/tags", json={"key": "t", "add": ["urgent"], "metadata": {"ticket": "7"}})
+    await until(owner, f"/api/tasks/{task}", lambda answer: "t" in receipts(answer))
+    for query, found in (
+        ({"tag": ["ui", "urgent"]}, True),
+        ({"tag": ["ui", "other"]}, False),
+        ({"metadata": ["for=Ann", "ticket=7"]}, True),
+        ({"metadata": "for=Bob"}, False),
+        ({"search": "fountain mend"}, True),
+        ({"search": "fountain sea"}, False),
+        ({"repository": "GIT.EXAMPLE", "tag": "ui"}, True),
+        ({"state": "cancelled", "tag": "ui"}, False),
+    ):
+        listed = (await owner.get("/api/tasks", params=query)).json()["tasks"]
+        assert [each["id"] for each in listed] == [task] * found, query
+    wrong = await owner.get("/api/tasks", params={"metadata": "for"})
+    assert (wrong.status_code, wrong.json()["field"]) == (422, "metadata")
+    wrong = await owner.post("/api/tasks", json={**body, "key": "wrong", "tags": ["a b"]})
+    assert (wrong.status_code, wrong.json()["field"]) == (422, "tags")
+
+
 def receipts(answer: httpx2.Response) -> dict[str, Any]:
     return answer.json()["task"].get("receipts", {})
 

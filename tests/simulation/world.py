@@ -44,6 +44,7 @@ from protocol.task import (
     RetryTask,
     SendMessage,
     SubmitTask,
+    TagTask,
     TaskCommand,
     TaskState,
     Usage,
@@ -341,13 +342,16 @@ class World:
 
     def _wish(self, number: int) -> TaskCommand:
         """What a user may say to a task at any time."""
-        match self.chance.choices(("say", "cancel", "pause", "resume", "retry", "archive"), (4, 2, 3, 2, 2, 2))[0]:
+        wishes = ("say", "cancel", "pause", "resume", "retry", "tag", "archive")
+        match self.chance.choices(wishes, (4, 2, 3, 2, 2, 1, 2))[0]:
             case "cancel":
                 return CancelTask(key=f"cancel-{number}")
             case "pause":
                 return PauseTask(key=f"pause-{number}")
             case "resume":
                 return ResumeTask(key=f"resume-{number}")
+            case "tag":
+                return TagTask(key=f"tag-{number}", add=(f"t{number}",), remove=("t0",))
             case "retry":
                 return RetryTask(key=f"retry-{number}")
             case "archive":

@@ -26,6 +26,7 @@ from protocol.task import (
     SendMessage,
     SetPriority,
     SubmitTask,
+    TagTask,
     TaskCommand,
     TaskState,
     Usage,
@@ -187,6 +188,10 @@ def test_a_running_task_goes_where_a_command_sends_it(why: str, commands: list[T
         (SetPriority(key="k", priority=-11), "-10 to 10"),
         (ResumeTask(key="k"), "not paused: it is running"),
         (RetryTask(key="k"), "has not ended yet"),
+        (TagTask(key="k", add=("a b",)), "without spaces"),
+        (TagTask(key="k", add=tuple(f"t{n}" for n in range(21))), "at most 20 tags"),
+        (TagTask(key="k", metadata={"a": "x" * 501}), "at most 500 characters"),
+        (TagTask(key="k", metadata={f"m{n}": "" for n in range(21)}), "at most 20 pieces"),
     ],
 )
 def test_what_cannot_be_done_is_rejected_with_its_reason(command: TaskCommand, reason: str) -> None:
@@ -342,3 +347,13 @@ def test_what_failed_or_was_cancelled_is_tried_again(ending: TaskCommand, status
     assert desk.receipt("again")[0] == status
     assert desk.task.turn == (2 if status is ReceiptStatus.CONSUMED else 1)
     assert desk.task.messages == 0, "the user said nothing new"
+
+
+def test_marks_are_put_on_and_taken_away_in_any_state() -> None:
+    desk = Desk()
+    desk.give(SubmitTask(key="s", prompt="do it", repository="r", tags=("b", "a", "b"), metadata={"for": "Ann"}))
+    assert (desk.task.tags, desk.task.metadata) == (("a", "b"), {"for": "Ann"})
+    desk.give(CancelTask(key="c"))
+    desk.give(TagTask(key="t", add=("c",), remove=("a", "never"), metadata={"for": None, "ticket": "7"}))
+    assert (desk.task.tags, desk.task.metadata) == (("b", "c"), {"ticket": "7"})
+    assert desk.task.state is TaskState.CANCELLED

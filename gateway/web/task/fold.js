@@ -81,6 +81,8 @@ export class View {
   sandbox = "";
   /** @type {Budget} */
   budget = {};
+  /** @type {string[]} */
+  tags = [];
   /** @type {TaskState} */
   state = "queued";
   reason = "";
@@ -164,6 +166,7 @@ export class View {
         this.base = event.base ?? "";
         this.model = event.model ?? "";
         this.budget = event.budget ?? {};
+        this.tags = event.tags ?? [];
         this.#newTurn(1, at, [{ kind: "said", text: event.prompt, at }]);
         break;
       case "message_sent":
@@ -192,6 +195,9 @@ export class View {
         this.#moved("delayed", event.reason);
         this.delayedUntil = event.until;
         this.#note("warning", `tried again at ${timeOfDay(event.until)}: ${oneLine(event.reason)}`);
+        break;
+      case "task_tagged":
+        this.tags = event.tags ?? [];
         break;
       case "task_paused":
         this.#become("paused", event.reason);

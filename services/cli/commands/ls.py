@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import click
 
 from protocol.live import LIST_LIMIT
-from protocol.query import TaskSummary
+from protocol.query import TaskFilter, TaskSummary
 from protocol.task import TaskState
+from services.cli.filters import filter_options, query_of
 from services.cli.options import Place, client_command
 
 ORDER = (
@@ -18,15 +19,15 @@ ORDER = (
 
 
 @client_command("ls")
-@click.option("--state", type=click.Choice([state.value for state in TaskState]), help="Only these.")
+@filter_options
 @click.option("--limit", type=click.IntRange(1, LIST_LIMIT), default=50, show_default=True, help="How many at most.")
 @click.option("--before", default="", metavar="TASK", help="The last task of the page before.")
-def command(place: Place, state: str | None, limit: int, before: str) -> int:
+def command(place: Place, where: TaskFilter, limit: int, before: str) -> int:
     """List your tasks, those that need you first."""
     from services.cli.api import path, read
     from services.cli.text import safe_json
 
-    content = place.api.get(path("tasks"), state=state or "", limit=limit, before=before)
+    content = place.api.get(path("tasks"), **query_of(where), limit=limit, before=before)
     if place.as_json:
         click.echo(safe_json(content.decode()))
         return 0
@@ -35,13 +36,14 @@ def command(place: Place, state: str | None, limit: int, before: str) -> int:
     listed = read(content, TaskList)
     tasks = in_order(listed.tasks)
     if not tasks:
-        click.echo("No tasks yet: `errand submit` sends the first." if not state else f"No task is {state}.", err=True)
+        none = "No task is so." if query_of(where) else "No tasks yet: `errand submit` sends the first."
+        click.echo(none, err=True)
     elif sys.stdout.isatty():
         _print_table(tasks)
     else:
         _print_plain(tasks)
     if listed.more:
-        click.echo(f"There are more: `errand ls --before {listed.tasks[-1].id}`.", err=True)
+        click.echo(f"There are more: the same with `--before {listed.tasks[-1].id}`.", err=True)
     return 0
 
 
@@ -63,6 +65,7 @@ def _print_plain(tasks: Sequence[TaskSummary]) -> None:
             task.repository,
             task.title or "-",
             task.question or task.reason or task.waits,
+            ",".join(task.tags),
         )
         click.echo("\t".join(one_line(field) for field in fields))
 
@@ -91,7 +94,7 @@ def _print_table(tasks: Sequence[TaskSummary]) -> None:
         row = [
             Text(one_line(task.id) if wide else one_line(task.id)[:SHORT_ID], style="cyan"),
             Text(task.state.value, style=STYLES.get(task.state, "")),
-            Text(f"{title}: {about}" if about else title),
+            Text(f"{title}: {about}" if about else title).append("".join(f" #{tag}" for tag in task.tags), style="dim"),
         ]
         if wide:
             row += [Text(units.money(task.cost_usd)), Text(units.age(task.updated_at, now), style="dim")]

@@ -56,6 +56,8 @@ class Amount(click.ParamType):
 @click.option("--title", default="", help="A short name for the lists.")
 @click.option("--queue", default=DEFAULT_QUEUE, show_default=True, help="Whose runners it waits for.")
 @click.option("--label", "labels", multiple=True, help="What its runner must have, as gpu; may be given again.")
+@click.option("--tag", "tags", multiple=True, help="Mark it, to find it again; may be given again.")
+@click.option("--meta", multiple=True, metavar="NAME=VALUE", help="Mark it with a value under a name.")
 @click.option(
     "--priority",
     type=click.IntRange(-PRIORITY_LIMIT, PRIORITY_LIMIT),
@@ -78,6 +80,8 @@ def command(
     title: str,
     queue: str,
     labels: tuple[str, ...],
+    tags: tuple[str, ...],
+    meta: tuple[str, ...],
     priority: int,
     pull_request: bool,
     ask_before: str | None,
@@ -86,6 +90,7 @@ def command(
 ) -> int:
     """Send a task. PROMPT says what to do; `-` reads it from stdin."""
     from services.cli import repository
+    from services.cli.filters import pairs
     from services.cli.given import given, must_be_utf_8
     from services.cli.receipts import new_key
     from services.cli.watching import interrupted, live
@@ -105,6 +110,8 @@ def command(
         queue=queue,
         labels=labels,
         priority=priority,
+        tags=tags,
+        metadata=pairs(meta),
         pull_request=pull_request,
         rules=ASK_BEFORE[ask_before] if ask_before else (),
     )

@@ -10,6 +10,7 @@ from protocol.task import (
     TaskSubmitted,
 )
 from services.scheduler.decide.base import Rejected
+from services.scheduler.decide.marks import must_be_marks
 from services.scheduler.decide.priority import must_be_a_priority
 
 TITLE_CHARS = 80
@@ -23,6 +24,7 @@ def submit(task: Task, command: SubmitTask) -> tuple[AnyTaskEvent, ...]:
     if len(command.prompt) > PROMPT_LIMIT_CHARS:
         raise Rejected(f"The prompt has {len(command.prompt)} characters; the limit is {PROMPT_LIMIT_CHARS}.")
     must_be_a_priority(command.priority)
+    must_be_marks(command.tags, command.metadata)
     return (
         TaskSubmitted(
             prompt=command.prompt,
@@ -35,6 +37,8 @@ def submit(task: Task, command: SubmitTask) -> tuple[AnyTaskEvent, ...]:
             labels=tuple(sorted(set(command.labels))),
             priority=command.priority,
             pull_request=command.pull_request,
+            tags=tuple(sorted(set(command.tags))),
+            metadata=command.metadata,
             rules=command.rules,
         ),
     )

@@ -29,11 +29,13 @@ from protocol.task import (
     SendMessage,
     SetPriority,
     SubmitTask,
+    TagTask,
     is_of_a_runner,
 )
 from services.scheduler.decide.archive import archive, restored
 from services.scheduler.decide.attempts import fail, finish, park
 from services.scheduler.decide.base import Forgotten, Limits, Rejected, with_state
+from services.scheduler.decide.marks import tag
 from services.scheduler.decide.priority import set_priority
 from services.scheduler.decide.questions import answer_question, approve_question, deny_question, raise_question
 from services.scheduler.decide.submit import submit
@@ -103,6 +105,8 @@ def decide(task: Task, command: AnyTaskCommand, now: datetime, limits: Limits) -
             return resume(task, now)
         case RetryTask():
             return retry(task)
+        case TagTask():
+            return tag(task, command)
         case RaiseQuestion():
             return raise_question(task, command)
         case FinishAttempt():
