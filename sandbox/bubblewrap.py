@@ -31,6 +31,7 @@ from sandbox.folders import check_folders, give, is_root, people, task_uid
 from sandbox.limits import Limits
 from sandbox.process import start_exec_server
 from sandbox.python import InsidePython, find_python
+from sandbox.seccomp import filter_program
 
 SERVER_PATH = "/run/errand/exec_server.py"
 USER_UID = 1000
@@ -195,7 +196,8 @@ def base_arguments(python: InsidePython, limits: Limits) -> list[str]:
     return [
         *isolation(),
         *system_mounts(),
-        *("--proc", "/proc", "--dev", "/dev", "--dir", "/var"),
+        # What a user namespace owns of /proc/sys it could set, too.
+        *("--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev", "--dir", "/var"),
         # Mounts and no links, and before any folder of the host's: that may lie below one of them.
         *(
             word
@@ -210,7 +212,8 @@ def isolation() -> list[str]:
     common = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     common += ["--die-with-parent", "--new-session", "--as-pid-1", "--hostname", "errand", "--cap-drop", "ALL"]
     if is_root():
-        return [*common, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        needed = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
+        return [*common, *(word for name in needed for word in ("--cap-add", name))]
     return [*common, "--unshare-user", "--disable-userns", "--uid", str(USER_UID), "--gid", str(USER_UID)]
 
 
@@ -222,9 +225,11 @@ def system_mounts() -> list[str]:
         elif folder.is_dir():
             mounts += ["--ro-bind", str(folder), str(folder)]
     found = [path for pattern in SYSTEM_PATTERNS for path in sorted(Path("/etc").glob(pattern))]
-    for path in (*SYSTEM_FILES, *map(str, found)):
-        mounts += ["--ro-bind-try", path, path]
-    return mounts
+    paths = (*map(Path, SYSTEM_FILES), *found)
+    # Made here, or only root could pass them.
+    folders = {parent for path in paths if path.exists() for parent in path.parents if len(parent.parts) > 2}
+    mounts += [word for folder in sorted(folders) for word in ("--dir", str(folder))]
+    return mounts + [word for path in paths for word in ("--ro-bind-try", str(path), str(path))]
 
 
 def same_path(folder: Path) -> list[str]:
@@ -271,7 +276,12 @@ def server_command(python: InsidePython, limits: Limits, uid: int) -> list[str]:
     rlimits = {"CORE": 0, "NOFILE": limits.open_files, "FSIZE": limits.file_bytes}
     if limits_processes():
         rlimits["NPROC"] = limits.processes
-    config = {"workspace": "/workspace", "limits": rlimits, "uid": uid if is_root() else 0}
+    config = {
+        "workspace": "/workspace",
+        "limits": rlimits,
+        "uid": uid if is_root() else 0,
+        "seccomp": filter_program().hex(),
+    }
     return [str(python.program), "-I", "-S", SERVER_PATH, msgspec.json.encode(config).decode()]
 
 
@@ -285,5 +295,5 @@ def notes() -> Iterator[str]:
     yield "bubblewrap has no hard memory and disk limit: a task can fill both. The Docker driver has."
     if not limits_processes():
         yield f"Linux {platform.release()} cannot limit the processes of one sandbox: 5.14 can."
-    if is_root():
-        yield "Under root, commands may make user namespaces of their own: an ordinary user forbids it."
+    if not filter_program():
+        yield f"No system calls are filtered: there is no policy for {platform.machine()}."

@@ -20,6 +20,7 @@ from sandbox.environment import HOME, inside
 from sandbox.folders import people
 from sandbox.limits import Limits
 from sandbox.process import STDERR_KEPT_BYTES, Receiver
+from sandbox.seccomp import filter_program
 
 NAMES = "/run/errand"
 """Where the image's /etc/passwd and /etc/group point to: they name the task's uid, which no image can know."""
@@ -65,6 +66,7 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
         "workspace": "/workspace",
         "die_with_parent": False,
         "memory_limit": True,
+        "seccomp": filter_program().hex(),
         "files": {
             **{f"{NAMES}/{name}": text for name, text in people(spec.uid).items()},
             f"{HOME}/.gitconfig": GITCONFIG,
@@ -99,6 +101,7 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "ReadonlyRootfs": True,
         "NetworkMode": "none",
         "IpcMode": "private",
+        "CgroupnsMode": "private",
         "Init": False,
         "LogConfig": {"Type": "none"},
         "Memory": limits.memory_bytes,

@@ -7,6 +7,7 @@ that has ended: nothing outlives its runner, however that dies. What an engine t
 from __future__ import annotations
 
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -32,6 +33,7 @@ from sandbox.folders import TASK_UIDS, check_folders, give, is_root, own, task_u
 from sandbox.image import Image
 from sandbox.limits import Limits
 from sandbox.owners import Owners
+from sandbox.seccomp import filter_program
 
 MEMORY_SHARE = 0.75
 """Of the machine's memory, at most this much is one sandbox's: the rest of the house must live beside it."""
@@ -266,7 +268,9 @@ def machine_of(about: Mapping[str, Any], version: str, limits: Limits, folders: 
     if "rootless" in options:
         raise SandboxUnavailable("A rootless Docker Engine gives files to other users: use the system's, or bubblewrap")
     if "seccomp" not in options:
-        missing.append("This engine filters no system calls: give it a kernel with seccomp.")
+        missing.append("This engine filters no system calls by itself: give it a kernel with seccomp.")
+    if not filter_program():
+        missing.append(f"Errand filters no system calls: it has no policy for {platform.machine()}.")
     memory, processes = bool(about.get("MemoryLimit")), bool(about.get("PidsLimit"))
     if not memory:
         missing.append("This kernel limits no container's memory: boot it with cgroup_enable=memory.")

@@ -69,7 +69,10 @@ TEXT_FD, STATUS_FD = 198, 199
 """Of the shell: where it reads a command's text and writes how it ended; closed while the command runs."""
 TOKEN_BYTES = 8
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
+PR_CAPBSET_DROP, CAPABILITIES, CAPABILITY_VERSION = 24, 64, 0x20080522
+SECCOMP_MODE_FILTER = 2
+INSTRUCTION_BYTES = 8
 
 
 class FrameError(Exception):
@@ -1075,17 +1078,33 @@ def reap_children() -> list[tuple[int, int]]:
         ended.append((pid, status))
 
 
-def prctl(option: int, value: int) -> None:
+def prctl(option: int, value: int, pointer: int = 0) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+    if libc.prctl(option, ctypes.c_ulong(value), ctypes.c_void_p(pointer), 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl {option} failed")
 
 
+def filter_calls(program: bytes) -> None:
+    """Refuse system calls by a BPF program, from now on and to all that we start."""
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    code = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("HP", len(program) // INSTRUCTION_BYTES, ctypes.addressof(code))
+    fprog = ctypes.create_string_buffer(header, len(header))
+    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(fprog))
+
+
 def become(uid: int) -> None:
-    """Give up root for good, where the driver had to start us as root."""
+    """Give up root for good, where the driver had to start us as root: also what a change of uid leaves."""
     os.setgroups([])
+    for capability in range(CAPABILITIES):
+        with suppress(OSError):  # not one that this kernel has
+            prctl(PR_CAPBSET_DROP, capability)
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
+    libc = ctypes.CDLL(None, use_errno=True)
+    none = ctypes.create_string_buffer(struct.pack("6I", *[0] * 6), 24)
+    if libc.capset(struct.pack("Ii", CAPABILITY_VERSION, 0), none) != 0:
+        raise OSError(ctypes.get_errno(), "capset failed")
 
 
 def take_protocol() -> tuple[int, int]:
@@ -1137,6 +1156,8 @@ def main() -> None:
     os.umask(0o022)
     os.makedirs(os.environ["HOME"], exist_ok=True)
     write_files(config.get("files", {}))
+    if config.get("seccomp"):
+        filter_calls(bytes.fromhex(config["seccomp"]))
     workspace = config["workspace"]
     tree = Tree({"/workspace": workspace, "/tmp": "/tmp"})
     Server(requests, replies, tree, workspace, config.get("memory_limit", False)).run()

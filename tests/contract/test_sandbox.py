@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import signal
 import socket
 import subprocess
@@ -576,6 +577,8 @@ async def test_a_write_outside_workspace_and_tmp_is_refused(sandbox: Sandbox) ->
 async def test_a_system_file_can_be_read(sandbox: Sandbox) -> None:
     assert b"root:" in await sandbox.read("/etc/passwd")
     assert b"processor" in await sandbox.read("/proc/cpuinfo")
+    if Path("/etc/ssl/openssl.cnf").exists():
+        assert b"openssl" in await sandbox.read("/etc/ssl/openssl.cnf")
 
 
 # Isolation
@@ -637,6 +640,33 @@ async def test_commands_can_neither_kill_nor_write_to_the_exec_server(isolated: 
     )
     assert (await isolated.exec(attack, output_limit_bytes=100)).exit_code == 0
     assert (await isolated.exec("echo alive")).output == "alive\n"
+
+
+async def test_every_way_out_that_is_known_is_closed(isolated: Sandbox, isolating_driver: Driver) -> None:
+    """See escape_probe.py. Listeners of the host, and the port where its NATS server would be, are among them."""
+    names = ["cgroup", "ipc", "mnt", "net", "pid", "uts"]
+    if isinstance(isolating_driver, Bubblewrap) and os.geteuid() != 0:
+        names.append("user")
+    await isolated.write("/tmp/probe.py", Path(__file__).with_name("escape_probe.py").read_bytes())
+    with socket.create_server(("", 0)) as listener, socket.create_server(("::1", 0), family=socket.AF_INET6) as six:
+        port = listener.getsockname()[1]
+        addresses = [("127.0.0.1", port), ("::1", six.getsockname()[1]), (own_address(), port), ("127.0.0.1", 4222)]
+        host = {
+            "namespaces": {name: str(Path(f"/proc/self/ns/{name}").readlink()) for name in names},
+            "addresses": addresses,
+        }
+        result = await isolated.exec(f"python3 -W ignore /tmp/probe.py {shlex.quote(json.dumps(host))}")
+    assert result.output == "probed\n"
+
+
+def own_address() -> str:
+    """Of this machine, as others see it; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return probe.getsockname()[0]
 
 
 async def test_the_mirror_is_readable_where_it_is_and_cannot_be_changed(
