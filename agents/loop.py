@@ -33,6 +33,8 @@ from protocol.journal import ModelCall, ModelReply, Noticed, StepFinished, StepL
 from protocol.rules import Rule, RuleAction
 from protocol.task import Budget
 
+DEADLINE = "The turn reached its deadline. Send a message to go on from here, or submit a task with a later one."
+
 
 class Settings(Struct, frozen=True, kw_only=True):
     """How a turn is run."""
@@ -43,6 +45,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """What holds where the task asked for nothing."""
     rules: tuple[Rule, ...] = ()
     """What the user lets be done unasked, the task's own first."""
+    seconds_left: float | None = None
+    """Until the turn's deadline, where it has one."""
     max_tokens: int = 32_000
     """Of one reply; less where the budget leaves less."""
     model_tries: int = 5
@@ -146,12 +150,27 @@ class _Turn:
 
     async def run_and_save(self) -> TurnResult:
         try:
-            result = await self.run()
+            result = await self.run_until_deadline()
         except TurnFailed:
             await self.save()
             raise
         await self.save()
         return result
+
+    async def run_until_deadline(self) -> TurnResult:
+        with anyio.move_on_after(self.settings.seconds_left):
+            return await self.run()
+        await self.settle()
+        raise self.failure(DEADLINE)
+
+    async def settle(self) -> None:
+        """What the deadline cut off has an outcome in the journal, and its changes are saved."""
+        self.catch_up()
+        if any(isinstance(action, ToolCall) for action in self.conversation.running.values()):
+            self.unsaved_step = self.conversation.last_step
+        while isinstance(move := self.conversation.next_move(), Settle):
+            await self.journal.append(move.lost)
+            self.catch_up()
 
     async def run(self) -> TurnResult:
         while True:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -16,7 +17,14 @@ from protocol.live import Submit
 from protocol.marks import wrong_metadata, wrong_tags
 from protocol.repo import normal_host
 from protocol.rules import PATTERN_LIMIT_CHARS, RULED_TOOLS, RULES_LIMIT, Rule
-from protocol.task import LABELS_LIMIT, PRIORITY_LIMIT, PROMPT_LIMIT_CHARS, REPOSITORY_LIMIT_CHARS, Budget
+from protocol.task import (
+    LABELS_LIMIT,
+    PRIORITY_LIMIT,
+    PROMPT_LIMIT_CHARS,
+    REPOSITORY_LIMIT_CHARS,
+    WAIT_LIMIT_SECONDS,
+    Budget,
+)
 from protocol.user import NAME_LIMIT_CHARS
 from services.envelope import SECRET_LIMIT_BYTES
 
@@ -52,6 +60,9 @@ def submit(frame: Submit, *, is_owner: bool) -> Submit:
     priority(frame.priority)
     rules(frame.rules)
     marks(frame.tags, frame.metadata)
+    start(frame.start_at)
+    duration(frame.queue_seconds, "queue_seconds")
+    duration(frame.turn_seconds, "turn_seconds")
     return replace(frame, prompt=prompt, title=frame.title.strip())
 
 
@@ -152,6 +163,20 @@ def rules(value: Sequence[Rule]) -> None:
             raise Problem(422, f"There are no rules for {rule.tool!r}: choose of {', '.join(RULED_TOOLS)}.", "rules")
         if not 0 < len(rule.pattern) <= PATTERN_LIMIT_CHARS or CONTROL.search(rule.pattern):
             raise Problem(422, f"A rule's pattern is one line of 1 to {PATTERN_LIMIT_CHARS} characters.", "rules")
+
+
+def start(value: datetime | None) -> None:
+    if value is None:
+        return
+    if value.tzinfo is None:
+        raise Problem(422, "A start date has a time zone: 2026-12-01T09:00:00+01:00.", "start_at")
+    if (value - datetime.now(UTC)).total_seconds() > WAIT_LIMIT_SECONDS:
+        raise Problem(422, "A start date is at most a year away.", "start_at")
+
+
+def duration(value: float | None, field: str) -> None:
+    if value is not None and not 0 < value <= WAIT_LIMIT_SECONDS:
+        raise Problem(422, "This is a number of seconds: more than 0, at most a year.", field)
 
 
 def name(value: str, field: str) -> None:

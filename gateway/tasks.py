@@ -103,6 +103,9 @@ class Tasks:
             rules=frame.rules,
             tags=frame.tags,
             metadata=frame.metadata,
+            start_at=frame.start_at,
+            queue_seconds=frame.queue_seconds,
+            turn_seconds=frame.turn_seconds,
         )
         return await self._send(asker, task, command)
 
@@ -211,6 +214,9 @@ class Tasks:
             rules=command.rules,
             tags=command.tags,
             metadata=command.metadata,
+            start_at=command.start_at,
+            queue_seconds=command.queue_seconds,
+            turn_seconds=command.turn_seconds,
             created_at=submitted[0].at,
             updated_at=submitted[0].at,
             reason=NOT_DECIDED,

@@ -101,6 +101,10 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
     metadata: dict[str, str] = {}
     rules: tuple[Rule, ...] = ()
     """What it asks before, whatever the user's own rules say."""
+    start_at: datetime | None = None
+    queue_seconds: float | None = None
+    turn_seconds: float | None = None
+    schedule: str = ""
     created_at: datetime | None = None
     updated_at: datetime | None = None
     queued_at: datetime | None = None
@@ -110,6 +114,8 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When a runner last got it."""
     turn: int = 0
     """The open turn, or the last one."""
+    turn_opened_at: datetime | None = None
+    """Since when a runner could have begun the turn: where there is a start date, since then."""
     attempt: int = 0
     """The highest attempt so far."""
     turn_attempts: int = 0
@@ -120,6 +126,7 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
     messages_before: int = 0
     """How many of them the open turn began with."""
     question: Question | None = None
+    asked_at: datetime | None = None
     delayed_until: datetime | None = None
     reason: str = ""
     """Why it waits, is delayed, failed or was cancelled."""
@@ -190,10 +197,15 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
                 tags=event.tags,
                 metadata=event.metadata,
                 rules=event.rules,
+                start_at=event.start_at,
+                queue_seconds=event.queue_seconds,
+                turn_seconds=event.turn_seconds,
+                schedule=event.schedule,
                 created_at=at,
                 queued_at=at,
                 in_line_since=at,
                 turn=1,
+                turn_opened_at=max(at, event.start_at or at),
                 state=TaskState.QUEUED,
             )
         case TaskTagged():
@@ -204,6 +216,7 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
             return replace(
                 task,
                 turn=event.turn,
+                turn_opened_at=at,
                 turn_attempts=0,
                 messages_before=task.messages,
                 state=TaskState.QUEUED,
@@ -247,10 +260,10 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
         case TaskResumed():
             return replace(task, state=TaskState.RUNNING, reason="")
         case QuestionRaised():
-            return _moved(replace(task, question=event.question), TaskState.WAITING, event.question.text)
+            return _moved(replace(task, question=event.question, asked_at=at), TaskState.WAITING, event.question.text)
         case QuestionAnswered():
             # A runner that still holds the attempt goes on at once; without one a `TaskQueued` follows.
-            return _moved(replace(task, question=None), TaskState.RUNNING, "")
+            return _moved(replace(task, question=None, asked_at=None), TaskState.RUNNING, "")
         case TurnEnded():
             return replace(
                 task,
@@ -260,6 +273,7 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
                 published=_published(task.published, event.published),
                 usage=task.usage + event.usage,
                 question=None,
+                asked_at=None,
                 delayed_until=None,
             )
         case TaskArchived():

@@ -7,6 +7,8 @@ watches from there and gets what it missed, once and in order. Output has no cur
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
 from protocol.base import Message
@@ -82,6 +84,12 @@ class Submit(Message, frozen=True):
     """What this task asks before; they come before the user's own."""
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    start_at: datetime | None = None
+    """Not before this time, which has a time zone; none, or one that has passed, means now."""
+    queue_seconds: float | None = None
+    """A turn that no runner has begun after so long fails."""
+    turn_seconds: float | None = None
+    """A turn is ended after so long, its work saved; counted from when a runner could have begun it."""
 
 
 class Say(Message, frozen=True):

@@ -29,6 +29,10 @@ LABELS_LIMIT = 8
 DEFAULT_QUEUE = "default"
 
 
+WAIT_LIMIT_SECONDS = 366 * 86_400.0
+"""The longest that a task may be told to wait, for its start or for anything else."""
+
+
 class TaskState(StrEnum):
     """Where a task stands. Each line says who moves it on, and what happens when that actor dies."""
 
@@ -42,7 +46,8 @@ class TaskState(StrEnum):
     """Asked the user. An answer moves it on; a runner may still hold the attempt, and when it dies the question
     stays."""
     DELAYED = "delayed"
-    """Waits until a time. A JetStream schedule moves it on, which the server keeps over any process's death."""
+    """Waits until a time: its start date, or when a passing failure may be over. A JetStream schedule moves it on,
+    which the server keeps over any process's death."""
     PAUSED = "paused"
     """Held back by the user, who moves it on and may do so from any device. A runner that held the attempt saves the
     work and gives it back; when it dies first, its lease ends the attempt and the task stays here."""
@@ -109,6 +114,9 @@ class Question(Part, frozen=True):
     """For an approval: the tool that is to be used, as rules name it."""
     input: str = ""
     """For an approval: what the tool is given, as a person reads it."""
+    deadline_seconds: float | None = None
+    """How long the user has. Then the default is the answer; where there is none, the turn fails."""
+    default_answer: str = ""
 
 
 class PullRequest(Part, frozen=True):
@@ -166,6 +174,14 @@ class SubmitTask(TaskCommand, frozen=True):
     """Before the user's own."""
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    start_at: datetime | None = None
+    """Not before this time; none, or one that has passed, means now."""
+    queue_seconds: float | None = None
+    """A turn that no runner has begun so long after it could fails."""
+    turn_seconds: float | None = None
+    """A turn ends so long after it could begin, over all its attempts, whatever it waits for."""
+    schedule: str = ""
+    """The id of the user's schedule that made it."""
 
 
 class SendMessage(TaskCommand, frozen=True):
@@ -339,6 +355,10 @@ class TaskSubmitted(TaskEvent, frozen=True):
     rules: tuple[Rule, ...] = ()
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    start_at: datetime | None = None
+    queue_seconds: float | None = None
+    turn_seconds: float | None = None
+    schedule: str = ""
 
 
 class MessageSent(TaskEvent, frozen=True):
@@ -379,6 +399,8 @@ class AttemptEnd(StrEnum):
 
     FINISHED = "finished"
     FAILED = "failed"
+    DEADLINE = "deadline"
+    """The turn had its time."""
     PARKED = "parked"
     CANCELLED = "cancelled"
     LEASE_LOST = "lease_lost"
@@ -386,7 +408,7 @@ class AttemptEnd(StrEnum):
     @property
     def cuts_off(self) -> bool:
         """Whether the runner was not asked."""
-        return self in (AttemptEnd.CANCELLED, AttemptEnd.LEASE_LOST)
+        return self in (AttemptEnd.CANCELLED, AttemptEnd.LEASE_LOST, AttemptEnd.DEADLINE)
 
 
 class AttemptEnded(TaskEvent, frozen=True):
@@ -405,7 +427,7 @@ class TaskQueued(TaskEvent, frozen=True):
 
 
 class TaskDelayed(TaskEvent, frozen=True):
-    """The open turn is tried again at `until`; a paused one not before."""
+    """The open turn is queued at `until`, its start date or another try; a paused one not before."""
 
     until: datetime
     reason: str
@@ -445,6 +467,8 @@ class QuestionAnswered(TaskEvent, frozen=True):
     """None where words were asked for."""
     device: str = ""
     """The device that approved or denied."""
+    by_deadline: bool = False
+    """Nobody answered in time: it is the question's default."""
 
 
 class TurnEnded(TaskEvent, frozen=True):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,6 +23,8 @@ from protocol.task import Usage
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
+LIMIT, LEFT = "anthropic-ratelimit-", "-remaining"
+"""Headers of each of the API's rate limits: what is left of it, and as `-reset` when it is whole again."""
 API_URL = "https://api.anthropic.com"
 SILENCE_SECONDS = 120.0
 """The API pings a live stream every few seconds: a connection that is silent for so long is dead."""
@@ -98,8 +103,8 @@ class Claude:
         match error:
             case anthropic.APIStatusError():
                 said = str(error.api_message or "no reason given").replace(self._key, "[key]").strip()
-                retry_after = _retry_after(error.response.headers)
-                reason, wait = explain(error.status_code, error.type, said, retry_after)
+                wait = retry_after(error.response.headers, datetime.now(UTC))
+                reason, wait = explain(error.status_code, error.type, said, wait)
                 return ModelError(reason, retry_after_seconds=wait, usage=usage)
             case anthropic.APIError() | OSError() | EOFError():
                 reason = (
@@ -279,11 +284,19 @@ def _without_lone_surrogates(value: Any) -> Any:
     return value
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    try:
-        return max(0.0, float(headers["retry-after"]))
-    except (KeyError, ValueError):
-        return None
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds until the same request may be made again: as `retry-after` says (a number, or an HTTP date), else until
+    every limit of which nothing remains is reset. None where neither is said, as at an account's spend limit."""
+    said = headers.get("retry-after", "")
+    with suppress(ValueError):
+        return max(0.0, float(said))
+    with suppress(ValueError, TypeError):
+        return max(0.0, (parsedate_to_datetime(said) - now).total_seconds())
+    used_up = [name for name, left in headers.items() if name.startswith(LIMIT) and left == "0" and name.endswith(LEFT)]
+    resets = [headers.get(name.removesuffix(LEFT) + "-reset", "") for name in used_up]
+    with suppress(ValueError, TypeError):
+        return max(0.0, *((datetime.fromisoformat(at) - now).total_seconds() for at in resets)) if resets else None
+    return None
 
 
 def _import_sdk() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated
 
 from litestar import Request, Router, get, post
@@ -52,6 +53,12 @@ class SubmitBody(Struct, frozen=True):
     """What this task asks before; they come before the asker's own."""
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = {}
+    start_at: datetime | None = None
+    """Not before this time, which has a time zone; none, or one that has passed, means now."""
+    queue_seconds: float | None = None
+    """A turn that no runner has begun after so long fails."""
+    turn_seconds: float | None = None
+    """A turn is ended after so long, its work saved; counted from when a runner could have begun it."""
 
 
 class SayBody(Struct, frozen=True):
@@ -127,6 +134,9 @@ async def submit(request: Request, asker: Asker, tasks: Tasks, data: SubmitBody)
         rules=data.rules,
         tags=data.tags,
         metadata=data.metadata,
+        start_at=data.start_at,
+        queue_seconds=data.queue_seconds,
+        turn_seconds=data.turn_seconds,
     )
     return await tasks.submit(asker, frame)
 

@@ -76,6 +76,12 @@ export interface Submit {
   /** @default [] */
   tags?: string[];
   metadata?: Record<string, string>;
+  /** Not before this time, which has a time zone; none, or one that has passed, means now. @default null */
+  start_at?: Time | null;
+  /** A turn that no runner has begun after so long fails. @default null */
+  queue_seconds?: number | null;
+  /** A turn is ended after so long, its work saved; counted from when a runner could have begun it. @default null */
+  turn_seconds?: number | null;
 }
 
 /** What one turn may spend. Zero means zero, absent means the configured default, null means unlimited. */
@@ -289,6 +295,14 @@ export interface TaskSubmitted {
   /** @default [] */
   tags?: string[];
   metadata?: Record<string, string>;
+  /** @default null */
+  start_at?: Time | null;
+  /** @default null */
+  queue_seconds?: number | null;
+  /** @default null */
+  turn_seconds?: number | null;
+  /** @default "" */
+  schedule?: string;
 }
 
 /** The user said something; `message` counts from 1 in the task, the prompt being message 0. */
@@ -355,7 +369,7 @@ export interface TaskQueued {
   reason: string;
 }
 
-/** The open turn is tried again at `until`; a paused one not before. */
+/** The open turn is queued at `until`, its start date or another try; a paused one not before. */
 export interface TaskDelayed {
   type: "task_delayed";
   until: Time;
@@ -399,6 +413,10 @@ export interface Question {
   tool?: string;
   /** For an approval: what the tool is given, as a person reads it. @default "" */
   input?: string;
+  /** How long the user has. Then the default is the answer; where there is none, the turn fails. @default null */
+  deadline_seconds?: number | null;
+  /** @default "" */
+  default_answer?: string;
 }
 
 /** The first answer; the turn goes on with it. */
@@ -411,6 +429,8 @@ export interface QuestionAnswered {
   approved?: boolean | null;
   /** The device that approved or denied. @default "" */
   device?: string;
+  /** Nobody answered in time: it is the question's default. @default false */
+  by_deadline?: boolean;
 }
 
 /** Each turn has exactly one. */
@@ -1011,6 +1031,14 @@ export interface Task {
   /** What it asks before, whatever the user's own rules say. @default [] */
   rules?: Rule[];
   /** @default null */
+  start_at?: Time | null;
+  /** @default null */
+  queue_seconds?: number | null;
+  /** @default null */
+  turn_seconds?: number | null;
+  /** @default "" */
+  schedule?: string;
+  /** @default null */
   created_at?: Time | null;
   /** @default null */
   updated_at?: Time | null;
@@ -1022,6 +1050,8 @@ export interface Task {
   claimed_at?: Time | null;
   /** The open turn, or the last one. @default 0 */
   turn?: number;
+  /** Since when a runner could have begun the turn: where there is a start date, since then. @default null */
+  turn_opened_at?: Time | null;
   /** The highest attempt so far. @default 0 */
   attempt?: number;
   /** Attempts of this turn that ended without its end: lease lost or failed. @default 0 */
@@ -1034,6 +1064,8 @@ export interface Task {
   messages_before?: number;
   /** @default null */
   question?: Question | null;
+  /** @default null */
+  asked_at?: Time | null;
   /** @default null */
   delayed_until?: Time | null;
   /** Why it waits, is delayed, failed or was cancelled. @default "" */
@@ -1136,6 +1168,12 @@ export interface SubmitBody {
   /** @default [] */
   tags?: string[];
   metadata?: Record<string, string>;
+  /** Not before this time, which has a time zone; none, or one that has passed, means now. @default null */
+  start_at?: Time | null;
+  /** A turn that no runner has begun after so long fails. @default null */
+  queue_seconds?: number | null;
+  /** A turn is ended after so long, its work saved; counted from when a runner could have begun it. @default null */
+  turn_seconds?: number | null;
 }
 
 /** `PushSubscription.toJSON()` of the Push API. */
@@ -1191,7 +1229,7 @@ export type TaskState =
   | "running"
   /** Asked the user. An answer moves it on; a runner may still hold the attempt, and when it dies the question stays. */
   | "waiting"
-  /** Waits until a time. A JetStream schedule moves it on, which the server keeps over any process's death. */
+  /** Waits until a time: its start date, or when a passing failure may be over. A JetStream schedule moves it on, which the server keeps over any process's death. */
   | "delayed"
   /** Held back by the user, who moves it on and may do so from any device. A runner that held the attempt saves the work and gives it back; when it dies first, its lease ends the attempt and the task stays here. */
   | "paused"
@@ -1206,6 +1244,8 @@ export type TaskState =
 export type AttemptEnd =
   | "finished"
   | "failed"
+  /** The turn had its time. */
+  | "deadline"
   | "parked"
   | "cancelled"
   | "lease_lost";

@@ -168,7 +168,8 @@ def _decided(view: View, decision: Decision) -> Folded:
         view, more = _event(view, event, decision.at)
         lines.extend(more)
     receipt = decision.receipt
-    if receipt is not None and receipt.status is not ReceiptStatus.CONSUMED:
+    # A key of ours has a space: a late timer, say, is nobody's concern.
+    if receipt is not None and receipt.status is not ReceiptStatus.CONSUMED and " " not in receipt.key:
         lines.append(_line(Kind.WARNING, f"Not done: {one_line(receipt.reason, LINE_LIMIT_CHARS)}"))
     return view, tuple(lines)
 
@@ -194,8 +195,7 @@ def _event(view: View, event: AnyTaskEvent, at: datetime) -> Folded:
         case TaskQueued():
             return view, (_line(Kind.INFO, f"queued again: {one_line(event.reason, LINE_LIMIT_CHARS)}"),)
         case TaskDelayed():
-            reason = one_line(event.reason, LINE_LIMIT_CHARS)
-            return view, (_line(Kind.WARNING, f"tried again at {event.until:%H:%M:%S} UTC: {reason}"),)
+            return view, (_delayed(event),)
         case TaskPaused():
             return view, (_line(Kind.INFO, f"held back: {one_line(event.reason, LINE_LIMIT_CHARS)}"),)
         case TaskTagged():
@@ -225,7 +225,7 @@ def _new_turn(view: View, at: datetime) -> View:
 def _ended(event: AttemptEnded) -> tuple[Line, ...]:
     reason = f": {one_line(event.reason, LINE_LIMIT_CHARS)}" if event.reason else ""
     match event.how:
-        case "finished" | "cancelled":
+        case "finished" | "cancelled" | "deadline":
             return ()
         case "parked":
             return (_line(Kind.INFO, f"the sandbox is given back until the task goes on{reason}"),)
@@ -233,6 +233,12 @@ def _ended(event: AttemptEnded) -> tuple[Line, ...]:
             return (_line(Kind.WARNING, f"the runner of attempt {event.attempt} is gone{reason}"),)
         case _:
             return (_line(Kind.WARNING, f"attempt {event.attempt} failed{reason}"),)
+
+
+def _delayed(event: TaskDelayed) -> Line:
+    """In the zone of who reads it."""
+    until = f"{event.until.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    return _line(Kind.WARNING, f"waits until {until}: {one_line(event.reason, LINE_LIMIT_CHARS)}")
 
 
 def _asked(question: Question) -> tuple[Line, ...]:
@@ -246,7 +252,7 @@ def _asked(question: Question) -> tuple[Line, ...]:
 def _answered(event: QuestionAnswered) -> str:
     text = one_line(event.text, LINE_LIMIT_CHARS)
     if event.approved is None:
-        return f"answered: {text}"
+        return f"{'nobody answered in time, so it goes on with' if event.by_deadline else 'answered'}: {text}"
     return "approved" if event.approved else f"denied: {text}" if text else "denied"
 
 

@@ -26,6 +26,7 @@ from sandbox.contract import Driver, SandboxError, SandboxUnavailable
 from services import log
 from services.background import background
 from services.bus import LEASE_SECONDS, Bus, Refused, Renewal, Unavailable
+from services.clock import Clock
 from services.runner.desk import Parked, UserDesk
 from services.runner.log import TaskLog
 from services.runner.movement import MovingModel
@@ -59,11 +60,14 @@ class AttemptConfig(Struct, frozen=True, kw_only=True):
 class Attempt:
     """Runs one granted attempt. `run` returns when the attempt is over, whoever ended it."""
 
-    def __init__(self, bus: Bus, model: Model, driver: Driver, config: AttemptConfig, granted: AttemptGranted) -> None:
+    def __init__(
+        self, bus: Bus, model: Model, driver: Driver, config: AttemptConfig, granted: AttemptGranted, clock: Clock
+    ) -> None:
         self._bus = bus
         self._model = model
         self._driver = driver
         self._config = config
+        self._clock = clock
         self._task = granted.task
         self._log = TaskLog(bus, granted.task, granted.sequence)
         self._workspace: Workspace | None = None
@@ -156,6 +160,7 @@ class Attempt:
             defaults=self._config.settings.defaults,
             max_tokens=self._config.settings.max_tokens,
             rules=self._rules,
+            seconds_left=self._seconds_left(),
         )
         result = await run_turn(
             model=MovingModel(self._model, self._log.movement),
@@ -165,6 +170,13 @@ class Attempt:
             settings=settings,
         )
         return await self._finish(result)
+
+    def _seconds_left(self) -> float | None:
+        """Until the turn's deadline. Whoever is not ready a minute after it is cut off by the scheduler."""
+        task = self._task
+        if task.turn_seconds is None or task.turn_opened_at is None:
+            return None
+        return task.turn_seconds - (self._clock.now() - task.turn_opened_at).total_seconds()
 
     async def _ground(self) -> AttemptStarted:
         """What the attempt stands on: as the task's first attempt found it, with what is restored since."""

@@ -25,7 +25,10 @@ class UserDesk:
 
     async def ask(self, question: Question) -> str:
         """Raises Parked, or Fenced when the turn ends first."""
-        return (await self._answer(question)).text
+        answered = await self._answer(question)
+        return (
+            f"{answered.text} (nobody answered in time: this is the default)" if answered.by_deadline else answered.text
+        )
 
     async def approve(self, question: Question) -> Verdict:
         """Raises Parked, or Fenced when the turn ends first."""

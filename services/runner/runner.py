@@ -25,6 +25,7 @@ from sandbox.drivers import Drivers
 from services import log
 from services.actor import healthy
 from services.bus import Bus, Refused, Unavailable
+from services.clock import Clock
 from services.config import Count, LogLevel, SecondsOrZero
 from services.runner.attempt import Attempt, AttemptConfig
 
@@ -80,11 +81,14 @@ class LoadedModel(Model, Protocol):
 class Runner:
     """The service."""
 
-    def __init__(self, bus: Bus, config: Config, model: LoadedModel, drivers: Drivers) -> None:
+    def __init__(
+        self, bus: Bus, config: Config, model: LoadedModel, drivers: Drivers, clock: Clock | None = None
+    ) -> None:
         self._bus = bus
         self._config = config
         self._model = model
         self._drivers = drivers
+        self._clock = clock or Clock()
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._slots = anyio.Semaphore(config.slots)
         self._attempts: set[Attempt] = set()
@@ -196,7 +200,7 @@ class Runner:
             hold_question_seconds=self._config.hold_question_seconds,
             settings=Settings(max_tokens=self._config.max_tokens),
         )
-        return Attempt(self._bus, self._model, driver, config, granted)
+        return Attempt(self._bus, self._model, driver, config, granted, self._clock)
 
     async def _run(self, attempt: Attempt, task: str) -> None:
         try:

@@ -65,7 +65,7 @@ class LogActor(Protocol):
         """The receipt of a command that cannot be handled; None when it has one, or not even a key."""
         ...
 
-    def timers(self) -> dict[str, datetime]:
+    def timers(self, limits: Limits) -> dict[str, datetime]:
         """When each timer that the state asks for is due, by its name."""
         ...
 
@@ -119,8 +119,8 @@ class TaskActor:
             return None
         return self.entry(reject(self.task, key, command.sequence, now, reason))
 
-    def timers(self) -> dict[str, datetime]:
-        return timers(self.task)
+    def timers(self, limits: Limits) -> dict[str, datetime]:
+        return timers(self.task, limits)
 
     def timer(self, name: str, due: datetime) -> Entry:
         # With the sequence: one that fired when it changed nothing, and is asked for again, is another command.
@@ -170,7 +170,7 @@ class UserActor:
         decision = reject_user(key, command.sequence, now, reason)
         return Entry(user_decision_subject(self.id, decision), decision)
 
-    def timers(self) -> dict[str, datetime]:
+    def timers(self, limits: Limits) -> dict[str, datetime]:
         return {}
 
     def timer(self, name: str, due: datetime) -> Entry:

@@ -106,7 +106,7 @@ class Scheduler:
         self._users: dict[str, UserActor] = {}
         self._queued: dict[str, TaskActor] = {}
         self._held: dict[str, TaskActor] = {}
-        self._timers = Timers(bus, self._clock)
+        self._timers = Timers(bus, self._clock, self._limits)
         self._granting: dict[str, tuple[Claims.Waiting, TaskActor]] = {}
         """Tasks that are being given to a slot, by their ids."""
         self._line = Line(

@@ -21,6 +21,7 @@ from services import log
 from services.bus import Bus, Refused, Unavailable
 from services.clock import Clock
 from services.scheduler.actors import LogActor
+from services.scheduler.decide import Limits
 
 AT_ONCE = 256
 """Timers that are being set side by side."""
@@ -32,9 +33,10 @@ OVERDUE = timedelta(seconds=5)
 class Timers:
     """The timers of all actors. `look_at` tells it of a change, `keep` sets what is to be set."""
 
-    def __init__(self, bus: Bus, clock: Clock) -> None:
+    def __init__(self, bus: Bus, clock: Clock, limits: Limits) -> None:
         self._bus = bus
         self._clock = clock
+        self._limits = limits
         self._armed: dict[str, dict[str, datetime]] = {}
         """What is set at the server: due times by name, by the actor's id."""
         self._changed: dict[str, LogActor] = {}
@@ -44,7 +46,7 @@ class Timers:
 
     def look_at(self, actor: LogActor) -> None:
         """The actor's state may ask for other timers than before."""
-        if actor.timers() != self._armed.get(actor.id, {}):
+        if actor.timers(self._limits) != self._armed.get(actor.id, {}):
             self._changed[actor.id] = actor
             self._stirred.set()
 
@@ -105,7 +107,7 @@ class Timers:
 
     async def _follow(self, actor: LogActor) -> None:
         """Make the actor's timers what its state asks for, as it is now."""
-        armed, wanted = self._armed.get(actor.id, {}), actor.timers()
+        armed, wanted = self._armed.get(actor.id, {}), actor.timers(self._limits)
         try:
             for name in armed.keys() - wanted.keys():
                 if armed[name] > self._clock.now():

@@ -147,7 +147,7 @@ def task_life() -> Life:
     desk.give(AnswerQuestion(key="answer", question="q", text="a"))
     desk.give(SendMessage(key="say", text="and this"))
     desk.give(FailAttempt(key="fail", attempt=1, journal_sequence=5, reason="busy", retry_after_seconds=3.0))
-    desk.give(FireTimer(key="retry", name="retry", due=NOW + timedelta(seconds=3)))
+    desk.give(FireTimer(key="retry", name="delay", due=NOW + timedelta(seconds=3)))
     desk.claim().take(lose_lease(desk.task, NOW, LIMITS))
     desk.claim().give(ParkAttempt(key="park", attempt=3, journal_sequence=7, usage=usage))
     desk.claim().give(

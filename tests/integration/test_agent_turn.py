@@ -282,6 +282,21 @@ async def test_at_a_limit_the_work_is_saved_and_a_message_goes_on(tmp_path: Path
     assert_each_step_ended_once(world)
 
 
+async def test_at_its_deadline_a_turn_stops_whatever_it_does_and_what_it_did_is_saved(
+    tmp_path: Path, model: Claude
+) -> None:
+    world = World(tmp_path, "[scenario: slow] seconds=60")
+    await model.load()
+    with pytest.raises(TurnFailed, match="reached its deadline"):
+        await world.run(model, Settings(seconds_left=4.0))
+    assert_each_step_ended_once(world)
+    *_, settled, saved = (one.event for one in world.entries)
+    assert isinstance(settled, StepFinished)
+    assert isinstance(settled.result, StepLost)
+    assert isinstance(saved, CheckpointMade)
+    assert saved.step == settled.step
+
+
 async def test_at_a_limit_between_two_calls_of_a_message_the_rest_is_answered_later(
     tmp_path: Path, model: Claude
 ) -> None:

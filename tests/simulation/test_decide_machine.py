@@ -198,7 +198,7 @@ class Machine:
             assert decision.command_sequence > self.answered, "commands are answered in their order"
             self.answered = decision.command_sequence
         self.truth.fold(self.stream[-1])
-        for name, due in self.truth.timers().items():
+        for name, due in self.truth.timers(LIMITS).items():
             self.armed.append(self.truth.timer(name, due))
         self.check_events(decision)
 
@@ -268,8 +268,8 @@ class TaskMachine(Machine):
         assert (task.question is not None) <= (task.state in (TaskState.WAITING, TaskState.PAUSED))
         assert (task.state is TaskState.DELAYED) <= (task.delayed_until is not None)
         assert (task.delayed_until is not None) <= (task.state in (TaskState.DELAYED, TaskState.PAUSED))
-        assert (task.state is TaskState.DELAYED) <= bool(self.truth.timers()), "nobody would wake it"
-        assert task.is_open or not self.truth.timers(), "a task that is over waits for nothing"
+        assert (task.state is TaskState.DELAYED) <= bool(self.truth.timers(LIMITS)), "nobody would wake it"
+        assert task.is_open or not self.truth.timers(LIMITS), "a task that is over waits for nothing"
 
     def check_event(self, event: Any) -> None:
         match event:

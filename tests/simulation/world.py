@@ -57,7 +57,7 @@ from services.runner.runner import Config as RunnerConfig
 from services.runner.runner import Runner
 from services.scheduler.scheduler import Config as SchedulerConfig
 from services.scheduler.scheduler import Scheduler
-from tests.simulation.clockwork import EPOCH, VirtualClock
+from tests.simulation.clockwork import VirtualClock
 from tests.simulation.memory import Link, MemoryBus, Server, Weather, connect, run_timers
 
 STORM_SECONDS = 40.0
@@ -108,7 +108,8 @@ class PlayedModel:
         if drawn < 0.35 or calls > 12:
             return "finish", {"summary": "Done.", "commit_message": "Do it"}
         if drawn < 0.5:
-            return "ask_user", {"question": "Which colour?"}
+            late = {"default_answer": "blue", "minutes": 1} if self._chance.random() < 0.5 else {}
+            return "ask_user", {"question": "Which colour?", **late}
         return "bash", {"command": "make"}
 
 
@@ -236,8 +237,6 @@ class World:
         self.sent: dict[str, set[str]] = {}
         """The keys of the commands that were acknowledged, by task."""
         self.users: dict[str, str] = {}
-        self.ended = EPOCH
-        """When everything had settled."""
         self.processes = [
             *(Process(self._scheduler, f"scheduler {number}") for number in range(SCHEDULERS)),
             *(Process(self._runner, f"runner {number}") for number in range(RUNNERS)),
@@ -268,7 +267,6 @@ class World:
                         calm.cancel_scope.cancel()
                 if patience.cancelled_caught:
                     raise NotSettled(f"after {CALM_SECONDS:g} s of calm: {self.unsettled()}")
-            self.ended = self.server.clock.now() + timedelta(seconds=SKEW_SECONDS)
             group.cancel_scope.cancel()
 
     # The house
@@ -286,7 +284,7 @@ class World:
         async with connect(self.server, Service.RUNNER, self.weather, link) as bus:
             model = PlayedModel(self.chance)
             drivers = PlayedDrivers(PlayedDriver(self.chance, self.weather), self.chance)
-            await Runner(bus, config, model, drivers).run(lambda: None)  # type: ignore[arg-type]
+            await Runner(bus, config, model, drivers, VirtualClock()).run(lambda: None)  # type: ignore[arg-type]
 
     async def _repos(self, link: Link) -> None:
         async with connect(self.server, Service.REPOS, self.weather, link) as bus:
@@ -334,7 +332,9 @@ class World:
         rules = self.chance.choice(
             ((), (), *((Rule(action=RuleAction.ASK, tool=tool),) for tool in ("bash", "finish")))
         )
-        submit = SubmitTask(key=key, prompt="do it", repository="https://git.example/x", rules=rules)
+        submit = SubmitTask(
+            key=key, prompt="do it", repository="https://git.example/x", rules=rules, **self._draw_waits()
+        )
         await self._send(phone, task, submit)
         for number in range(self.chance.randint(0, 6)):
             await anyio.sleep(self.chance.uniform(0, 8))
@@ -358,6 +358,15 @@ class World:
                 return ArchiveTask(key=f"archive-{number}")
             case _:
                 return SendMessage(key=f"say-{number}", text="also this")
+
+    def _draw_waits(self) -> dict[str, Any]:
+        chance = self.chance
+        start = self.server.clock.now() + timedelta(seconds=chance.uniform(-5, 20))
+        return {
+            "start_at": start if chance.random() < 0.2 else None,
+            "queue_seconds": chance.uniform(1, 30) if chance.random() < 0.2 else None,
+            "turn_seconds": chance.uniform(1, 60) if chance.random() < 0.2 else None,
+        }
 
     async def _send(self, phone: MemoryBus, task: str, command: TaskCommand) -> None:
         """Until it is acknowledged, and at times once more, long after."""
@@ -453,7 +462,9 @@ class World:
 
     def unsettled(self) -> list[str]:
         """What still waits, a line each."""
-        lines = []
+        # One whose time has come fires, and changes nothing.
+        soon = self.server.clock.now() + timedelta(seconds=SKEW_SECONDS)
+        lines = [f"{timer.subject} is set" for timer in self.server.timers.values() if timer.due > soon]
         for task in self.users:
             state = self.state(task)
             if (missing := self.sent.get(task, set()) - set(state.receipts)) or state.state not in OUTCOMES:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import msgspec
 import pytest
 
 from agents.budget import DEFAULT, SHORTEST_REPLY_TOKENS, BudgetReached, Spent, affordable, check, resolve
 from agents.contract import ModelRequest
-from agents.models.claude import explain
+from agents.models.claude import explain, retry_after
 from agents.models.prices import DEAREST, is_known, price_of, priced
 from protocol.task import Budget, Usage
 
@@ -104,7 +106,34 @@ def test_prices_count_the_cache_and_an_unknown_model_is_the_dearest() -> None:
 def test_each_error_of_the_api_says_what_to_do(
     status: int, kind: str | None, after: float | None, said: str, wait: float | None
 ) -> None:
-    reason, retry_after = explain(status, kind, "The API's words.", after)
+    reason, found = explain(status, kind, "The API's words.", after)
     assert said in reason
     assert "The API's words." in reason
-    assert retry_after == wait
+    assert found == wait
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "17"}, 17),
+        ({"retry-after": "Thu, 01 Jan 2026 00:01:00 GMT"}, 60),
+        ({"retry-after": "Wed, 31 Dec 2025 00:00:00 GMT"}, 0),
+        (
+            {
+                "anthropic-ratelimit-requests-remaining": "0",
+                "anthropic-ratelimit-requests-reset": "2026-01-01T00:00:30Z",
+                "anthropic-ratelimit-tokens-remaining": "0",
+                "anthropic-ratelimit-tokens-reset": "2026-01-01T00:05:00Z",
+                "anthropic-ratelimit-input-tokens-remaining": "1000",
+                "anthropic-ratelimit-input-tokens-reset": "2026-01-01T01:00:00Z",
+            },
+            300,
+        ),
+        ({"anthropic-ratelimit-requests-remaining": "4"}, None),
+        ({"anthropic-ratelimit-requests-remaining": "0"}, None),
+        ({"retry-after": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_a_rate_limit_is_waited_for_until_its_reset(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers, datetime(2026, 1, 1, tzinfo=UTC)) == seconds

@@ -128,7 +128,7 @@ PASSING_FAILURE = FailAttempt(key="x", attempt=1, journal_sequence=0, reason="bu
             "its timer queues a delayed turn",
             [
                 FailAttempt(key="x", attempt=1, journal_sequence=0, reason="busy", retry_after_seconds=9),
-                FireTimer(key="t", name="delay", due=NOW + timedelta(seconds=9)),
+                FireTimer(key="t", name="delay", due=NOW + timedelta(seconds=9 * 1.5)),
             ],
             TaskState.QUEUED,
         ),
@@ -318,7 +318,7 @@ def test_a_delay_that_is_over_while_the_task_is_paused_is_not_waited_for_again()
     desk = Desk().submit().claim()
     for command in (PASSING_FAILURE, PAUSE):
         desk.give(command)
-    desk.now += timedelta(seconds=9)
+    desk.now += timedelta(seconds=9 * 1.5)
     desk.give(RESUME)
     assert (desk.task.state, desk.task.delayed_until) == (TaskState.QUEUED, None)
 

@@ -6,7 +6,7 @@ import { bar } from "../parts/bar.js";
 import { Field, growing } from "../parts/field.js";
 import { toast } from "../parts/toast.js";
 import { clean } from "../text/clean.js";
-import { shortRepository } from "../text/units.js";
+import { localTime, shortRepository } from "../text/units.js";
 
 /** @typedef {import("../protocol.js").Budget} Budget */
 /** @typedef {import("../protocol.js").Submit} Submit */
@@ -96,6 +96,7 @@ class Form {
   #form;
   #prompt;
   #repository;
+  #start;
   #base;
   #model;
   #pullRequest;
@@ -115,6 +116,8 @@ class Form {
     area.placeholder = "Say it as you would to a colleague: what, where, and how to know that it is right.";
     this.#prompt = new Field("prompt", "What is to be done?", growing(area));
     this.#repository = new Field("repository", "Repository", address(from.repository ?? recent(session)[0] ?? ""));
+    const moment = h("input", { type: "datetime-local", value: from.start_at ? localTime(from.start_at) : "" });
+    this.#start = new Field("start_at", "Not before", moment);
     this.#base = new Field("base", "Branch to start from", plain(from.base, "The default branch"));
     this.#model = new ModelChoice(session, from.model ?? "");
     this.#pullRequest = h("input", { type: "checkbox", id: "field-pull_request", checked: from.pull_request !== false });
@@ -146,9 +149,9 @@ class Form {
       h("p", { class: "hint" }, "Left empty, the server's limits hold. At a limit it stops and says so; a message goes on."),
     );
     const offer = h("label", { class: "check" }, this.#pullRequest, "Open a pull request where the host has them");
-    const summary = h("summary", {}, "Branch, model, limits");
-    const chosen = from.base || from.model || Object.keys(from.budget ?? {}).length || from.pull_request === false;
-    return h("details", { class: "more", open: Boolean(chosen) }, summary, this.#base.node, this.#model.node, offer, budget);
+    const summary = h("summary", {}, "Start, branch, model, limits");
+    const chosen = from.start_at || from.base || from.model || Object.keys(from.budget ?? {}).length || from.pull_request === false;
+    return h("details", { class: "more", open: Boolean(chosen) }, summary, this.#start.node, this.#base.node, this.#model.node, offer, budget);
   }
 
   /** @param {Session} session */
@@ -186,6 +189,7 @@ class Form {
       type: "submit",
       prompt: this.#prompt.value,
       repository: this.#repository.value.trim(),
+      start_at: this.#start.value ? new Date(this.#start.value).toISOString() : null,
       base: this.#base.value.trim(),
       model: this.#model.value,
       pull_request: this.#pullRequest.checked,
@@ -207,7 +211,7 @@ class Form {
    * @param {string} reason
    */
   complain(name, reason) {
-    const fields = [this.#prompt, this.#repository, this.#base, this.#model.field, this.#money, this.#steps, this.#minutes];
+    const fields = [this.#prompt, this.#repository, this.#start, this.#base, this.#model.field, this.#money, this.#steps, this.#minutes];
     const field = fields.find((one) => one.input.name === name);
     if (!field) {
       this.#wrong.textContent = reason;

@@ -9,7 +9,7 @@ import { Dock } from "../task/dock.js";
 import { WORDS } from "../task/states.js";
 import { TurnBox } from "../task/turn.js";
 import { clean, oneLine } from "../text/clean.js";
-import { clock, count, money, shortRepository, timeOfDay, tokens } from "../text/units.js";
+import { clock, count, money, shortRepository, dayAndTime, tokens } from "../text/units.js";
 
 /** @typedef {import("../live/session.js").Session} Session */
 /** @typedef {import("../task/fold.js").View} View */
@@ -213,6 +213,6 @@ class TaskScreen {
 /** Why nothing moves, where that is nobody's fault. @param {View} view */
 function heldBack({ state, delayedUntil }) {
   if (state === "queued") return "Waits for a free runner…";
-  if (state === "delayed") return `Tries again at ${timeOfDay(delayedUntil)}`;
+  if (state === "delayed") return `Waits until ${dayAndTime(delayedUntil)}`;
   return state === "paused" ? "Held back" : "";
 }

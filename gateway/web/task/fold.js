@@ -5,7 +5,7 @@
  */
 
 import { oneLine } from "../text/clean.js";
-import { seconds, sum, timeOfDay } from "../text/units.js";
+import { seconds, sum, dayAndTime } from "../text/units.js";
 import { describe } from "./calls.js";
 import { OUTCOMES } from "./states.js";
 
@@ -194,7 +194,7 @@ export class View {
       case "task_delayed":
         this.#moved("delayed", event.reason);
         this.delayedUntil = event.until;
-        this.#note("warning", `tried again at ${timeOfDay(event.until)}: ${oneLine(event.reason)}`);
+        this.#note("warning", `waits until ${dayAndTime(event.until)}: ${oneLine(event.reason)}`);
         break;
       case "task_tagged":
         this.tags = event.tags ?? [];
@@ -221,6 +221,7 @@ export class View {
       case "question_answered":
         this.#moved("running", "");
         this.question = null;
+        if (event.by_deadline) this.#note("info", "nobody answered in time: it goes on with the default");
         this.#answered(event.question, decided(event));
         break;
       case "turn_ended":

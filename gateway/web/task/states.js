@@ -10,7 +10,7 @@ export const WORDS = {
   queued: "Queued",
   running: "Running",
   waiting: "Needs you",
-  delayed: "Tries again",
+  delayed: "Scheduled",
   paused: "Paused",
   succeeded: "Done",
   failed: "Failed",

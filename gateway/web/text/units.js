@@ -55,6 +55,19 @@ export function timeOfDay(at) {
   return new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 }
 
+/** As a field for a date and a time takes it. @param {string} at ISO time */
+export function localTime(at) {
+  const here = new Date(at);
+  return new Date(here.getTime() - here.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+}
+
+/** The same, with the day where it is not today. @param {string} at ISO time */
+export function dayAndTime(at) {
+  const day = new Date(at);
+  if (day.toDateString() === new Date().toDateString()) return timeOfDay(at);
+  return `${day.toLocaleDateString([], { day: "numeric", month: "short" })}, ${timeOfDay(at)}`;
+}
+
 /** @param {Usage} usage */
 export function used(usage) {
   return `${money(usage.cost_usd ?? 0)} · ${count(tokens(usage))} tokens`;

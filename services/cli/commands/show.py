@@ -36,7 +36,7 @@ def _fields(task) -> list[tuple[str, str]]:
     if task.created_at is not None:
         fields.append(("created", f"{task.created_at:%Y-%m-%d %H:%M:%S} UTC"))
     if task.delayed_until is not None:
-        fields.append(("tried again", f"{task.delayed_until:%Y-%m-%d %H:%M:%S} UTC"))
+        fields.append(("waits until", f"{task.delayed_until.astimezone():%Y-%m-%d %H:%M:%S %Z}"))
     if task.turn > 1 or task.attempt > 1:
         fields.append(("turn", f"{task.turn}, attempt {task.attempt}"))
     fields.append(("summary", task.summary))

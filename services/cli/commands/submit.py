@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from protocol.rules import Rule, RuleAction
 from protocol.task import DEFAULT_QUEUE, PRIORITY_LIMIT, PROMPT_LIMIT_CHARS, Budget
 from services.cli.failure import Failure
 from services.cli.options import Place, client_command, is_terminal
+from services.cli.times import Duration, Moment
 
 UNLIMITED = "unlimited"
 ASK_BEFORE = {
@@ -66,6 +68,10 @@ class Amount(click.ParamType):
 )
 @click.option("--pull-request/--no-pull-request", default=True, help="Open one for the branch; the default.")
 @click.option("--ask-before", type=click.Choice(list(ASK_BEFORE)), help="What it asks before, instead of your rules.")
+@click.option("--at", "at", type=Moment(), help='Not before this time: "2026-12-01 09:00".')
+@click.option("--in", "after", type=Duration(), help="Not before so long from now: 2h.")
+@click.option("--queue-limit", type=Duration(), help="A turn that no runner has begun after so long fails.")
+@click.option("--deadline", type=Duration(), help="A turn is ended after so long, its work saved.")
 @click.option("--key", default="", help="The same key is the same task, however often it is sent.")
 @click.option("--watch/--no-watch", "watched", default=None, help="Follow it; the default on a terminal.")
 def command(
@@ -85,6 +91,10 @@ def command(
     priority: int,
     pull_request: bool,
     ask_before: str | None,
+    at: datetime | None,
+    after: float | None,
+    queue_limit: float | None,
+    deadline: float | None,
     key: str,
     watched: bool | None,
 ) -> int:
@@ -97,6 +107,8 @@ def command(
 
     text = given(prompt)
     _check(text, key)
+    if at is not None and after is not None:
+        raise click.UsageError("Either --at or --in.")
     chosen = repository.choose(repo, Path.cwd())
     must_be_utf_8([chosen])  # a folder's name may have any bytes
     frame = Submit(
@@ -114,6 +126,9 @@ def command(
         metadata=pairs(meta),
         pull_request=pull_request,
         rules=ASK_BEFORE[ask_before] if ask_before else (),
+        start_at=at if after is None else datetime.now(UTC) + timedelta(seconds=after),
+        queue_seconds=queue_limit,
+        turn_seconds=deadline,
     )
     if watched is None:
         watched = is_terminal(1) and not place.as_json

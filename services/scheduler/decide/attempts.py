@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime, timedelta
 
 from protocol.evolve import Task
 from protocol.query import ClaimAttempt
 from protocol.task import (
+    WAIT_LIMIT_SECONDS,
     AnyTaskEvent,
     AttemptClaimed,
     AttemptEnd,
@@ -67,7 +69,7 @@ def fail(task: Task, command: FailAttempt, now: datetime, limits: Limits) -> tup
     if command.retry_after_seconds is not None and task.question is not None:
         return (ended,)  # the turn waits for the user all the same; the answer opens another attempt
     if command.retry_after_seconds is not None and task.turn_attempts + 1 < limits.attempts_per_turn:
-        until = now + timedelta(seconds=max(0.0, command.retry_after_seconds))
+        until = now + timedelta(seconds=_pause_seconds(task, command.retry_after_seconds, limits))
         return ended, TaskDelayed(until=until, reason=command.reason)
     outcome = TurnEnded(
         turn=task.turn,
@@ -77,6 +79,20 @@ def fail(task: Task, command: FailAttempt, now: datetime, limits: Limits) -> tup
         usage=command.usage,
     )
     return ended, outcome, *next_turn(task, command.messages_read)
+
+
+def _pause_seconds(task: Task, asked_seconds: float, limits: Limits) -> float:
+    """Until the next attempt: never less than was asked for, as a rate limit's reset is exact."""
+    backoff = min(limits.first_retry_seconds * 2**task.turn_attempts, limits.longest_retry_seconds)
+    pause = max(min(asked_seconds, WAIT_LIMIT_SECONDS), backoff)
+    return pause + min(pause / 2, limits.jitter_seconds) * _chance(task)
+
+
+def _chance(task: Task) -> float:
+    """From 0 to 1: random between attempts, and for the same one always the same, so that a decision can be made
+    again."""
+    drawn = hashlib.blake2b(f"{task.id} {task.attempt}".encode(), digest_size=4).digest()
+    return int.from_bytes(drawn) / 2**32
 
 
 def park(task: Task, command: ParkAttempt) -> tuple[AnyTaskEvent, ...]:

@@ -86,7 +86,7 @@ def decide(task: Task, command: AnyTaskCommand, now: datetime, limits: Limits) -
         _must_be_known(task, command.attempt, command.key)
     match command:
         case SubmitTask():
-            return submit(task, command)
+            return submit(task, command, now)
         case SendMessage():
             return message(task, command)
         case AnswerQuestion():
@@ -116,7 +116,7 @@ def decide(task: Task, command: AnyTaskCommand, now: datetime, limits: Limits) -
         case ParkAttempt():
             return park(task, command)
         case FireTimer():
-            return fire(task, command)
+            return fire(task, command, limits)
         case ArchiveTask():
             return archive(task)
         case _:

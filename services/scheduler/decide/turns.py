@@ -79,6 +79,14 @@ def retry(task: Task) -> tuple[AnyTaskEvent, ...]:
     return (TurnOpened(turn=task.turn + 1, retries=task.turn),)
 
 
+def over_time(task: Task, reason: str) -> tuple[AnyTaskEvent, ...]:
+    """The turn fails, whatever it is doing."""
+    ended = TurnEnded(turn=task.turn, outcome=TaskState.FAILED, reason=reason)
+    if task.holder is None:
+        return (ended,)
+    return AttemptEnded(attempt=task.holder.attempt, how=AttemptEnd.DEADLINE), ended
+
+
 def next_turn(task: Task, messages_read: int) -> tuple[AnyTaskEvent, ...]:
     """The user spoke after the model's last call of the turn: that is not lost, it opens the next turn. One that was
     paused when its runner was done stays paused."""

@@ -1,0 +1,40 @@
+"""Times as people write them: a length, and a moment in the zone of the machine they sit at."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+import click
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+PART = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])", re.IGNORECASE)
+
+
+class Duration(click.ParamType):
+    """`90s`, `15m`, `2h`, `1h30m`, `3d`: seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        parts = PART.findall(str(value))
+        seconds = sum(float(number) * UNITS[unit.lower()] for number, unit in parts)
+        if PART.sub("", str(value)).strip() or seconds <= 0:
+            self.fail(f"{value!r} is no length of time: 90s, 15m, 2h, 1h30m or 3d.", param, ctx)
+        return seconds
+
+
+class Moment(click.ParamType):
+    """`2026-12-01 09:00` where this machine is, or ISO 8601 with its own zone."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            return datetime.fromisoformat(str(value)).astimezone()
+        except (ValueError, OverflowError, OSError):
+            self.fail(f"{value!r} is no time: 2026-12-01 09:00, or 2026-12-01T09:00:00+01:00.", param, ctx)
