@@ -32,11 +32,17 @@ from protocol.query import Refusal
 from protocol.routes import ROUTES, Service, Stream, query_subject
 from services import log
 from services.background import background
+from services.writer import Answer, Fault, Writer, read_answer
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_LOG = "Nats-Expected-Last-Subject-Sequence-Subject"
 MESSAGE_ID = "Nats-Msg-Id"
 WRONG_LAST_SEQUENCE = 10071
+
+NOBODY = "503"
+"""The status of an answer to what nobody takes."""
+GROUPED = ("cmd.", "evt.", "timer.")
+"""What may travel in one batch: the subjects of one stream."""
 
 TIMEOUT_SECONDS = 2.0
 """For one answer of the server; past it, whether a publish was stored is unknown."""
@@ -154,6 +160,8 @@ class Bus:
         self._jetstream = client.jetstream(timeout=TIMEOUT_SECONDS)
         self._service = service
         self._tasks = tasks
+        self._answers = client.new_inbox()
+        self._writer = Writer(self._send, timeout_seconds=TIMEOUT_SECONDS)
         self._readers: list[Reader] = []
         self._on_interruption: list[Callable[[], None]] = []
         self._log = log.get()
@@ -174,6 +182,11 @@ class Bus:
     def interrupted(self) -> None:
         for call in self._on_interruption:
             call()
+
+    async def begin(self) -> None:
+        """Be told what becomes of what is published; before the first of it."""
+        await self._nats.subscribe(f"{self._answers}.*", cb=self._on_answer)
+        self._tasks.start_soon(self._writer.run)
 
     # Publish and commit
 
@@ -228,14 +241,27 @@ class Bus:
         if len(data) > MESSAGE_LIMIT_BYTES:
             raise Refused(f"A message of {len(data)} bytes is over the limit of {MESSAGE_LIMIT_BYTES}.")
         try:
-            ack = await self._jetstream.publish(subject, data, headers=headers or None)
-        except nats.js.errors.APIError as error:
-            if error.err_code == WRONG_LAST_SEQUENCE:
-                raise Conflict(subject) from None
-            raise Unavailable(f"NATS refused a message on {subject}: {error.description}") from error
-        except (nats.errors.Error, TimeoutError) as error:
-            raise Unavailable(f"NATS did not take a message on {subject}: {error!r}") from error
-        return ack.seq
+            answer = await self._writer.store(subject, data, headers, alone=not subject.startswith(GROUPED))
+        except TimeoutError:
+            raise Unavailable(f"NATS did not take a message on {subject} in time.") from None
+        if answer.error is None:
+            return answer.seq
+        if answer.error.err_code == WRONG_LAST_SEQUENCE:
+            raise Conflict(subject)
+        raise Unavailable(f"NATS refused a message on {subject}: {answer.error.description}")
+
+    async def _send(self, subject: str, data: bytes, headers: dict[str, str], token: str) -> None:
+        reply = f"{self._answers}.{token}" if token else ""
+        try:
+            await self._nats.publish(subject, data, reply, headers or None)
+        except nats.errors.Error as error:
+            self._writer.answer(token, Answer(error=Fault(repr(error))))
+
+    async def _on_answer(self, message: Msg) -> None:
+        answer = read_answer(message.data)
+        if _status(message) == NOBODY:
+            answer = Answer(error=Fault("no stream has this subject"))
+        self._writer.answer(message.subject.rpartition(".")[2], answer)
 
     # Read
 
@@ -894,6 +920,7 @@ async def connect(config: BusConfig, service: Service) -> AsyncIterator[Bus]:
     try:
         async with background() as tasks:
             bus = Bus(client, service, tasks)
+            await bus.begin()
             yield bus
     finally:
         with anyio.CancelScope(shield=True), suppress(nats.errors.Error, TimeoutError):
@@ -945,6 +972,7 @@ STREAMS: tuple[dict[str, Any], ...] = (
         Stream.TASKS,
         subjects=["cmd.>", "evt.>", "timer.>"],
         republish={"src": "evt.>", "dest": "live.>"},
+        allow_atomic=True,
         allow_msg_schedules=True,
         allow_msg_ttl=True,
         allow_rollup_hdrs=True,

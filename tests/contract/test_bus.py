@@ -69,6 +69,44 @@ async def test_a_commit_with_the_wrong_last_sequence_is_a_conflict(connected: Co
         await bus.commit("evt.owner.t1.task.failed", DECISION, log="evt.owner.t1.task.>", expected=first)
 
 
+async def test_of_many_commits_at_once_only_the_one_in_conflict_is_refused(connected: Connected) -> None:
+    async with connected(Service.SCHEDULER) as [bus]:
+        first = await bus.commit("evt.owner.g0.task.queued", DECISION, log="evt.owner.g0.task.>", expected=0)
+        stored: dict[str, int] = {}
+        refused: list[str] = []
+
+        async def commit(task: str) -> None:
+            try:
+                log = f"evt.owner.{task}.task.>"
+                stored[task] = await bus.commit(f"evt.owner.{task}.task.queued", DECISION, log=log, expected=0)
+            except Conflict:
+                refused.append(task)
+
+        async with anyio.create_task_group() as group:
+            for number in range(200):
+                group.start_soon(commit, f"g{number}")
+        assert refused == ["g0"]
+        assert len(stored) == 199
+        for task, sequence in (("g0", first), *stored.items()):
+            found = await bus.replay(f"evt.owner.{task}.>")
+            assert [(each.sequence, each.previous) for each in found] == [(sequence, 0)]
+
+
+async def test_of_many_keyed_publishes_at_once_each_is_stored_once(connected: Connected) -> None:
+    async with connected(Service.GATEWAY) as [bus]:
+        command = CancelTask(key="c")
+        stored: dict[int, set[int]] = {number: set() for number in range(100)}
+
+        async def publish(number: int) -> None:
+            stored[number].add(await bus.publish(f"cmd.owner.p{number}.cancel_task", command, key=f"p{number}.c"))
+
+        async with anyio.create_task_group() as group:
+            for number in [*range(100), *range(50)]:
+                group.start_soon(publish, number)
+        assert all(len(sequences) == 1 for sequences in stored.values())
+        assert len({sequence for [sequence] in stored.values()}) == 100
+
+
 async def test_a_keyed_publish_is_stored_once(connected: Connected) -> None:
     async with connected(Service.GATEWAY) as [bus]:
         command = CancelTask(key="c")

@@ -14,7 +14,7 @@ import structlog
 from protocol.query import ClaimAttempt, NothingToClaim
 from protocol.routes import Service
 from protocol.task import CancelTask, Decision, TaskState
-from services.bus import Bus, Later, Stored, Unavailable, connect, jetstream_api
+from services.bus import Bus, Conflict, Later, Stored, Unavailable, connect, jetstream_api
 from tests.integration.nats_house import NatsHouse, collect, nats_house
 
 pytestmark = pytest.mark.anyio
@@ -49,6 +49,33 @@ async def test_a_reader_goes_on_in_order_over_a_killed_server(house: NatsHouse) 
             more = [await bus.publish("evt.owner.t4.task.queued", DECISION, key=f"b{i}") for i in range(3)]
             assert [s.sequence for s in await collect(reader, 3)] == more
             assert bus.stalled() == []
+
+
+async def test_whatever_batch_a_killed_server_had_in_hand_the_log_says_what_was_stored(house: NatsHouse) -> None:
+    async with connected(house, Service.SCHEDULER) as [bus]:
+        acknowledged: dict[str, int] = {}
+        some = anyio.Event()
+
+        async def commit(task: str) -> None:
+            log = f"evt.owner.{task}.task.>"
+            while task not in acknowledged:
+                try:
+                    acknowledged[task] = await bus.commit(f"{log[:-1]}queued", DECISION, log=log, expected=0)
+                except Unavailable:
+                    await anyio.sleep(0.1)
+                except Conflict:  # stored all the same: the answer was lost
+                    acknowledged[task] = await bus.last(log)
+                if len(acknowledged) > 50:
+                    some.set()
+
+        async with anyio.create_task_group() as group:
+            for number in range(600):
+                group.start_soon(commit, f"k{number}")
+            await some.wait()
+            house.kill()
+            house.start()
+        for task, sequence in acknowledged.items():
+            assert [each.sequence for each in await bus.replay(f"evt.owner.{task}.>")] == [sequence]
 
 
 async def test_a_service_may_not_write_what_is_not_its_own(house: NatsHouse) -> None:

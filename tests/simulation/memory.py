@@ -24,13 +24,18 @@ from msgspec import Struct
 from protocol.base import MESSAGE_LIMIT_BYTES, encode
 from protocol.query import Refusal
 from protocol.routes import Service, Stream
+from services import writer
 from services.bus import (
     BLOBS,
+    EXPECTED,
+    EXPECTED_LOG,
     LEASE_SECONDS,
     LEASES,
+    MESSAGE_ID,
     PUBLISH_TRIES,
     REPLIES,
     TIMEOUT_SECONDS,
+    WRONG_LAST_SEQUENCE,
     Conflict,
     NoAnswer,
     Refused,
@@ -38,9 +43,12 @@ from services.bus import (
     Unavailable,
 )
 from services.clock import Clock
+from services.writer import Fault, Writer
 
 DUPLICATE_WINDOW_SECONDS = 120.0
 TIMER_SECONDS = 0.13
+SINGLES = 2
+"""So few writes on their way make the next ones wait and travel as a batch: storms are of a few tasks."""
 T = TypeVar("T")
 Answer = Callable[[Any], Awaitable[Any]]
 
@@ -67,6 +75,14 @@ class Timer(NamedTuple):
     subject: str
     target: str
     data: bytes
+
+
+class Written(NamedTuple):
+    subject: str
+    data: bytes
+    key: str
+    log: str
+    expected: int
 
 
 class Server:
@@ -107,6 +123,20 @@ class Server:
         if subject.startswith("evt."):
             self._tell("live." + subject.removeprefix("evt."), stored)
         return self.sequence
+
+    def write(self, writes: list[Written]) -> writer.Answer:
+        """One write, or a batch: all of it or nothing."""
+        refused = [each.subject for each in writes if self._refuses(each, alone=len(writes) == 1)]
+        if refused:
+            return writer.Answer(error=Fault(refused[0], WRONG_LAST_SEQUENCE))
+        sequences = [self.store(w.subject, w.data, key=w.key, log=w.log, expected=w.expected) for w in writes]
+        return writer.Answer(seq=sequences[-1])
+
+    def _refuses(self, write: Written, *, alone: bool) -> bool:
+        # A message id that was seen is answered with its sequence, but not in a batch.
+        seen_at, _ = self._seen.get(write.key, (-DUPLICATE_WINDOW_SECONDS, 0))
+        again = bool(write.key) and self.clock.monotonic() - seen_at < DUPLICATE_WINDOW_SECONDS
+        return (again and not alone) or bool(write.log and self.last(write.log) != write.expected)
 
     def find(self, subject: str, after: int = 0) -> list[Stored]:
         log = self._logs.get(_log_of(subject))
@@ -247,6 +277,9 @@ class MemoryBus:
         self._on_interruption: list[Callable[[], None]] = []
         self._under_way: dict[bytes, list[asyncio.Future[bytes]]] = {}
         self._joined: set[type] = set()
+        self._sent: list[Written] = []
+        """The parts of a batch, until its last one."""
+        self._writer = Writer(self._send, singles=SINGLES, timeout_seconds=TIMEOUT_SECONDS)
 
     @property
     def connected(self) -> bool:
@@ -270,12 +303,34 @@ class MemoryBus:
         data = encode(message)
         for _ in range(PUBLISH_TRIES - 1 if key else 0):
             with suppress(Unavailable):
-                return await self._ask_server(lambda: self._server.store(subject, data, key=key))
-        return await self._ask_server(lambda: self._server.store(subject, data, key=key))
+                return await self._store(subject, data, {MESSAGE_ID: key})
+        return await self._store(subject, data, {MESSAGE_ID: key} if key else {})
 
     async def commit(self, subject: str, message: Struct, *, log: str, expected: int) -> int:
-        data = encode(message)
-        return await self._ask_server(lambda: self._server.store(subject, data, log=log, expected=expected))
+        return await self._store(subject, encode(message), {EXPECTED: str(expected), EXPECTED_LOG: log})
+
+    async def _store(self, subject: str, data: bytes, headers: dict[str, str]) -> int:
+        if len(data) > MESSAGE_LIMIT_BYTES:
+            raise Refused(f"A message of {len(data)} bytes is over the limit of {MESSAGE_LIMIT_BYTES}.")
+        try:
+            answer = await self._writer.store(subject, data, headers)
+        except TimeoutError:
+            raise Unavailable("no answer came") from None
+        if answer.error is not None:
+            raise Conflict(subject)
+        return answer.seq
+
+    async def _send(self, subject: str, data: bytes, headers: dict[str, str], token: str) -> None:
+        expected = int(headers.get(EXPECTED, 0))
+        written = Written(subject, data, headers.get(MESSAGE_ID, ""), headers.get(EXPECTED_LOG, ""), expected)
+        self._sent.append(written)
+        if token:
+            writes, self._sent = self._sent, []
+            self._tasks.start_soon(self._write, writes, token)
+
+    async def _write(self, writes: list[Written], token: str) -> None:
+        with suppress(Unavailable):  # nobody is told: the writer waits no longer than this
+            self._writer.answer(token, await self._ask_server(lambda: self._server.write(writes)))
 
     async def schedule(self, subject: str, message: Struct, *, at: datetime, target: str) -> int:
         timer = Timer(at, subject, target, encode(message))
@@ -331,6 +386,9 @@ class MemoryBus:
         """What the server sends without being asked: in order, and not at all while the connection is cut."""
         if not self.link.is_cut and any(matches(pattern, subject) for pattern, _ in self._taps):
             self._heard.put_nowait((subject, stored))
+
+    async def keep_writing(self) -> None:
+        await self._writer.run()
 
     async def keep_hearing(self) -> None:
         while True:
@@ -535,6 +593,7 @@ async def connect(
         bus = MemoryBus(server, service, weather, link or Link(), tasks)
         server.connections.append(bus)
         tasks.start_soon(bus.keep_hearing)
+        tasks.start_soon(bus.keep_writing)
         try:
             yield bus
         finally:
