@@ -156,6 +156,8 @@ class Conversation:
         """Steps that may have changed the workspace, and how to name them to the model."""
         self._tools_ran = False
         self._usage = Usage()
+        self._usage_before = Usage()
+        """Of the turn's attempts before this one."""
         self._steps = 0
         self._attempt_from: datetime | None = None
         self._attempt_to: datetime | None = None
@@ -191,6 +193,7 @@ class Conversation:
         if begins:
             self._usage, self._steps, self._earlier_seconds, self._truncated = Usage(), 0, 0.0, 0
             self.ending, self.not_run, self._abandoned = None, "the turn ended before it could run", True
+        self._usage_before = self._usage
         if self._tools_ran:
             self._tell(
                 "The work goes on in a new sandbox. The shell's folder and variables, processes, files outside of "
@@ -328,7 +331,12 @@ class Conversation:
 
     def spent(self, now: datetime) -> Spent:
         self_seconds = (now - self._attempt_from).total_seconds() if self._attempt_from else 0.0
-        return Spent(usage=self._usage, steps=self._steps, wall_seconds=self._earlier_seconds + self_seconds)
+        return Spent(
+            usage=self._usage,
+            steps=self._steps,
+            wall_seconds=self._earlier_seconds + self_seconds,
+            attempt_usd=self._usage.cost_usd - self._usage_before.cost_usd,
+        )
 
     def _attempt_seconds(self) -> float:
         if self._attempt_from is None or self._attempt_to is None:

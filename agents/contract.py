@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from protocol.journal import AnyJournalEvent, JournalEntry, ModelReply
-from protocol.task import Question, Usage
+from protocol.task import Budget, Question, Usage
 
 
 class Fenced(Exception):
@@ -25,6 +25,10 @@ class TurnFailed(Exception):
         self.reason = reason
         self.retry_after_seconds = retry_after_seconds
         self.usage = usage or Usage()
+
+
+class DaySpent(TurnFailed):
+    """The user's money for the day does not suffice for the next step: the turn can go on when there is more."""
 
 
 class ModelError(Exception):
@@ -193,6 +197,11 @@ class Journal(Protocol):
     @property
     def messages(self) -> Sequence[UserMessage]:
         """All messages of the user that are known by now; grows while the attempt runs."""
+        ...
+
+    @property
+    def budget(self) -> Budget:
+        """What the user lets the turn spend, as far as is known by now; may change while the attempt runs."""
         ...
 
     async def append(self, event: AnyJournalEvent) -> None:

@@ -13,10 +13,11 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from agents import rules, tools
-from agents.budget import DEFAULT, BudgetReached, Spent, affordable, check, resolve
+from agents.budget import BudgetReached, DayReached, Spent, affordable, check
 from agents.context import END_CALL, Call, Conversation, Ending, Refuse, Run, Settle, Speak, Stop, commit_message
 from agents.contract import (
     Clock,
+    DaySpent,
     Desk,
     Fenced,
     Journal,
@@ -31,7 +32,6 @@ from agents.contract import (
 )
 from protocol.journal import ModelCall, ModelReply, Noticed, StepFinished, StepLost, StepStarted, ToolCall, ToolResult
 from protocol.rules import Rule, RuleAction
-from protocol.task import Budget
 
 DEADLINE = "The turn reached its deadline. Send a message to go on from here, or submit a task with a later one."
 
@@ -39,10 +39,8 @@ DEADLINE = "The turn reached its deadline. Send a message to go on from here, or
 class Settings(Struct, frozen=True, kw_only=True):
     """How a turn is run."""
 
-    budget: Budget = Budget()
-    """As the task asked for it."""
-    defaults: Budget = DEFAULT
-    """What holds where the task asked for nothing."""
+    day_usd: float | None = None
+    """What the attempt may spend of the user's day; None: there is no limit."""
     rules: tuple[Rule, ...] = ()
     """What the user lets be done unasked, the task's own first."""
     seconds_left: float | None = None
@@ -136,7 +134,6 @@ class _Turn:
         self.journal = journal
         self.desk = desk
         self.settings = settings
-        self.budget = resolve(settings.budget, settings.defaults)
         self.saver = saver
         self.clock = clock
         self.chance = chance
@@ -266,9 +263,11 @@ class _Turn:
         unread = self.conversation.unread
         request = self.conversation.request(unread, self.settings.max_tokens)
         try:
-            request, reserve = affordable(self.budget, self.spent(), request, self.model.most_it_can_cost)
+            request, reserve = affordable(
+                self.journal.budget, self.spent(), request, self.model.most_it_can_cost, self.settings.day_usd
+            )
         except BudgetReached as reached:
-            raise self.failure(str(reached)) from None
+            raise self.stopped(reached) from None
         read = tuple(message.number for message in unread)
         step = await self.start(ModelCall(messages_read=read, reserved_usd=reserve.cost_usd))
         began = self.clock.monotonic()
@@ -335,9 +334,13 @@ class _Turn:
 
     def within_budget(self) -> None:
         try:
-            check(self.budget, self.spent())
+            check(self.journal.budget, self.spent(), day_usd=self.settings.day_usd)
         except BudgetReached as reached:
-            raise self.failure(str(reached)) from None
+            raise self.stopped(reached) from None
+
+    def stopped(self, reached: BudgetReached) -> TurnFailed:
+        failed = self.failure(str(reached))
+        return DaySpent(failed.reason, usage=failed.usage) if isinstance(reached, DayReached) else failed
 
     def failure(self, reason: str, retry_after_seconds: float | None = None) -> TurnFailed:
         self.catch_up()

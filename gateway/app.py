@@ -21,7 +21,7 @@ from gateway.live.sockets import Sockets
 from gateway.live.wire import Gone, Wire
 from gateway.notices import Notices
 from gateway.push.web_push import WebPush
-from gateway.rest import account, github, identify, installation, push, queues, tasks
+from gateway.rest import account, github, identify, installation, push, queues, settings, tasks
 from gateway.sign_in import Door
 from gateway.tasks import Tasks
 from gateway.users import Users
@@ -91,7 +91,15 @@ def make(
     return Litestar(
         route_handlers=[
             *(live, pages.ROUTER),
-            *(tasks.ROUTER, queues.ROUTER, account.ROUTER, github.ROUTER, installation.ROUTER, push.ROUTER),
+            *(
+                tasks.ROUTER,
+                queues.ROUTER,
+                account.ROUTER,
+                github.ROUTER,
+                installation.ROUTER,
+                push.ROUTER,
+                settings.ROUTER,
+            ),
         ],
         dependencies=dependencies,
         exception_handlers={

@@ -7,8 +7,9 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from gateway.errors import Problem
@@ -25,7 +26,7 @@ from protocol.task import (
     WAIT_LIMIT_SECONDS,
     Budget,
 )
-from protocol.user import NAME_LIMIT_CHARS
+from protocol.user import NAME_LIMIT_CHARS, Settings
 from services.envelope import SECRET_LIMIT_BYTES
 
 BASE_LIMIT_CHARS = 250
@@ -153,6 +154,22 @@ def labels(values: tuple[str, ...]) -> None:
 def priority(value: int) -> None:
     if abs(value) > PRIORITY_LIMIT:
         raise Problem(422, f"A priority is {-PRIORITY_LIMIT} to {PRIORITY_LIMIT}, the higher the sooner.", "priority")
+
+
+def settings(value: Settings) -> None:
+    if value.model and not MODEL.fullmatch(value.model):
+        raise Problem(422, "This is no model's name: leave it out for the default.", "model")
+    budget(value.budget)
+    daily_usd(value.daily_usd)
+    try:
+        ZoneInfo(value.time_zone)
+    except (KeyError, ValueError, OSError):
+        raise Problem(422, "There is no such time zone: it looks like Europe/Berlin.", "time_zone") from None
+
+
+def daily_usd(value: float | UnsetType | None) -> None:
+    if value not in (None, UNSET) and not (math.isfinite(value) and value >= 0):
+        raise Problem(422, "A limit is 0 or more; null means unlimited.", "daily_usd")
 
 
 def rules(value: Sequence[Rule]) -> None:

@@ -26,6 +26,7 @@ from protocol.live import (
     Approve,
     Archive,
     Cancel,
+    ChangeBudget,
     CommandFrame,
     Deny,
     Pause,
@@ -51,6 +52,7 @@ from protocol.task import (
     ResumeTask,
     RetryTask,
     SendMessage,
+    SetBudget,
     SetPriority,
     SubmitTask,
     TagTask,
@@ -251,7 +253,7 @@ class Tasks:
 
 def _command(
     asker: Asker,
-    frame: Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Tag | Archive,
+    frame: Say | Answer | Approve | Deny | Cancel | ChangeBudget | Prioritize | Pause | Resume | Retry | Tag | Archive,
 ) -> TaskCommand:
     match frame:
         case Say(key=key, text=text):
@@ -264,6 +266,9 @@ def _command(
             return DenyQuestion(key=key, question=question, reason=checks.reason(reason), device=asker.device)
         case Cancel(key=key, reason=reason):
             return CancelTask(key=key, reason=checks.reason(reason), device=asker.device)
+        case ChangeBudget(key=key, budget=budget):
+            checks.budget(budget)
+            return SetBudget(key=key, budget=budget)
         case Prioritize(key=key, priority=priority):
             checks.priority(priority)
             return SetPriority(key=key, priority=priority)

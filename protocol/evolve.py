@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import assert_never
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from protocol.journal import AttemptStarted, JournalEntry, ModelReply, StepFinished, StepLost
@@ -21,6 +21,7 @@ from protocol.task import (
     AttemptEnd,
     AttemptEnded,
     Budget,
+    BudgetSet,
     Decision,
     MessageSent,
     PrioritySet,
@@ -39,6 +40,7 @@ from protocol.task import (
     TaskState,
     TaskSubmitted,
     TaskTagged,
+    Terms,
     TurnEnded,
     TurnOpened,
     Usage,
@@ -46,6 +48,7 @@ from protocol.task import (
 )
 from protocol.user import (
     AnyUserEvent,
+    DailyLimitSet,
     DeviceAdded,
     DeviceRemoved,
     GithubForgotten,
@@ -57,6 +60,9 @@ from protocol.user import (
     PushSubscriptionRemoved,
     QueueSet,
     Role,
+    RulesSet,
+    Settings,
+    SettingsSet,
     SignInCodeCreated,
     SignInCodeRedeemed,
     UserAdded,
@@ -68,6 +74,9 @@ USER_RECEIPTS_LIMIT = 500
 """Receipts of commands to one user's log that are kept, the newest. A key there is made for one request and never sent
 by hand."""
 
+SPENT_KEPT = timedelta(days=2)
+"""Longer than any day is, in whatever time zone."""
+
 
 class Holder(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who holds the running attempt."""
@@ -77,6 +86,7 @@ class Holder(Struct, frozen=True, kw_only=True, omit_defaults=True):
     request: str
     labels: tuple[str, ...] = ()
     """What the runner has."""
+    terms: Terms = Terms()
 
 
 class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -128,6 +138,8 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
     question: Question | None = None
     asked_at: datetime | None = None
     delayed_until: datetime | None = None
+    day_usd: float | None = None
+    """Delayed because so much was left of the user's money for the day: more of it moves it on at once."""
     reason: str = ""
     """Why it waits, is delayed, failed or was cancelled."""
     summary: str = ""
@@ -140,6 +152,10 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """None also for one that was archived and goes on."""
     checkpoint: str = ""
     """Of an archived one: the blob from which its workspace is made again."""
+    turn_usage: Usage = Usage()
+    """Of the open turn, as far as its attempts have ended."""
+    spent: dict[datetime, float] = {}
+    """What was spent in each quarter of an hour, in dollars; by the end of the attempt that spent it, for two days."""
     receipts: dict[str, Receipt] = {}
     """Of all its users' commands and timers, and of what a runner sent since the last attempt was claimed."""
     answered: int = 0
@@ -218,6 +234,7 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
                 turn=event.turn,
                 turn_opened_at=at,
                 turn_attempts=0,
+                turn_usage=Usage(),
                 messages_before=task.messages,
                 state=TaskState.QUEUED,
                 queued_at=at,
@@ -226,7 +243,13 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
                 summary="",
             )
         case AttemptClaimed():
-            holder = Holder(attempt=event.attempt, runner=event.runner, request=event.request, labels=event.labels)
+            holder = Holder(
+                attempt=event.attempt,
+                runner=event.runner,
+                request=event.request,
+                labels=event.labels,
+                terms=event.terms,
+            )
             kept = {key: receipt for key, receipt in task.receipts.items() if not is_of_a_runner(key)}
             return replace(
                 task,
@@ -237,10 +260,13 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
                 claimed_at=at,
                 receipts=kept,
             )
+        case BudgetSet():
+            return replace(task, budget=event.budget)
         case PrioritySet():
             return replace(task, priority=event.priority)
         case AttemptEnded():
             ended_early = event.how in (AttemptEnd.FAILED, AttemptEnd.LEASE_LOST)
+            task = _spend(task, event.usage, at)
             return replace(task, holder=None, turn_attempts=task.turn_attempts + ended_early)
         case TaskQueued():
             return replace(
@@ -250,9 +276,11 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
                 in_line_since=task.in_line_since if task.has_begun else at,
                 reason=event.reason,
                 delayed_until=None,
+                day_usd=None,
             )
         case TaskDelayed():
-            return _moved(replace(task, delayed_until=event.until), TaskState.DELAYED, event.reason)
+            task = replace(task, delayed_until=event.until, day_usd=event.day_usd)
+            return _moved(task, TaskState.DELAYED, event.reason)
         case TaskPaused():
             return replace(task, state=TaskState.PAUSED, reason=event.reason)
         case TaskResumed() if task.question is not None:
@@ -265,6 +293,7 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
             # A runner that still holds the attempt goes on at once; without one a `TaskQueued` follows.
             return _moved(replace(task, question=None, asked_at=None), TaskState.RUNNING, "")
         case TurnEnded():
+            task = _spend(task, event.usage, at)
             return replace(
                 task,
                 state=event.outcome,
@@ -275,6 +304,7 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
                 question=None,
                 asked_at=None,
                 delayed_until=None,
+                day_usd=None,
             )
         case TaskArchived():
             folded = msgspec.convert(event.fold, Task) if event.fold else task
@@ -288,6 +318,16 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
 def _moved(task: Task, state: TaskState, reason: str) -> Task:
     """Only the user moves a paused task on: what happens to it meanwhile shows when it is resumed."""
     return task if task.state is TaskState.PAUSED else replace(task, state=state, reason=reason)
+
+
+def _spend(task: Task, usage: Usage, at: datetime) -> Task:
+    """`usage` is of the whole turn; one that ended without its runner's word may tell less than is known."""
+    cost = usage.cost_usd - task.turn_usage.cost_usd
+    if cost <= 0:
+        return task
+    quarter = at.replace(minute=at.minute // 15 * 15, second=0, microsecond=0)
+    kept = {then: spent for then, spent in task.spent.items() if at - then < SPENT_KEPT}
+    return replace(task, turn_usage=usage, spent=kept | {quarter: kept.get(quarter, 0.0) + cost})
 
 
 def _published(before: Published | None, now: Published | None) -> Published | None:
@@ -367,6 +407,10 @@ class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
     github: Github | None = None
     queues: dict[str, QueueSettings] = {}
     """In the owner's log: those that are not served as all others."""
+    rules: tuple[Rule, ...] = ()
+    settings: Settings = Settings()
+    daily_usd: float | UnsetType | None = UNSET
+    """What the owner allows the user to spend in a day; absent means the installation's default, null unlimited."""
     receipts: dict[str, Receipt] = {}
     answered: int = 0
 
@@ -435,6 +479,12 @@ def _apply_to_user(user: User, event: AnyUserEvent, at: datetime) -> User:
             given = QueueSettings(paused=event.paused, running_limit=event.running_limit)
             others = {name: queue for name, queue in user.queues.items() if name != event.queue}
             return replace(user, queues=others if given == QueueSettings() else {**others, event.queue: given})
+        case RulesSet():
+            return replace(user, rules=event.rules)
+        case SettingsSet():
+            return replace(user, settings=event.settings)
+        case DailyLimitSet():
+            return replace(user, daily_usd=event.daily_usd)
         case _:
             assert_never(event)
 

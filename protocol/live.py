@@ -134,6 +134,15 @@ class Cancel(Message, frozen=True):
     reason: str = ""
 
 
+class ChangeBudget(Message, frozen=True):
+    """What a turn of this task may spend from now on; a running one has it before its next step."""
+
+    key: str
+    task: str
+    budget: Budget
+    """What it says nothing of stays as it is."""
+
+
 class Prioritize(Message, frozen=True):
     """This one sooner, or later, than the user's others."""
 
@@ -195,7 +204,9 @@ class Looking(Message, frozen=True):
     looking: bool
 
 
-CommandFrame = Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Tag | Archive
+CommandFrame = (
+    Submit | Say | Answer | Approve | Deny | Cancel | ChangeBudget | Prioritize | Pause | Resume | Retry | Tag | Archive
+)
 """What becomes a command to a task: each has its receipt."""
 
 AnyClientFrame = (
@@ -209,6 +220,7 @@ AnyClientFrame = (
     | Approve
     | Deny
     | Cancel
+    | ChangeBudget
     | Prioritize
     | Pause
     | Resume

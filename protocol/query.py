@@ -163,6 +163,24 @@ class TaskFilter(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Words, all of which are in the title or the prompt; large and small letters are the same."""
 
 
+class AskSpending(Message, frozen=True):
+    """What a user has spent today."""
+
+    user: str
+
+
+class Spending(Message, frozen=True):
+    """Of the user's day that ends at `day_ends`, in dollars."""
+
+    spent_usd: float
+    """By attempts that have ended."""
+    reserved_usd: float
+    """Set aside for those that run, where there is a limit."""
+    limit_usd: float | None
+    """Null means unlimited."""
+    day_ends: datetime
+
+
 class ListTasks(Message, TaskFilter, frozen=True):
     """A user's tasks, the last changed first."""
 

@@ -73,6 +73,15 @@ class Budget(Part, frozen=True):
     """Model calls and tool calls together."""
     wall_seconds: float | UnsetType | None = UNSET
 
+    def over(self, other: Budget) -> Budget:
+        """This one, and `other` where this one says nothing."""
+        own = {name: getattr(self, name) for name in self.__struct_fields__}
+        return Budget(**{name: getattr(other, name) if value is UNSET else value for name, value in own.items()})
+
+
+DEFAULT_BUDGET = Budget(money_usd=5.0, tokens=5_000_000, steps=500, wall_seconds=7200.0)
+"""Where neither the task nor the user says anything."""
+
 
 class Usage(Part, frozen=True):
     """What model calls consumed."""
@@ -221,6 +230,13 @@ class CancelTask(TaskCommand, frozen=True):
     """The device that asks for it: the user's others are told."""
 
 
+class SetBudget(TaskCommand, frozen=True):
+    """From the gateway: what a turn may spend from now on. A running turn has it before its next step."""
+
+    budget: Budget
+    """What it says nothing of stays as it is."""
+
+
 class SetPriority(TaskCommand, frozen=True):
     """From the gateway: this one sooner, or later, than the user's others."""
 
@@ -293,11 +309,14 @@ class FailAttempt(TaskCommand, frozen=True):
 
 class ParkAttempt(TaskCommand, frozen=True):
     """From the runner that holds the attempt: a question waits for long, so the sandbox is given back. The answer
-    opens another attempt. A runner that is shut down sends it too, and then the task is queued again."""
+    opens another attempt. A runner that is shut down sends it too, and then the task is queued again; and one whose
+    user's money for the day is spent, and then the task waits for the next day."""
 
     attempt: int
     journal_sequence: int
     usage: Usage = Usage()
+    day_is_spent: str = ""
+    """A sentence that says so."""
 
 
 class FireTimer(TaskCommand, frozen=True):
@@ -318,6 +337,7 @@ AnyTaskCommand = (
     | ApproveQuestion
     | DenyQuestion
     | CancelTask
+    | SetBudget
     | SetPriority
     | PauseTask
     | ResumeTask
@@ -376,6 +396,21 @@ class TurnOpened(TaskEvent, frozen=True):
     """The turn whose wish this one repeats; 0 for one that a message opened."""
 
 
+class Terms(Part, frozen=True):
+    """What the user's log said when the attempt was claimed. It holds for the whole attempt."""
+
+    model: str = ""
+    """For a task that names none; empty means the runner's default."""
+    budget: Budget = Budget()
+    """For what the task says nothing of."""
+    rules: tuple[Rule, ...] = ()
+    """After the task's own."""
+    day_usd: float | None = None
+    """What the attempt may spend of the user's money for the day, set aside for it; None: there is no limit."""
+    day_ends: datetime | None = None
+    """Where there is a limit: when the user's day ends."""
+
+
 class AttemptClaimed(TaskEvent, frozen=True):
     """A runner has the turn. The attempt's number fences whoever had it before."""
 
@@ -386,6 +421,13 @@ class AttemptClaimed(TaskEvent, frozen=True):
     """The claim's id: the same request gets the same attempt."""
     labels: tuple[str, ...] = ()
     """What the runner has."""
+    terms: Terms = Terms()
+
+
+class BudgetSet(TaskEvent, frozen=True):
+    """What a turn may spend from now on."""
+
+    budget: Budget
 
 
 class PrioritySet(TaskEvent, frozen=True):
@@ -431,6 +473,9 @@ class TaskDelayed(TaskEvent, frozen=True):
 
     until: datetime
     reason: str
+    day_usd: float | None = None
+    """What was left of the user's money for the day, and was not enough: with more than that the turn goes on before
+    `until`. None: it waits for something else."""
 
 
 class TaskPaused(TaskEvent, frozen=True):
@@ -508,6 +553,7 @@ AnyTaskEvent = (
     | MessageSent
     | TurnOpened
     | AttemptClaimed
+    | BudgetSet
     | PrioritySet
     | AttemptEnded
     | TaskQueued

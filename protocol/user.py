@@ -9,8 +9,9 @@ from enum import StrEnum
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from protocol.base import Message
-from protocol.task import Receipt
+from protocol.base import Message, Part
+from protocol.rules import Rule
+from protocol.task import Budget, Receipt
 
 QUEUES_LIMIT = 100
 """Queues that an owner can have settings for."""
@@ -30,6 +31,19 @@ class HostKind(StrEnum):
     """A password or access token, sent as HTTP basic authentication."""
     SSH_KEY = "ssh_key"
     """An OpenSSH private key without passphrase: a deploy key."""
+
+
+class Settings(Part, frozen=True):
+    """What a user's tasks have where they say nothing themselves."""
+
+    model: str = ""
+    """Empty means the installation's."""
+    budget: Budget = Budget()
+    """Of a turn; what is absent is the installation's."""
+    time_zone: str = "UTC"
+    """An IANA name, such as `Europe/Berlin`: when the user's day begins."""
+    daily_usd: float | None = None
+    """What all tasks together may spend in a day. It lowers what the owner allows; null lowers nothing."""
 
 
 class UserCommand(Message, frozen=True):
@@ -155,6 +169,25 @@ class SetQueue(UserCommand, frozen=True):
     """How many of its tasks run at one time; null is the scheduler's own setting."""
 
 
+class SetRules(UserCommand, frozen=True):
+    """What the user's tasks may do unasked, in the place of all rules before. Counts from each task's next attempt."""
+
+    rules: tuple[Rule, ...]
+
+
+class SetSettings(UserCommand, frozen=True):
+    """In the place of all settings before."""
+
+    settings: Settings
+
+
+class SetDailyLimit(UserCommand, frozen=True):
+    """From the gateway for the owner: what the user may spend in a day."""
+
+    daily_usd: float | UnsetType | None = UNSET
+    """Absent means the installation's default, null unlimited."""
+
+
 AnyUserCommand = (
     AddUser
     | RemoveUser
@@ -170,6 +203,9 @@ AnyUserCommand = (
     | RotateGithubTokens
     | ForgetGithub
     | SetQueue
+    | SetRules
+    | SetSettings
+    | SetDailyLimit
 )
 
 
@@ -275,6 +311,24 @@ class QueueSet(UserEvent, frozen=True):
     running_limit: int | None = None
 
 
+class RulesSet(UserEvent, frozen=True):
+    """In the place of all rules before."""
+
+    rules: tuple[Rule, ...]
+
+
+class SettingsSet(UserEvent, frozen=True):
+    """In the place of all settings before."""
+
+    settings: Settings
+
+
+class DailyLimitSet(UserEvent, frozen=True):
+    """What the owner allows the user to spend in a day."""
+
+    daily_usd: float | UnsetType | None = UNSET
+
+
 AnyUserEvent = (
     UserAdded
     | UserRemoved
@@ -290,6 +344,9 @@ AnyUserEvent = (
     | GithubTokensRotated
     | GithubForgotten
     | QueueSet
+    | RulesSet
+    | SettingsSet
+    | DailyLimitSet
 )
 
 

@@ -19,6 +19,7 @@ from protocol.live import (
     Approve,
     Archive,
     Cancel,
+    ChangeBudget,
     Deny,
     Pause,
     Prioritize,
@@ -87,6 +88,12 @@ class DenyBody(Struct, frozen=True):
 class ReasonBody(Struct, frozen=True):
     key: str = ""
     reason: str = ""
+
+
+class BudgetBody(Struct, frozen=True):
+    budget: Budget
+    """What it says nothing of stays as it is."""
+    key: str = ""
 
 
 class PriorityBody(Struct, frozen=True):
@@ -222,6 +229,12 @@ async def cancel(request: Request, asker: Asker, tasks: Tasks, task: str, data: 
     return await tasks.store(asker, Cancel(key=key_of(request, data.key), task=task, reason=data.reason))
 
 
+@post("/{task:str}/budget", status_code=202)
+async def change_budget(request: Request, asker: Asker, tasks: Tasks, task: str, data: BudgetBody) -> Accepted:
+    """What a turn may spend from now on; a running one has it before its next step."""
+    return await tasks.store(asker, ChangeBudget(key=key_of(request, data.key), task=task, budget=data.budget))
+
+
 @post("/{task:str}/priority", status_code=202)
 async def prioritize(request: Request, asker: Asker, tasks: Tasks, task: str, data: PriorityBody) -> Accepted:
     """This one sooner, or later, than the asker's others."""
@@ -267,6 +280,7 @@ ROUTER = Router(
         approve,
         deny,
         cancel,
+        change_budget,
         prioritize,
         pause,
         resume,

@@ -5,16 +5,16 @@
 export type Time = string;
 
 export type AnyClientFrame =
-  | SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Tag | Archive | Ping | Looking;
+  | SignIn | WatchTask | UnwatchTask | WatchTasks | Submit | Say | Answer | Approve | Deny | Cancel | ChangeBudget | Prioritize | Pause | Resume | Retry | Tag | Archive | Ping | Looking;
 
 export type CommandFrame =
-  | Submit | Say | Answer | Approve | Deny | Cancel | Prioritize | Pause | Resume | Retry | Tag | Archive;
+  | Submit | Say | Answer | Approve | Deny | Cancel | ChangeBudget | Prioritize | Pause | Resume | Retry | Tag | Archive;
 
 export type AnyServerFrame =
   | SignedIn | Accepted | Refused | DecisionSeen | JournalSeen | OutputSeen | CaughtUp | TaskLine | Tasks | ReceiptSeen | Closing | Pong;
 
 export type AnyTaskEvent =
-  | TaskSubmitted | MessageSent | TurnOpened | AttemptClaimed | PrioritySet | AttemptEnded | TaskQueued | TaskDelayed | TaskPaused | TaskResumed | TaskTagged | QuestionRaised | QuestionAnswered | TurnEnded | TaskArchived | TaskRestored;
+  | TaskSubmitted | MessageSent | TurnOpened | AttemptClaimed | BudgetSet | PrioritySet | AttemptEnded | TaskQueued | TaskDelayed | TaskPaused | TaskResumed | TaskTagged | QuestionRaised | QuestionAnswered | TurnEnded | TaskArchived | TaskRestored;
 
 export type AnyJournalEvent =
   | AttemptStarted | StepStarted | StepFinished | CheckpointMade | Noticed;
@@ -145,6 +145,15 @@ export interface Cancel {
   task: string;
   /** @default "" */
   reason?: string;
+}
+
+/** What a turn of this task may spend from now on; a running one has it before its next step. */
+export interface ChangeBudget {
+  type: "change_budget";
+  key: string;
+  task: string;
+  /** What it says nothing of stays as it is. */
+  budget: Budget;
 }
 
 /** This one sooner, or later, than the user's others. */
@@ -330,6 +339,28 @@ export interface AttemptClaimed {
   request: string;
   /** What the runner has. @default [] */
   labels?: string[];
+  /** @default {} */
+  terms?: Terms;
+}
+
+/** What the user's log said when the attempt was claimed. It holds for the whole attempt. */
+export interface Terms {
+  /** For a task that names none; empty means the runner's default. @default "" */
+  model?: string;
+  /** For what the task says nothing of. @default {} */
+  budget?: Budget;
+  /** After the task's own. @default [] */
+  rules?: Rule[];
+  /** What the attempt may spend of the user's money for the day, set aside for it; None: there is no limit. @default null */
+  day_usd?: number | null;
+  /** Where there is a limit: when the user's day ends. @default null */
+  day_ends?: Time | null;
+}
+
+/** What a turn may spend from now on. */
+export interface BudgetSet {
+  type: "budget_set";
+  budget: Budget;
 }
 
 /** The task goes sooner or later than the user's others. */
@@ -374,6 +405,8 @@ export interface TaskDelayed {
   type: "task_delayed";
   until: Time;
   reason: string;
+  /** What was left of the user's money for the day, and was not enough: with more than that the turn goes on before `until`. None: it waits for something else. @default null */
+  day_usd?: number | null;
 }
 
 /** The open turn is held back. A runner that holds the attempt saves the work and gives it back. */
@@ -729,6 +762,18 @@ export interface ApproveBody {
   key?: string;
 }
 
+export interface BudgetBody {
+  /** What it says nothing of stays as it is. */
+  budget: Budget;
+  /** @default "" */
+  key?: string;
+}
+
+export interface DailyLimitBody {
+  /** Absent means the installation's default, null unlimited. */
+  daily_usd?: number | null;
+}
+
 export interface DenyBody {
   question: string;
   /** What to do instead: the agent is told. @default "" */
@@ -985,10 +1030,38 @@ export interface RemoveHostBody {
   host: string;
 }
 
+export interface Rules {
+  /** The first that matches decides; where none does, a call is allowed. */
+  rules: Rule[];
+}
+
 export interface SayBody {
   text: string;
   /** @default "" */
   key?: string;
+}
+
+/** What a user's tasks have where they say nothing themselves. */
+export interface Settings {
+  /** Empty means the installation's. @default "" */
+  model?: string;
+  /** Of a turn; what is absent is the installation's. @default {} */
+  budget?: Budget;
+  /** An IANA name, such as `Europe/Berlin`: when the user's day begins. @default "UTC" */
+  time_zone?: string;
+  /** What all tasks together may spend in a day. It lowers what the owner allows; null lowers nothing. @default null */
+  daily_usd?: number | null;
+}
+
+export interface SettingsShown {
+  settings: Settings;
+  /** Today, by attempts that have ended. */
+  spent_usd: number;
+  /** Set aside for those that run. */
+  reserved_usd: number;
+  /** What may be spent today; null means unlimited. */
+  limit_usd: number | null;
+  day_ends: Time;
 }
 
 /** A task as its decisions made it. */
@@ -1068,6 +1141,8 @@ export interface Task {
   asked_at?: Time | null;
   /** @default null */
   delayed_until?: Time | null;
+  /** Delayed because so much was left of the user's money for the day: more of it moves it on at once. @default null */
+  day_usd?: number | null;
   /** Why it waits, is delayed, failed or was cancelled. @default "" */
   reason?: string;
   /** @default "" */
@@ -1082,6 +1157,10 @@ export interface Task {
   archived_at?: Time | null;
   /** Of an archived one: the blob from which its workspace is made again. @default "" */
   checkpoint?: string;
+  /** Of the open turn, as far as its attempts have ended. @default {} */
+  turn_usage?: Usage;
+  /** What was spent in each quarter of an hour, in dollars; by the end of the attempt that spent it, for two days. */
+  spent?: Record<string, number>;
   /** Of all its users' commands and timers, and of what a runner sent since the last attempt was claimed. */
   receipts?: Record<string, Receipt>;
   /** The stream sequence of the last command that has a receipt here. @default 0 */
@@ -1095,6 +1174,8 @@ export interface Holder {
   request: string;
   /** What the runner has. @default [] */
   labels?: string[];
+  /** @default {} */
+  terms?: Terms;
 }
 
 export interface SignInBody {

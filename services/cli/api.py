@@ -46,6 +46,10 @@ class Api:
     def post(self, path: str, body: dict[str, Any]) -> bytes:
         return self._ask("POST", path, json=body)
 
+    def put(self, path: str, body: Any) -> bytes:
+        """`body` is what JSON can say, or a Struct."""
+        return self._ask("PUT", path, json=msgspec.to_builtins(body))
+
     def delete(self, path: str, body: dict[str, Any]) -> bytes:
         return self._ask("DELETE", path, json=body)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
-from protocol.task import Published, PullRequest, Usage
+from msgspec import UNSET
+
+from protocol.task import Budget, Published, PullRequest, Usage
 
 
 def money(usd: float) -> str:
@@ -35,6 +39,21 @@ def many(number: int, thing: str) -> str:
 
 def used(usage: Usage) -> str:
     return f"{money(usage.cost_usd)} · {count(usage.tokens)} tokens"
+
+
+def budget(allowed: Budget) -> str:
+    """What a turn may spend, as far as it is said."""
+    told = (
+        _limit(allowed.money_usd, money, "money"),
+        _limit(allowed.tokens, lambda number: f"{count(number)} tokens", "tokens"),
+        _limit(allowed.steps, lambda number: many(number, "step"), "steps"),
+        _limit(allowed.wall_seconds, seconds, "time"),
+    )
+    return ", ".join(filter(None, told)) or "as configured"
+
+
+def _limit(limit: Any, show: Callable[[Any], str], what: str) -> str:
+    return "" if limit is UNSET else f"any {what}" if limit is None else show(limit)
 
 
 def pull_request(found: PullRequest) -> str:

@@ -30,6 +30,7 @@ from protocol.task import (
     AnyTaskEvent,
     AttemptClaimed,
     AttemptEnded,
+    BudgetSet,
     Decision,
     MessageSent,
     PrioritySet,
@@ -187,6 +188,8 @@ def _event(view: View, event: AnyTaskEvent, at: datetime) -> Folded:
         case AttemptClaimed():
             again = "" if event.attempt == 1 else f"attempt {event.attempt}, "
             return view, (_line(Kind.INFO, f"{again}taken by runner {one_line(event.runner)}"),)
+        case BudgetSet():
+            return view, (_line(Kind.INFO, f"a turn may spend {units.budget(event.budget)}"),)
         case PrioritySet():
             return view, (_line(Kind.INFO, f"its priority is {event.priority}"),)
         case AttemptEnded():

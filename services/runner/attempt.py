@@ -11,7 +11,7 @@ import anyio.abc
 from msgspec import Struct
 
 from agents import rules
-from agents.contract import Fenced, Model, Sandbox, SandboxGone, TurnFailed, TurnResult
+from agents.contract import DaySpent, Fenced, Model, Sandbox, SandboxGone, TurnFailed, TurnResult
 from agents.loop import Settings, run_turn
 from protocol.base import Message
 from protocol.evolve import Task
@@ -113,6 +113,8 @@ class Attempt:
         match error:
             case Parked():
                 return self._park()
+            case DaySpent():
+                return self._park(day_is_spent=error.reason)
             case TurnFailed():
                 return await self._fail(error.reason, error.retry_after_seconds)
             case SandboxGone():
@@ -156,8 +158,7 @@ class Attempt:
         )
         group.start_soon(self._open_workspace, self._workspace)
         settings = Settings(
-            budget=self._task.budget,
-            defaults=self._config.settings.defaults,
+            day_usd=self._log.terms.day_usd,
             max_tokens=self._config.settings.max_tokens,
             rules=self._rules,
             seconds_left=self._seconds_left(),
@@ -192,7 +193,7 @@ class Attempt:
             turn=turn,
             base_commit=commit,
             branch=branch,
-            model=task.model or self._config.default_model,
+            model=task.model or self._log.terms.model or self._config.default_model,
             sandbox=self._driver.name,
             scripted=self._model.scripted,
             instructions=instructions,
@@ -250,7 +251,7 @@ class Attempt:
 
     @property
     def _rules(self) -> tuple[Rule, ...]:
-        return self._task.rules
+        return *self._task.rules, *self._log.terms.rules
 
     async def _fail(self, reason: str, retry_after_seconds: float | None) -> FailAttempt:
         """The work so far is committed and pushed first, unless another attempt goes on with it."""
@@ -290,12 +291,13 @@ class Attempt:
             published=published,
         )
 
-    def _park(self) -> ParkAttempt:
+    def _park(self, day_is_spent: str = "") -> ParkAttempt:
         return ParkAttempt(
             key=f"park {self._log.attempt}",
             attempt=self._log.attempt,
             journal_sequence=self._log.journal_sequence,
             usage=self._log.usage,
+            day_is_spent=day_is_spent,
         )
 
     async def _publish(self, message: str, *, summary: str, unfinished: bool = False) -> Published | None:

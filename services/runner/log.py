@@ -14,11 +14,13 @@ from protocol.evolve import Task, evolve, usage_of_turn
 from protocol.journal import AnyJournalEvent, JournalEntry, Output, decode_entry
 from protocol.routes import journal_subject
 from protocol.task import (
+    Budget,
     Decision,
     MessageSent,
     QuestionAnswered,
     TaskState,
     TaskSubmitted,
+    Terms,
     TurnOpened,
     Usage,
     decode_decision,
@@ -40,6 +42,8 @@ class TaskLog:
     def __init__(self, bus: Bus, task: Task, sequence: int) -> None:
         self.task = task
         self.attempt = task.attempt
+        self.terms = task.holder.terms if task.holder else Terms()
+        """What the user's log said at the claim."""
         self.entries: list[JournalEntry] = []
         self.messages: list[UserMessage] = []
         self.answers: dict[str, QuestionAnswered] = {}
@@ -68,6 +72,11 @@ class TaskLog:
     def usage(self) -> Usage:
         """What this turn's model calls consumed so far, lost attempts included."""
         return usage_of_turn(self.entries, self.task.turn)
+
+    @property
+    def budget(self) -> Budget:
+        """As the task asks for it by now, and as its user does for all tasks."""
+        return self.task.budget.over(self.terms.budget)
 
     async def open(self) -> None:
         """Fold what was logged before; for a task's first attempt nothing needs to be read. Raises Fenced."""

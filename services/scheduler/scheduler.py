@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from protocol.evolve import Task, usage_of_turn
@@ -23,11 +24,13 @@ from protocol.ids import OWNER
 from protocol.journal import JournalEntry, decode_entry
 from protocol.query import (
     AskHealth,
+    AskSpending,
     ClaimAttempt,
     Health,
     ListTasks,
     QueueShown,
     ShowQueue,
+    Spending,
     TaskList,
     TaskSummary,
     summarize,
@@ -43,7 +46,17 @@ from services.config import Count, Days, LogLevel, Seconds
 from services.scheduler.actors import Entry, LogActor, TaskActor, UserActor
 from services.scheduler.archivist import Archivist, NotYet
 from services.scheduler.claims import Claims
-from services.scheduler.decide import Limits, claim, lose_lease, put_away
+from services.scheduler.decide import (
+    Limits,
+    claim,
+    go_on,
+    is_short,
+    lose_lease,
+    may_go_on,
+    put_away,
+    terms_of,
+    wait_for_day,
+)
 from services.scheduler.election import Election
 from services.scheduler.leases import AttemptLeases
 from services.scheduler.line import Line
@@ -52,6 +65,7 @@ from services.scheduler.runners import Runners
 from services.scheduler.search import search
 from services.scheduler.show import Scene, reason, show
 from services.scheduler.snapshots import FOLDS, KeptTask, KeptUser, Snapshot, load, save
+from services.scheduler.spending import Ledger
 from services.scheduler.timers import Timers
 
 VERSION = "0.1.0"
@@ -73,6 +87,9 @@ class Config(Struct, frozen=True, kw_only=True):
     """Tasks of one queue that run at one time, where the owner has set no other number (`errand queue limit`)."""
     priority_seconds: Seconds = 300.0
     """A waiting task gains one priority each time it has waited for so long."""
+    daily_usd_per_user: Annotated[float, Meta(ge=0)] | None = None
+    """What one user's tasks may spend in a day, in dollars, where the owner has not set another limit for the user;
+    nothing means unlimited. A user may set a lower one."""
     attempts_per_turn: Count = 5
     """How often a turn is tried when its runner dies or it fails for a passing reason."""
     snapshot_messages: Count = 10_000
@@ -82,6 +99,9 @@ class Config(Struct, frozen=True, kw_only=True):
     """A task that ended so long ago goes into the archive and out of the stream, which lives in memory and is read at
     each start of NATS. It can be opened again at any time. 0: only what a user archives."""
     log_level: LogLevel = "info"
+
+
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class NotActive(Exception):
@@ -106,6 +126,9 @@ class Scheduler:
         self._users: dict[str, UserActor] = {}
         self._queued: dict[str, TaskActor] = {}
         self._held: dict[str, TaskActor] = {}
+        self._short: dict[str, TaskActor] = {}
+        """Those whose user's money for the day is spent."""
+        self._ledger = Ledger()
         self._timers = Timers(bus, self._clock, self._limits)
         self._granting: dict[str, tuple[Claims.Waiting, TaskActor]] = {}
         """Tasks that are being given to a slot, by their ids."""
@@ -119,6 +142,8 @@ class Scheduler:
         )
         self._runners = Runners()
         self._archivist = Archivist(bus, timedelta(days=config.archive_after_days))
+        self._set_aside: dict[str, tuple[str, float]] = {}
+        """Their users, and what each may spend of its user's money for the day."""
         self._claims = Claims()
         self._leases = AttemptLeases()
         self._taken = 0
@@ -166,6 +191,7 @@ class Scheduler:
             ClaimAttempt: self._claim_attempt,
             ListTasks: self._list_tasks,
             ShowQueue: self._show_queue,
+            AskSpending: self._tell_spending,
             AskHealth: self._answer_health,
         }
         self._leases.grant_all(time_now())
@@ -240,10 +266,13 @@ class Scheduler:
         if isinstance(actor, UserActor):
             self._heed(actor)
         if not isinstance(actor, TaskActor):
+            self._claims.stir()  # what the user's tasks may spend may have changed
             return
+        self._ledger.take(actor.task)
         for index, belongs in (
             (self._queued, is_queued(actor.task) and actor.id not in self._granting),
             (self._held, actor.task.holder is not None),
+            (self._short, is_short(actor.task)),
         ):
             if belongs == (actor.id in index):
                 continue
@@ -355,6 +384,7 @@ class Scheduler:
         """Commit a decision that ends an attempt without its runner's word, naming the last sequence of the runner's
         journal: so it expects the last of the whole task. Raises Conflict when the runner, or another scheduler, wrote
         since `decision` was made."""
+        assert isinstance(actor, TaskActor), "only a task has attempts"
         decided_over, whole = actor.sequence, actor.log.removesuffix("task.>") + ">"
         stored = await self._bus.replay(whole)
         entries = [each for each in stored if each.subject.split(".")[3] == "journal"]
@@ -364,8 +394,8 @@ class Scheduler:
             raise Conflict(subject)
         journal = entries[-1].sequence if entries else 0
         events = tuple(
-            replace(event, usage=usage_of_turn(_readable(entries), event.turn))
-            if isinstance(event, TurnEnded)
+            replace(event, usage=usage_of_turn(_readable(entries), actor.task.turn))
+            if isinstance(event, AttemptEnded | TurnEnded)
             else event
             for event in decision.events
         )
@@ -500,6 +530,7 @@ class Scheduler:
             await self._claims.stirred()
             if not self._may_commit():
                 return  # `hold` ends for the same reason, and everything of this reign with it
+            await self._let_go_on()
             for waiting, actor in self._matches():
                 # Side by side: each waits for the disk. Until it is committed nobody else gets the task or the slot.
                 self._granting[actor.id] = waiting, actor
@@ -529,6 +560,7 @@ class Scheduler:
                     await self._commit_grant(waiting.asked, actor)
             finally:
                 del self._granting[actor.id]
+                self._set_aside.pop(actor.id, None)
                 self._index(actor)
                 self._claims.stir()
             if actor.task.holder and actor.task.holder.request == waiting.asked.request:
@@ -539,11 +571,60 @@ class Scheduler:
         if not is_queued(actor.task):
             return
         try:
-            await self._commit(actor, actor.entry(claim(actor.task, asked, self._clock.now())))
+            await self._commit(actor, actor.entry(self._claimed(actor.task, asked)))
         except (Conflict, Unavailable):
             return  # another look finds the task again, if it is still queued
+        if actor.task.holder is None:
+            return  # its user's money for the day is spent
         self._leases.grant(actor.id, held_attempt(actor.task), time_now())
         self._log.info("claimed", runner=asked.runner, attempt=actor.task.attempt)
+
+    # What users may spend in a day
+
+    def _claimed(self, task: Task, asked: ClaimAttempt) -> Decision:
+        """The claim, or that the turn waits for its user's next day. What it may spend is set aside at once: other
+        claims are decided before it is committed."""
+        now, spending = self._clock.now(), self._spending(task.user)
+        terms = terms_of(task, self._user(task.user).user, spending)
+        if terms is None:
+            return wait_for_day(task, spending, now)
+        self._set_aside[task.id] = task.user, terms.day_usd or 0.0
+        return claim(task, asked, now, terms)
+
+    def _spending(self, user: str) -> Spending:
+        held = (actor.task.holder for actor in self._held.values() if actor.user == user)
+        reserved = sum(holder.terms.day_usd or 0.0 for holder in held if holder)
+        reserved += sum(
+            dollars for task, (of, dollars) in self._set_aside.items() if of == user and task not in self._held
+        )
+        limit = self._config.daily_usd_per_user
+        return self._ledger.spending(self._user(user).user, reserved, limit, self._clock.now())
+
+    async def _let_go_on(self) -> None:
+        """Queue what waits for money that is there now: one a user and queue, whose claim then shows what is left."""
+        held_back = sorted(self._short.values(), key=lambda actor: (actor.task.in_line_since or LONG_AGO, actor.id))
+        if not held_back:
+            return
+        in_line = (*self._queued.values(), *(actor for _, actor in self._granting.values()))
+        busy = {(actor.user, actor.task.queue) for actor in in_line}
+        for actor in held_back:
+            line = actor.user, actor.task.queue
+            if line not in busy and may_go_on(actor.task, self._spending(actor.user)):
+                busy.add(line)
+                with suppress(Conflict, Unavailable, NotActive):
+                    await self._go_on(actor)
+
+    async def _go_on(self, actor: TaskActor) -> None:
+        async with actor.lock:
+            if may_go_on(actor.task, self._spending(actor.user)):
+                with log.bound(task=actor.id):
+                    await self._commit(actor, actor.entry(go_on(actor.task, self._clock.now())))
+        self._wake(actor)
+
+    async def _tell_spending(self, asked: AskSpending) -> Spending:
+        return self._spending(asked.user)
+
+    # Leases
 
     async def _watch_leases(self) -> None:
         while True:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import anyio
 from msgspec import MsgspecError
@@ -26,6 +26,8 @@ from services.scheduler.decide import Limits
 AT_ONCE = 256
 """Timers that are being set side by side."""
 AGAIN_SECONDS = 1.0
+UNKNOWN = datetime.max.replace(tzinfo=UTC)
+"""When a timer is due of which it is not known: it is not what a state asks for."""
 OVERDUE = timedelta(seconds=5)
 """A timer that has not fired so long after its time is set again."""
 
@@ -82,7 +84,7 @@ class Timers:
             try:
                 due = decode_timer(each.data).due
             except MsgspecError:
-                due = datetime.max  # whatever it is, it is not what a state asks for
+                due = UNKNOWN
             self._armed.setdefault(owner, {})[name] = due
 
     async def _watch(self, actors: Callable[[], Iterable[LogActor]]) -> None:
@@ -124,6 +126,8 @@ class Timers:
 
     async def _set(self, actor: LogActor, name: str, due: datetime) -> None:
         target, command = actor.timer(name, due)
+        # Until the server has said so: where its answer is lost, it may be set all the same.
+        self._armed.setdefault(actor.id, {})[name] = UNKNOWN
         await self._bus.schedule(timer_subject(actor.id, name), command, at=due, target=target)
         self._armed.setdefault(actor.id, {})[name] = due
 

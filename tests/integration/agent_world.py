@@ -27,7 +27,7 @@ from protocol.journal import (
     JournalEntry,
     decode_entry,
 )
-from protocol.task import Question
+from protocol.task import Budget, Question
 
 
 class Killed(BaseException):
@@ -72,6 +72,7 @@ class World:
         self.clock = Clock()
         self.turn = 1
         self.attempt = 0
+        self.budget = Budget()
         self.kill_after: int | None = None
         """The attempt dies when the journal has so many entries."""
         self.on_append: Callable[[AnyJournalEvent], Awaitable[None]] | None = None
@@ -196,9 +197,12 @@ class World:
             self.git("read-tree", "-u", "--reset", self.trees[step])
         return step
 
-    async def run(self, model, settings: Settings | None = None, *, name: str = "scripted"):
+    async def run(
+        self, model, settings: Settings | None = None, *, name: str = "scripted", budget: Budget | None = None
+    ):
         """One attempt, in a workspace restored from the last checkpoint."""
         self.attempt += 1
+        self.budget = budget or Budget()
         started = AttemptStarted(
             turn=self.turn, base_commit="0" * 40, branch="errand/x", model=name, sandbox="test", scripted=True,
             restored_step=self.restored(), instructions="Be brief.",

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from agents.loop import Settings
 from agents.models.claude import Claude
 from agents.models.scripted.scenarios.mutations import functions, mutations
 from agents.models.scripted.server import serving
@@ -108,7 +107,7 @@ async def test_a_one_token_fault_is_found_and_turned_back(tmp_path: Path, model:
     seed = int(os.environ.get("ERRAND_SEED", random.randrange(10**6)))
     print(f"ERRAND_SEED={seed}")
     world = await world_with_a_fault(tmp_path, name, random.Random(seed))
-    result = await world.run(model, Settings(budget=Budget(steps=None)))
+    result = await world.run(model, budget=Budget(steps=None))
     assert (await world.exec(COMMAND)).exit_code == 0
     assert "passes again" in result.summary
     assert world.git("diff", "--cached", "--name-only") == "small/numbers.py"
@@ -127,6 +126,6 @@ async def world_with_a_fault(folder: Path, name: str, chance: random.Random) -> 
 
 async def test_another_kind_of_fault_is_an_honest_failure_that_leaves_nothing(tmp_path: Path, model: Claude) -> None:
     world = broken_world(tmp_path, CODE.replace("return year % 4", "raise OSError\n    return year % 4"))
-    result = await world.run(model, Settings(budget=Budget(steps=None)))
+    result = await world.run(model, budget=Budget(steps=None))
     assert "still fails" in result.summary
     assert world.git("status", "--short") == ""

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from agents.context import fold
-from agents.contract import Fenced, SandboxGone, TurnFailed, Verdict
+from agents.contract import DaySpent, Fenced, SandboxGone, TurnFailed, Verdict
 from agents.loop import Settings
 from agents.models.claude import Claude
 from agents.models.scripted.server import serving
@@ -265,7 +265,7 @@ async def test_a_message_that_ends_early_is_gone_on_with(tmp_path: Path, model: 
 async def test_zero_means_zero(tmp_path: Path, model: Claude, budget: Budget, said: str) -> None:
     world = World(tmp_path, "Show me around.")
     with pytest.raises(TurnFailed, match="reached its limit") as failed:
-        await world.run(model, Settings(budget=budget))
+        await world.run(model, budget=budget)
     assert said in failed.value.reason
     assert not started(world), "nothing was done"
 
@@ -273,7 +273,7 @@ async def test_zero_means_zero(tmp_path: Path, model: Claude, budget: Budget, sa
 async def test_at_a_limit_the_work_is_saved_and_a_message_goes_on(tmp_path: Path, model: Claude) -> None:
     world = World(tmp_path, "[scenario: steps] steps=5")
     with pytest.raises(TurnFailed, match="limit of 6 steps: 6 steps spent"):
-        await world.run(model, Settings(budget=Budget(steps=6)))
+        await world.run(model, budget=Budget(steps=6))
     last = [one.event for one in world.entries if isinstance(one.event, CheckpointMade)][-1]
     assert last.step == 6
     world.follow_up("Go on.")
@@ -302,7 +302,7 @@ async def test_at_a_limit_between_two_calls_of_a_message_the_rest_is_answered_la
 ) -> None:
     world = World(tmp_path, "Show me around.")
     with pytest.raises(TurnFailed):
-        await world.run(model, Settings(budget=Budget(steps=2)))
+        await world.run(model, budget=Budget(steps=2))
     world.follow_up("Go on.")
     await world.run(model)
     assert any("Not run: the turn ended before it could run." in text for text in results(world))
@@ -384,7 +384,7 @@ async def test_attempts_of_one_turn_are_counted_together(tmp_path: Path, model: 
     with pytest.raises(Killed):
         await world.run(model)
     with pytest.raises(TurnFailed, match="steps spent"):
-        await world.run(model, Settings(budget=Budget(steps=7)))
+        await world.run(model, budget=Budget(steps=7))
     assert len([one for one in world.entries if isinstance(one.event, AttemptStarted)]) == 2
 
 
@@ -469,3 +469,30 @@ async def test_before_the_turn_finishes_the_user_is_asked_also_where_the_model_j
         told = str(fold(world.entries, world.messages).request([], 1).messages)
         assert told.count("the user did not approve it: not yet") == 1
         assert_each_step_ended_once(world)
+
+
+async def test_a_budget_that_is_raised_meanwhile_lets_the_running_turn_go_on(tmp_path: Path, model: Claude) -> None:
+    world = World(tmp_path, "[scenario: steps] steps=3")
+
+    async def raise_it(event: AnyJournalEvent) -> None:
+        if isinstance(event, StepStarted) and event.step == 4:
+            world.budget = Budget(steps=100)
+
+    world.on_append = raise_it
+    await world.run(model, budget=Budget(steps=4))
+    assert (world.workspace / "steps.txt").read_text() == "1\n2\n3\n"
+
+
+async def test_at_the_limit_of_the_day_the_turn_is_put_off_with_its_work_saved(tmp_path: Path, model: Claude) -> None:
+    whole = World(tmp_path / "whole", "[scenario: steps] steps=3")
+    cost = (await whole.run(model)).usage.cost_usd
+    world = World(tmp_path / "short", "[scenario: steps] steps=3")
+    with pytest.raises(DaySpent, match="next day begins"):
+        await world.run(model, Settings(day_usd=0.0))
+    assert not started(world), "nothing was done"
+    with pytest.raises(DaySpent):
+        await world.run(model, Settings(day_usd=cost / 2, max_tokens=1024))
+    assert fold(world.entries, world.messages).usage.cost_usd <= cost / 2
+    await world.run(model, Settings(day_usd=100.0))
+    assert (world.workspace / "steps.txt").read_text() == "1\n2\n3\n"
+    assert_each_step_ended_once(world)

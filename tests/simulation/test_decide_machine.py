@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from protocol.base import encode
 from protocol.evolve import Task
-from protocol.query import ClaimAttempt
+from protocol.query import ClaimAttempt, Spending
 from protocol.task import (
     AnyTaskCommand,
     AttemptClaimed,
@@ -37,13 +37,14 @@ from protocol.task import (
     TaskResumed,
     TaskState,
     TaskSubmitted,
+    Terms,
     TurnEnded,
     TurnOpened,
 )
 from protocol.user import AnyUserCommand, UserDecision
 from services.bus import Stored
 from services.scheduler.actors import Entry, TaskActor, UserActor
-from services.scheduler.decide import claim, lose_lease
+from services.scheduler.decide import claim, go_on, is_short, lose_lease, wait_for_day
 from tests.simulation.drawn import Drawn
 from tests.unit.desk import LIMITS, NOW
 
@@ -222,7 +223,7 @@ class TaskMachine(Machine):
         return TaskActor("owner", "t1")
 
     def steps(self) -> list[Callable[[], None]]:
-        return [*super().steps() * 2, *[self.claim] * 8, self.lose]
+        return [*super().steps() * 2, *[self.claim] * 8, self.lose, self.let_go_on]
 
     def likely(self) -> Sequence[type]:
         task: Task = self.truth.task
@@ -246,8 +247,27 @@ class TaskMachine(Machine):
         owner = self.drawn.of(self.owners)
         task: Task = owner.actor.task
         if task.is_open and task.state is TaskState.QUEUED:
-            asked = ClaimAttempt(request=f"q{len(self.stream)}", runner="r")
-            self.commit(owner, owner.actor.entry(claim(task, asked, self.now)))
+            self.commit(owner, owner.actor.entry(self.claimed(task)))
+
+    def claimed(self, task: Task) -> Decision:
+        """With money without a limit, with a little, and with none."""
+        asked = ClaimAttempt(request=f"q{len(self.stream)}", runner="r")
+        ends = self.now + timedelta(hours=5)
+        match self.drawn.of(("unlimited", "unlimited", "a little", "none")):
+            case "none":
+                return wait_for_day(
+                    task, Spending(spent_usd=5.0, reserved_usd=0.0, limit_usd=5.0, day_ends=ends), self.now
+                )
+            case "a little":
+                return claim(task, asked, self.now, Terms(day_usd=0.5, day_ends=ends))
+            case _:
+                return claim(task, asked, self.now)
+
+    def let_go_on(self) -> None:
+        """There is money again."""
+        owner = self.drawn.of(self.owners)
+        if is_short(owner.actor.task):
+            self.commit(owner, owner.actor.entry(go_on(owner.actor.task, self.now)))
 
     def lose(self) -> None:
         owner = self.drawn.of(self.owners)
@@ -268,6 +288,7 @@ class TaskMachine(Machine):
         assert (task.question is not None) <= (task.state in (TaskState.WAITING, TaskState.PAUSED))
         assert (task.state is TaskState.DELAYED) <= (task.delayed_until is not None)
         assert (task.delayed_until is not None) <= (task.state in (TaskState.DELAYED, TaskState.PAUSED))
+        assert (task.day_usd is not None) <= (task.delayed_until is not None)
         assert (task.state is TaskState.DELAYED) <= bool(self.truth.timers(LIMITS)), "nobody would wake it"
         assert task.is_open or not self.truth.timers(LIMITS), "a task that is over waits for nothing"
 

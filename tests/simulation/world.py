@@ -15,7 +15,7 @@ import anyio.abc
 from agents.contract import ModelRequest, OnDelta
 from protocol.evolve import Task, evolve
 from protocol.history import AskReached, HistoryReached
-from protocol.ids import task_id
+from protocol.ids import OWNER, task_id
 from protocol.journal import ModelReply
 from protocol.repo import (
     BaseResolved,
@@ -27,7 +27,7 @@ from protocol.repo import (
     WorkspacePrepared,
     WorkspaceReleased,
 )
-from protocol.routes import Service, command_subject
+from protocol.routes import Service, command_subject, user_command_subject
 from protocol.rules import Rule, RuleAction
 from protocol.task import (
     OUTCOMES,
@@ -50,6 +50,7 @@ from protocol.task import (
     Usage,
     decode_decision,
 )
+from protocol.user import AddUser, Role, SetDailyLimit
 from sandbox.contract import Capabilities, Checkpoint, ExecResult, SandboxDied, SandboxSpec
 from services.archive import archived, unpack
 from services.bus import ARCHIVE, Refused, Stored, Unavailable
@@ -66,6 +67,8 @@ CALM_SECONDS = 240.0
 """How long the house may take, once nothing breaks any more, until every task has its outcome."""
 SKEW_SECONDS = 0.2
 """How wrong a scheduler's clock may be."""
+TIDY_SECONDS = 10.0
+"""What is left to do then that nobody waits for: timers are taken away."""
 SCHEDULERS = 2
 RUNNERS = 3
 TASKS = 4
@@ -237,6 +240,13 @@ class World:
         self.sent: dict[str, set[str]] = {}
         """The keys of the commands that were acknowledged, by task."""
         self.users: dict[str, str] = {}
+        limit = self.chance.choice((None, None, 0.0, 0.0015, 0.01))
+        self.config = SchedulerConfig(
+            running_per_user=2,
+            snapshot_messages=20,
+            archive_after_days=ARCHIVE_AFTER_DAYS,
+            daily_usd_per_user=limit,
+        )
         self.processes = [
             *(Process(self._scheduler, f"scheduler {number}") for number in range(SCHEDULERS)),
             *(Process(self._runner, f"runner {number}") for number in range(RUNNERS)),
@@ -262,8 +272,10 @@ class World:
                     async with anyio.create_task_group() as calm:
                         calm.start_soon(self._answer_questions, phone)
                         calm.start_soon(self._resume_what_is_paused, phone)
+                        calm.start_soon(self._lift_limits, phone)
                         while not self.settled():
                             await anyio.sleep(0.5)
+                        await anyio.sleep(TIDY_SECONDS)
                         calm.cancel_scope.cancel()
                 if patience.cancelled_caught:
                     raise NotSettled(f"after {CALM_SECONDS:g} s of calm: {self.unsettled()}")
@@ -274,8 +286,7 @@ class World:
     async def _scheduler(self, link: Link) -> None:
         skew = timedelta(seconds=SKEW_SECONDS * self.chance.uniform(-1, 1))
         async with connect(self.server, Service.SCHEDULER, self.weather, link) as bus:
-            config = SchedulerConfig(running_per_user=2, snapshot_messages=20, archive_after_days=ARCHIVE_AFTER_DAYS)
-            scheduler = Scheduler(bus, config, VirtualClock(skew))  # type: ignore[arg-type]
+            scheduler = Scheduler(bus, self.config, VirtualClock(skew))  # type: ignore[arg-type]
             scheduler.archive_look_seconds = 2.0
             await scheduler.run(lambda: None)
 
@@ -377,6 +388,13 @@ class World:
                     await phone.publish(subject, command, key=f"{task}.{command.key}.{self.chance.random()}")
                     break
             self.sent.setdefault(task, set()).add(command.key)
+
+    async def _lift_limits(self, phone: MemoryBus) -> None:
+        """The owner lets everybody spend what they need: what waits for the next day goes on."""
+        for user in USERS:
+            name = AddUser(key="add", name=user, role=Role.OWNER if user == OWNER else Role.USER)
+            for command in (name, SetDailyLimit(key="limit", daily_usd=None)):
+                await phone.publish(user_command_subject(user, command), command, key=f"{user}.{command.key}")
 
     async def _answer_questions(self, phone: MemoryBus) -> None:
         while True:

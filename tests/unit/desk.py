@@ -10,6 +10,7 @@ from protocol.task import (
     Decision,
     SubmitTask,
     TaskCommand,
+    Terms,
 )
 from services.scheduler.decide import Limits, answer, claim
 
@@ -44,8 +45,9 @@ class Desk:
         self.give(SubmitTask(key="s", prompt="do it", repository="r"))
         return self
 
-    def claim(self) -> Desk:
-        self.take(claim(self.task, ClaimAttempt(runner="r", request=f"q{self.task.attempt}"), self.now))
+    def claim(self, terms: Terms | None = None) -> Desk:
+        asked = ClaimAttempt(runner="r", request=f"q{self.task.attempt}")
+        self.take(claim(self.task, asked, self.now, terms or Terms()))
         return self
 
     def receipt(self, key: str) -> tuple[str, str]:

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from agents.budget import DEFAULT, SHORTEST_REPLY_TOKENS, BudgetReached, Spent, affordable, check, resolve
+from agents.budget import SHORTEST_REPLY_TOKENS, BudgetReached, DayReached, Spent, affordable, check
 from agents.contract import ModelRequest
 from agents.models.claude import explain, retry_after
 from agents.models.prices import DEAREST, is_known, price_of, priced
-from protocol.task import Budget, Usage
+from protocol.task import DEFAULT_BUDGET, Budget, Usage
 
 UNLIMITED = Budget(money_usd=None, tokens=None, steps=None, wall_seconds=None)
 
@@ -19,18 +19,18 @@ UNLIMITED = Budget(money_usd=None, tokens=None, steps=None, wall_seconds=None)
 @pytest.mark.parametrize(
     ("asked", "configured", "resolved"),
     [
-        (Budget(), Budget(), DEFAULT.money_usd),  # nothing said anywhere
-        (Budget(), Budget(money_usd=2.0), 2.0),  # the installation's
+        (Budget(), Budget(), DEFAULT_BUDGET.money_usd),  # nothing said anywhere
+        (Budget(), Budget(money_usd=2.0), 2.0),  # the user's
         (Budget(money_usd=1.0), Budget(money_usd=2.0), 1.0),  # the task's
         (Budget(money_usd=None), Budget(money_usd=2.0), None),  # unlimited on purpose
         (Budget(money_usd=0.0), Budget(money_usd=2.0), 0.0),  # zero is zero
-        (Budget(), Budget(money_usd=None), None),  # an installation without a limit
+        (Budget(), Budget(money_usd=None), None),  # a user without a limit
     ],
 )
 def test_absent_is_the_default_null_unlimited_zero_zero(
     asked: Budget, configured: Budget, resolved: float | None
 ) -> None:
-    assert resolve(asked, configured).money_usd == resolved
+    assert asked.over(configured).over(DEFAULT_BUDGET).money_usd == resolved
 
 
 @pytest.mark.parametrize(
@@ -137,3 +137,24 @@ def test_each_error_of_the_api_says_what_to_do(
 )
 def test_a_rate_limit_is_waited_for_until_its_reset(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers, datetime(2026, 1, 1, tzinfo=UTC)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("day_usd", "attempt_usd", "reserve_usd", "fits"),
+    [
+        (None, 9.0, 9.0, True),  # no limit of the day
+        (1.0, 0.5, 0.5, True),  # exactly fits
+        (1.0, 0.5, 0.6, False),  # the next call may cost too much
+        (0.0, 0.0, 0.0, True),  # what costs nothing takes nothing
+        (0.0, 0.0, 0.1, False),
+    ],
+)
+def test_of_the_day_an_attempt_takes_no_more_than_is_set_aside(
+    day_usd: float | None, attempt_usd: float, reserve_usd: float, fits: bool
+) -> None:
+    spent = Spent(usage=Usage(cost_usd=100.0), attempt_usd=attempt_usd)
+    if fits:
+        return check(UNLIMITED, spent, Usage(cost_usd=reserve_usd), day_usd)
+    with pytest.raises(DayReached, match="next day begins"):
+        check(UNLIMITED, spent, Usage(cost_usd=reserve_usd), day_usd)
+    return None

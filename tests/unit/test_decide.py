@@ -9,6 +9,7 @@ import pytest
 from protocol.task import (
     AnswerQuestion,
     ApproveQuestion,
+    Budget,
     CancelTask,
     DenyQuestion,
     FailAttempt,
@@ -24,6 +25,7 @@ from protocol.task import (
     ResumeTask,
     RetryTask,
     SendMessage,
+    SetBudget,
     SetPriority,
     SubmitTask,
     TagTask,
@@ -357,3 +359,13 @@ def test_marks_are_put_on_and_taken_away_in_any_state() -> None:
     desk.give(TagTask(key="t", add=("c",), remove=("a", "never"), metadata={"for": None, "ticket": "7"}))
     assert (desk.task.tags, desk.task.metadata) == (("b", "c"), {"ticket": "7"})
     assert desk.task.state is TaskState.CANCELLED
+
+
+def test_a_budget_can_be_changed_in_any_state_and_what_is_not_said_stays() -> None:
+    desk = Desk().submit().claim()
+    desk.give(SetBudget(key="b", budget=Budget(money_usd=2.0, steps=0)))
+    desk.give(SetBudget(key="c", budget=Budget(money_usd=None)))
+    assert (desk.task.budget, desk.task.state) == (Budget(money_usd=None, steps=0), TaskState.RUNNING)
+    desk.give(CancelTask(key="d"))
+    desk.give(SetBudget(key="e", budget=Budget(steps=5)))
+    assert (desk.task.budget, desk.task.state) == (Budget(money_usd=None, steps=5), TaskState.CANCELLED)

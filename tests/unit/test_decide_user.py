@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from protocol.evolve import PushSubscription, User, evolve_user
 from protocol.ids import OWNER
+from protocol.rules import RULES_LIMIT, Rule, RuleAction
 from protocol.user import (
     AddDevice,
     AddHost,
@@ -21,6 +22,10 @@ from protocol.user import (
     RemovePushSubscription,
     RemoveUser,
     Role,
+    SetDailyLimit,
+    SetRules,
+    SetSettings,
+    Settings,
 )
 from services.scheduler.decide import answer_user
 from tests.unit.desk import NOW
@@ -126,3 +131,19 @@ def test_a_device_has_one_subscription_which_goes_with_it() -> None:
     )
     assert user.devices["d1"].push is None
     assert ends[3:] == ["consumed", "This device is told nothing by push."]
+
+
+def test_rules_and_settings_take_the_place_of_those_before_and_the_owner_sets_the_limit() -> None:
+    rule = Rule(action=RuleAction.DENY, tool="bash", pattern="git push*")
+    user, ends = user_after(
+        OWNER_ADDED,
+        SetRules(key="r", rules=(rule, rule)),
+        SetRules(key="s", rules=(rule,)),
+        SetRules(key="t", rules=(rule,) * (RULES_LIMIT + 1)),
+        SetSettings(key="u", settings=Settings(model="m", daily_usd=2.0)),
+        SetSettings(key="v", settings=Settings(time_zone="Europe/Berlin")),
+        SetDailyLimit(key="w", daily_usd=0.0),
+    )
+    assert (user.rules, user.settings, user.daily_usd) == ((rule,), Settings(time_zone="Europe/Berlin"), 0.0)
+    assert [number for number, end in enumerate(ends) if end != "consumed"] == [3]
+    assert "limit is 100" in ends[3]

@@ -5,7 +5,7 @@
  */
 
 import { oneLine } from "../text/clean.js";
-import { seconds, sum, dayAndTime } from "../text/units.js";
+import { budget, seconds, sum, dayAndTime } from "../text/units.js";
 import { describe } from "./calls.js";
 import { OUTCOMES } from "./states.js";
 
@@ -176,6 +176,10 @@ export class View {
         this.#newTurn(event.turn, at, this.#held);
         this.#held = [];
         if (event.retries) this.#note("info", `turn ${event.retries} again`);
+        break;
+      case "budget_set":
+        this.budget = event.budget;
+        this.#note("info", `a turn may spend ${budget(event.budget)}`);
         break;
       case "priority_set":
         this.#note("info", `its priority is ${event.priority}`);

@@ -68,6 +68,26 @@ export function dayAndTime(at) {
   return `${day.toLocaleDateString([], { day: "numeric", month: "short" })}, ${timeOfDay(at)}`;
 }
 
+/** What a turn may spend, as far as it is said. @param {import("../protocol.js").Budget} allowed */
+export function budget({ money_usd, tokens, steps, wall_seconds }) {
+  const told = [
+    limit(money_usd, money, "money"),
+    limit(tokens, (number) => `${count(number)} tokens`, "tokens"),
+    limit(steps, (number) => many(number, "step"), "steps"),
+    limit(wall_seconds, seconds, "time"),
+  ];
+  return told.filter(Boolean).join(", ") || "as configured";
+}
+
+/**
+ * @param {number | null | undefined} number
+ * @param {(number: number) => string} show
+ * @param {string} what
+ */
+function limit(number, show, what) {
+  return number === undefined ? "" : number === null ? `any ${what}` : show(number);
+}
+
 /** @param {Usage} usage */
 export function used(usage) {
   return `${money(usage.cost_usd ?? 0)} · ${count(tokens(usage))} tokens`;

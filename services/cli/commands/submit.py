@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from msgspec import UNSET
 
 from protocol.ids import KEY_LIMIT_BYTES
 from protocol.live import Submit
 from protocol.rules import Rule, RuleAction
 from protocol.task import DEFAULT_QUEUE, PRIORITY_LIMIT, PROMPT_LIMIT_CHARS, Budget
+from services.cli.amounts import Amount, wished
 from services.cli.failure import Failure
 from services.cli.options import Place, client_command, is_terminal
 from services.cli.times import Duration, Moment
 
-UNLIMITED = "unlimited"
 ASK_BEFORE = {
     "nothing": (Rule(action=RuleAction.ALLOW),),
     "finish": (Rule(action=RuleAction.ASK, tool="finish"),),
@@ -25,26 +24,6 @@ ASK_BEFORE = {
     "everything": (Rule(action=RuleAction.ASK),),
 }
 """What `--ask-before` stands for; `finish` is what commits and pushes."""
-
-
-class Amount(click.ParamType):
-    """A number that is not negative, or "unlimited"."""
-
-    def __init__(self, number: type[int] | type[float]) -> None:
-        self.name = "number"
-        self._number = number
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | int | str:
-        if value == UNLIMITED:
-            return UNLIMITED
-        try:
-            amount = self._number(str(value))
-        except ValueError:
-            amount = -1
-        if not 0 <= amount < float("inf"):
-            kind = "a whole number" if self._number is int else "a number"
-            self.fail(f"{value!r} is neither {kind} from 0 nor `{UNLIMITED}`.", param, ctx)
-        return amount
 
 
 @client_command("submit")
@@ -117,7 +96,7 @@ def command(
         repository=chosen,
         base=base,
         model=model,
-        budget=Budget(money_usd=_amount(budget_usd), tokens=_amount(budget_tokens), steps=_amount(budget_steps)),
+        budget=Budget(money_usd=wished(budget_usd), tokens=wished(budget_tokens), steps=wished(budget_steps)),
         title=title,
         queue=queue,
         labels=labels,
@@ -166,11 +145,6 @@ def _must_be_this_one(place: Place, task: str, frame: Submit) -> None:
     shown = read(place.api.get(path("tasks", task)), dict[str, Any])
     if shown["task"].get("prompt", "").split() != frame.prompt.split():
         raise Failure(f"This key stands for {task} already, which has another prompt: use another key.")
-
-
-def _amount(given: Any) -> Any:
-    """As the protocol has it: absent means the default, null means unlimited."""
-    return UNSET if given is None else None if given == UNLIMITED else given
 
 
 def _check(prompt: str, key: str) -> None:

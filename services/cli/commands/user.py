@@ -5,8 +5,11 @@ from typing import Any
 
 import click
 
+from services.cli.amounts import UNLIMITED, Amount
 from services.cli.link import print_link
 from services.cli.options import Place, client_command, is_terminal
+
+DEFAULT = "default"
 
 
 @click.group("user")
@@ -89,6 +92,27 @@ def _link(place: Place) -> int:
     return 0
 
 
+def _limit(place: Place, user: str, daily_usd: float | str) -> int:
+    """Say what USER, an id of `errand user ls`, may spend in a day.
+
+    DOLLARS is a number, `unlimited`, or `default` for ERRAND_DAILY_USD_PER_USER.
+    """
+    from services.cli.api import path
+
+    body = {} if daily_usd == DEFAULT else {"daily_usd": None if daily_usd == UNLIMITED else daily_usd}
+    place.api.put(path("users", user, "daily-limit"), body)
+    told = daily_usd if isinstance(daily_usd, str) else f"${daily_usd:.2f} a day"
+    click.echo(json.dumps({"user": user, **body}) if place.as_json else f"The limit of {user} is {told}.")
+    return 0
+
+
+class DailyLimit(Amount):
+    """An amount, or the installation's."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | int | str:
+        return DEFAULT if value == DEFAULT else super().convert(value, param, ctx)
+
+
 command.add_command(client_command("add")(click.argument("name")(_add)))
 command.add_command(client_command("ls")(_ls))
 command.add_command(
@@ -96,3 +120,8 @@ command.add_command(
 )
 command.add_command(client_command("link")(_link))
 command.add_command(client_command("forget-github")(click.argument("user")(_forget_github)))
+command.add_command(
+    client_command("limit")(
+        click.argument("user")(click.argument("daily_usd", metavar="DOLLARS", type=DailyLimit(float))(_limit))
+    )
+)

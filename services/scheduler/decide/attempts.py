@@ -20,17 +20,26 @@ from protocol.task import (
     TaskDelayed,
     TaskQueued,
     TaskState,
+    Terms,
     TurnEnded,
 )
 from services.scheduler.decide.base import Limits, Rejected, with_state
 from services.scheduler.decide.turns import next_turn
 
+NO_TERMS = Terms()
+"""Of a user who has set nothing."""
 
-def claim(task: Task, asked: ClaimAttempt, now: datetime) -> Decision:
+
+def claim(task: Task, asked: ClaimAttempt, now: datetime, terms: Terms = NO_TERMS) -> Decision:
     """A runner gets the queued turn."""
     assert task.state is TaskState.QUEUED, task.state
     claimed = AttemptClaimed(
-        attempt=task.attempt + 1, turn=task.turn, runner=asked.runner, request=asked.request, labels=asked.labels
+        attempt=task.attempt + 1,
+        turn=task.turn,
+        runner=asked.runner,
+        request=asked.request,
+        labels=asked.labels,
+        terms=terms,
     )
     return with_state(task, Decision(at=now, state=task.state, events=(claimed,)))
 
@@ -100,6 +109,8 @@ def park(task: Task, command: ParkAttempt) -> tuple[AnyTaskEvent, ...]:
     ended = AttemptEnded(attempt=command.attempt, how=AttemptEnd.PARKED, usage=command.usage)
     if task.question is not None or task.state is TaskState.PAUSED:
         return (ended,)
+    if command.day_is_spent and task.holder and (day_ends := task.holder.terms.day_ends):
+        return ended, TaskDelayed(until=day_ends, reason=command.day_is_spent, day_usd=task.holder.terms.day_usd)
     return ended, TaskQueued(reason="The runner gave the attempt back.")
 
 

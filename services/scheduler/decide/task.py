@@ -27,6 +27,7 @@ from protocol.task import (
     ResumeTask,
     RetryTask,
     SendMessage,
+    SetBudget,
     SetPriority,
     SubmitTask,
     TagTask,
@@ -35,6 +36,7 @@ from protocol.task import (
 from services.scheduler.decide.archive import archive, restored
 from services.scheduler.decide.attempts import fail, finish, park
 from services.scheduler.decide.base import Forgotten, Limits, Rejected, with_state
+from services.scheduler.decide.budget import set_budget
 from services.scheduler.decide.marks import tag
 from services.scheduler.decide.priority import set_priority
 from services.scheduler.decide.questions import answer_question, approve_question, deny_question, raise_question
@@ -97,6 +99,8 @@ def decide(task: Task, command: AnyTaskCommand, now: datetime, limits: Limits) -
             return deny_question(task, command)
         case CancelTask():
             return cancel(task, command)
+        case SetBudget():
+            return set_budget(task, command)
         case SetPriority():
             return set_priority(command)
         case PauseTask():

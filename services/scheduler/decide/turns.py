@@ -45,6 +45,7 @@ def cancel(task: Task, command: CancelTask) -> tuple[AnyTaskEvent, ...]:
         outcome=TaskState.CANCELLED,
         reason=command.reason or "Cancelled by the user.",
         device=command.device,
+        usage=task.turn_usage,
     )
     if task.holder is None:
         return (ended,)
@@ -64,7 +65,8 @@ def resume(task: Task, now: datetime) -> tuple[AnyTaskEvent, ...]:
         raise Rejected(f"The task is not paused: it is {task.state}.")
     if task.holder is not None or task.question is not None:
         return (TaskResumed(),)
-    if task.delayed_until is None or task.delayed_until <= now:
+    # Of one that waits for its user's money the claim shows whether there is any.
+    if task.delayed_until is None or task.delayed_until <= now or task.day_usd is not None:
         return TaskResumed(), TaskQueued(reason="Resumed by the user.")
     # A moment later than before: the old time's timer may have fired meanwhile, and then has its receipt.
     until = task.delayed_until + timedelta(milliseconds=1)

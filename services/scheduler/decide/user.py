@@ -7,6 +7,7 @@ from typing import assert_never
 
 from protocol.evolve import User
 from protocol.ids import OWNER, token_hash
+from protocol.rules import RULES_LIMIT
 from protocol.task import (
     Receipt,
     ReceiptStatus,
@@ -21,6 +22,7 @@ from protocol.user import (
     AnyUserCommand,
     AnyUserEvent,
     CreateSignInCode,
+    DailyLimitSet,
     DeviceAdded,
     DeviceRemoved,
     ForgetGithub,
@@ -38,7 +40,12 @@ from protocol.user import (
     RemoveUser,
     Role,
     RotateGithubTokens,
+    RulesSet,
+    SetDailyLimit,
     SetQueue,
+    SetRules,
+    SetSettings,
+    SettingsSet,
     SignInByGithub,
     SignInCodeCreated,
     SignInCodeRedeemed,
@@ -129,6 +136,14 @@ def decide_user(user: User, command: AnyUserCommand, now: datetime) -> tuple[Any
             return (GithubForgotten(account=user.github.account),)
         case SetQueue():
             return set_queue(user, command)
+        case SetRules():
+            if len(command.rules) > RULES_LIMIT:
+                raise Rejected(f"There are {len(command.rules)} rules and the limit is {RULES_LIMIT}.")
+            return (RulesSet(rules=command.rules),)
+        case SetSettings():
+            return (SettingsSet(settings=command.settings),)
+        case SetDailyLimit():
+            return (DailyLimitSet(daily_usd=command.daily_usd),)
         case _:
             assert_never(command)
 
