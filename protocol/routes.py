@@ -179,7 +179,7 @@ ROUTES: tuple[Route, ...] = (
         messages=(query.Refusal,),
         stream=Stream.DEAD,
         senders=(S.SCHEDULER, S.GATEWAY, S.RUNNER, S.REPOS, S.HISTORY),
-        receivers=(S.READER, S.OPERATOR),
+        receivers=(S.GATEWAY, S.READER, S.OPERATOR),
         doc="What could not be decoded or handled, as it came; its headers say why and where from.",
     ),
     _query(S.SCHEDULER, query.ClaimAttempt, (query.AttemptGranted, query.NothingToClaim), (S.RUNNER,)),

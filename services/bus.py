@@ -9,6 +9,7 @@ the first time.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -61,6 +62,8 @@ NONE_CAME = "408"
 """The status of a request for a shared message that has waited in vain."""
 FAILED_SECONDS = 10.0
 """A shared message whose handling failed comes again after so long."""
+HANDLED_TRIES = 5
+"""A shared message whose handling failed so often is buried."""
 SHARED_LIMIT = 10_000
 """Messages of one shared consumer that are in hand or wait to come again; beyond it, new ones wait too."""
 REPLAY_BATCH = 512
@@ -91,6 +94,7 @@ class Renewal(Struct, frozen=True):
 
 
 R = TypeVar("R", bound=Message)
+T = TypeVar("T")
 
 
 class Unavailable(Exception):
@@ -145,6 +149,20 @@ class Stored(Struct, frozen=True):
     at: datetime
     previous: int = 0
     """The sequence that the log had to end with when this was committed."""
+
+
+class Buried(Struct, frozen=True):
+    """What could not be decoded or handled, as it came."""
+
+    sequence: int
+    """In the stream of such."""
+    subject: str
+    """Where it was found."""
+    of: int
+    """Its sequence there."""
+    reason: str
+    at: datetime
+    data: bytes
 
 
 Handler = Callable[[Any], Awaitable[Message]]
@@ -237,6 +255,17 @@ class Bus:
         # The stream takes a little more than we do: what came in whole is parked cut, rather than not at all.
         await self._store(f"dead.{stream.lower()}", stored.data[:MESSAGE_LIMIT_BYTES], headers)
 
+    async def buried(self, *, after: int = 0, limit: int = 100) -> list[Buried]:
+        """What was buried, in order, with a sequence over `after`. Raises Unavailable."""
+        if await self.last("dead.>", Stream.DEAD) <= after:
+            return []
+        request = {"next_by_subj": "dead.>", "seq": after + 1, "batch": limit}
+        return (await self._direct_batch(request, Stream.DEAD, _buried))[0]
+
+    async def unbury(self, sequence: int) -> None:
+        """Take one away from there. Raises Unavailable, and Refused when it is not there."""
+        await self._api(f"STREAM.MSG.DELETE.{Stream.DEAD}", {"seq": sequence})
+
     async def _store(self, subject: str, data: bytes, headers: dict[str, str]) -> int:
         if len(data) > MESSAGE_LIMIT_BYTES:
             raise Refused(f"A message of {len(data)} bytes is over the limit of {MESSAGE_LIMIT_BYTES}.")
@@ -281,7 +310,7 @@ class Bus:
         while pending and not 0 < limit <= len(found):
             size = min(pending, REPLAY_BATCH, limit - len(found) if limit else REPLAY_BATCH)
             request = {"next_by_subj": subject, "seq": after + 1, "batch": size}
-            batch, pending = await self._direct_batch(request, stream)
+            batch, pending = await self._direct_batch(request, stream, _from_direct)
             found += batch
             if batch:
                 after = batch[-1].sequence
@@ -296,14 +325,16 @@ class Bus:
             raise Unavailable(f"NATS did not answer a read of {stream}: {error!r}") from error
         return [] if _status(answer) else [_from_direct(answer)]
 
-    async def _direct_batch(self, request: dict[str, Any], stream: str) -> tuple[list[Stored], int]:
+    async def _direct_batch(
+        self, request: dict[str, Any], stream: str, make: Callable[[Msg], T]
+    ) -> tuple[list[T], int]:
         """One batch, and how many messages are left after it."""
-        found: list[Stored] = []
+        found: list[T] = []
         ended: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
 
         async def on_message(message: Msg) -> None:
             if not _status(message):
-                found.append(_from_direct(message))
+                found.append(make(message))
             elif not ended.done():
                 ended.set_result(message)
 
@@ -342,7 +373,9 @@ class Bus:
     def share(self, name: str, *filters: str, handle: OnStored, ack_seconds: float, at_once: int) -> Turns:
         """Take turns with all processes of this service that share under this name: each message that is stored on the
         filters after the first of them began is handled by one of them, `at_once` side by side."""
-        turns = Turns(self._nats, Stream.TASKS, name, filters, handle, ack_seconds=ack_seconds, at_once=at_once)
+        turns = Turns(
+            self._nats, Stream.TASKS, name, filters, handle, self.bury, ack_seconds=ack_seconds, at_once=at_once
+        )
         self.on_interruption(turns.wake)
         return turns
 
@@ -752,7 +785,8 @@ class Turns:
     """This process's part of a durable consumer that several share. `run` takes messages until `stop`.
 
     A message comes again, here or elsewhere, when its handling raises Later or fails, or when its process has not ended
-    it within `ack_seconds`: one that dies hands nothing over sooner. So each is handled at least once.
+    it within `ack_seconds`: one that dies hands nothing over sooner. So each is handled at least once; one whose
+    handling failed `HANDLED_TRIES` times in one process is buried.
     """
 
     def __init__(
@@ -762,6 +796,7 @@ class Turns:
         name: str,
         filters: Sequence[str],
         handle: OnStored,
+        bury: Callable[[str, Stored, str], Awaitable[None]],
         *,
         ack_seconds: float,
         at_once: int,
@@ -770,6 +805,9 @@ class Turns:
         self._stream = stream
         self._name = name
         self._handle = handle
+        self._bury = bury
+        self._failures: Counter[int] = Counter()
+        """Of messages that come again, by sequence."""
         self._at_once = at_once
         self._config = {
             "durable_name": name,
@@ -846,14 +884,22 @@ class Turns:
     async def _settle(self, message: Msg) -> None:
         sequence, _, nanoseconds, _ = _parse_delivery(message.reply)
         at = datetime.fromtimestamp(nanoseconds / 1e9, UTC)
+        stored = Stored(message.subject, sequence, message.data, at, _expected(message))
         answer = b"+ACK"
         try:
-            await self._handle(Stored(message.subject, sequence, message.data, at, _expected(message)))
+            await self._handle(stored)
         except Later as later:
             answer = _again(later.seconds)
-        except Exception:
+        except Exception as error:
             self._log.exception("shared_message_failed", subject=message.subject, sequence=sequence)
             answer = _again(FAILED_SECONDS)
+            self._failures[sequence] += 1
+            if self._failures[sequence] >= HANDLED_TRIES:
+                with suppress(Unavailable):
+                    await self._bury(self._stream, stored, f"{self._name} failed over it: {error!r}")
+                    answer = b"+ACK"
+        if answer == b"+ACK":
+            self._failures.pop(sequence, None)
         with suppress(nats.errors.Error):  # not acknowledged, it comes again
             await self._nats.publish(message.reply, answer)
 
@@ -961,6 +1007,18 @@ def _from_direct(message: Msg) -> Stored:
 
 
 _from_republish = _from_direct
+
+
+def _buried(message: Msg) -> Buried:
+    headers, stored = message.headers or {}, _from_direct(message)
+    return Buried(
+        sequence=stored.sequence,
+        subject=headers.get("Errand-Subject", ""),
+        of=int(headers.get("Errand-Sequence", 0)),
+        reason=headers.get("Errand-Reason", ""),
+        at=stored.at,
+        data=stored.data,
+    )
 
 
 def _stream(name: str, **settings: Any) -> dict[str, Any]:

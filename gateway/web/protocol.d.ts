@@ -867,6 +867,26 @@ export interface KeyBody {
   key?: string;
 }
 
+/** One of them. */
+export interface Letter {
+  /** Its number here. */
+  sequence: number;
+  /** Where it was found. */
+  subject: string;
+  /** The stream sequence it had there. */
+  of: number;
+  reason: string;
+  at: string;
+  size_bytes: number;
+  /** The beginning of it, as far as it can be printed; nothing of users' own logs, where credentials pass sealed. */
+  excerpt: string;
+}
+
+export interface Letters {
+  /** The oldest first; ask again with `after`, the sequence of the last one here. */
+  letters: Letter[];
+}
+
 export interface LinkBody {
   /** Whose link; empty means the asker's own. Another user's is the owner's to make. @default "" */
   user?: string;

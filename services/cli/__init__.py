@@ -46,6 +46,7 @@ COMMANDS = {
     "user": "Give other people access (the owner).",
     "host": "Give Errand credentials for a git host (the owner).",
     "sql": "Ask the history in SQL (the owner).",
+    "dead": "What could not be read or handled (the owner).",
     "doctor": "Check this machine and the server.",
     "nats-context": "Let the `nats` CLI on this machine read the events.",
     "demo": "See a whole task on real parts, in a folder of its own.",

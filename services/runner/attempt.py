@@ -83,6 +83,10 @@ class Attempt:
                 await self._run_with_lease()
             except Fenced:
                 self._logger.info("attempt_over")
+            except Refused as error:
+                # Its log cannot be read, and so its end cannot be waited for; unsaid, the lease ends it.
+                self._logger.error("log_not_read", reason=error.reason)
+                await self._say(self._failed(error.reason, None))
 
     def stop(self) -> None:
         """The runner shuts down, or the user held the turn back: save the work and give the attempt back."""
@@ -353,16 +357,19 @@ class Attempt:
 
     async def _send(self, command: TaskCommand) -> None:
         """Store the attempt's last word and wait for the decision on it; without one the lease ends the attempt."""
-        subject = command_subject(self._task.user, self._task.id, command)
         while command.key not in self._log.task.receipts:
             self._log.movement.show()
-            with suppress(Unavailable):
-                await self._bus.publish(subject, command, key=f"{self._task.id}.{command.key}")
+            await self._say(command)
             with anyio.move_on_after(DECISION_SECONDS):
                 await self._log.over.wait()
             await self._log.refresh()
         # A decision that did not end the attempt refused its last word: without renewals the lease ends it.
         self._logger.error("last_word_rejected", reason=self._log.task.receipts[command.key].reason)
+
+    async def _say(self, command: TaskCommand) -> None:
+        subject = command_subject(self._task.user, self._task.id, command)
+        with suppress(Unavailable):
+            await self._bus.publish(subject, command, key=f"{self._task.id}.{command.key}")
 
     async def _follow(self) -> None:
         """Fold decisions as they are made. Work does not wait for it: what comes before shows at the next append."""

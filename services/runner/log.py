@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import anyio
+import msgspec
 
 from agents.contract import Fenced, UserMessage
 from protocol.base import encode
@@ -26,7 +27,7 @@ from protocol.task import (
     decode_decision,
 )
 from services.archive import whole_log
-from services.bus import Bus, Conflict, Stored, Unavailable
+from services.bus import Bus, Conflict, Refused, Stored, Unavailable
 from services.runner.movement import Movement
 
 RETRY_SECONDS = 0.1
@@ -156,11 +157,15 @@ class TaskLog:
                 await anyio.sleep(RETRY_SECONDS)
 
     def _take(self, stored: Stored) -> None:
+        """Raises Refused for what cannot be read: to leave it out would change what the agent did or was told."""
         kind = stored.subject.split(".")[3]
-        if kind == "journal":
-            self._take_entry(decode_entry(stored.data), stored.sequence)
-        else:
-            self._take_decision(decode_decision(stored.data), stored.sequence)
+        try:
+            if kind == "journal":
+                self._take_entry(decode_entry(stored.data), stored.sequence)
+            else:
+                self._take_decision(decode_decision(stored.data), stored.sequence)
+        except msgspec.MsgspecError as error:
+            raise Refused(f"Event {stored.sequence} of this task cannot be read by this release: {error}") from None
 
     def _take_entry(self, entry: JournalEntry, sequence: int) -> None:
         self.entries.append(entry)

@@ -121,6 +121,7 @@ class Turn:
         self.may_end = anyio.Event()
         self.may_end.set()
         self._errors = list(errors)
+        self.poison = 0
         self.turns = bus.share("push", "evt.owner.share.>", handle=self._handle, ack_seconds=ACK_SECONDS, at_once=2)
 
     async def _handle(self, stored: Stored) -> None:
@@ -128,6 +129,8 @@ class Turn:
         await self.may_end.wait()
         if self._errors:
             raise self._errors.pop(0)
+        if stored.sequence == self.poison:
+            raise ValueError("boom")
         self.handled.append(stored.sequence)
 
 
@@ -135,6 +138,33 @@ async def until(condition: Callable[[], bool]) -> None:
     with anyio.fail_after(20):
         while not condition():
             await anyio.lowlevel.checkpoint()
+
+
+async def test_a_message_over_which_the_handling_fails_again_and_again_is_buried(
+    house: NatsHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.bus.FAILED_SECONDS", 0.01)
+    async with (
+        connected(house, Service.SCHEDULER, Service.GATEWAY) as [scheduler, gateway],
+        anyio.create_task_group() as group,
+    ):
+        turn = Turn(gateway)
+        group.start_soon(turn.turns.run)
+        while not turn.handled:  # nothing of what is older than their consumer is theirs
+            await scheduler.publish(SHARED, DECISION)
+            await anyio.lowlevel.checkpoint()
+        turn.poison = await scheduler.publish(SHARED, DECISION)
+        after = await scheduler.publish(SHARED, DECISION)
+        await until(lambda: after in turn.handled)
+        with anyio.fail_after(10):
+            while not (found := await gateway.buried()):
+                await anyio.lowlevel.checkpoint()
+        assert [(letter.of, letter.subject) for letter in found] == [(turn.poison, SHARED)]
+        assert "boom" in found[0].reason
+        await gateway.unbury(found[0].sequence)
+        assert await gateway.buried() == []
+        await turn.turns.stop()
+        group.cancel_scope.cancel()
 
 
 async def test_those_who_share_handle_each_message_once_and_what_came_too_early_again(house: NatsHouse) -> None:

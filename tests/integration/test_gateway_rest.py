@@ -14,10 +14,13 @@ import httpx2
 import msgspec
 import pytest
 
+from protocol.base import encode
 from protocol.evolve import User, evolve_user
 from protocol.ids import task_id
 from protocol.live import Closing, ReceiptSeen
+from protocol.task import SendMessage
 from protocol.user import decode_user_decision
+from services.bus import Stored
 from tests.integration.gateway_house import (
     NOTICE,
     OWNER_TOKEN,
@@ -432,3 +435,26 @@ async def test_a_wrong_setting_ends_the_start_with_its_name(
         ended = await anyio.run_process([sys.executable, "-m", "gateway"], env=environment, check=False)
     last = ended.stderr.decode().strip().splitlines()[-1]
     assert (ended.returncode, said in last) == (1, True), ended.stderr.decode()
+
+
+async def test_a_dead_letter_is_listed_put_back_once_and_forgotten(
+    gateway: GatewayHouse, scheduler: Scheduler, owner: httpx2.AsyncClient, user: httpx2.AsyncClient
+) -> None:
+    task = await submitted(owner, "poisoned")
+    await until(owner, f"/api/tasks/{task}", lambda answer: answer.json()["sequence"])
+    command = SendMessage(key="said", text="go on")
+    subject = f"cmd.owner.{task}.send_message"
+    for number, data in ((1, encode(command)), (2, b"\xff")):
+        stored = Stored(subject, number, data, datetime.now(UTC))
+        await scheduler.bus.bury("TASKS", stored, "The command cannot be handled: boom")
+    letters = (await owner.get("/api/dead")).json()["letters"]
+    assert [(one["subject"], one["of"]) for one in letters] == [(subject, 1), (subject, 2)]
+    good, bad = (one["sequence"] for one in letters)
+    assert (await owner.get(f"/api/dead/{good}")).json()["reason"] == "The command cannot be handled: boom"
+    answers = [await owner.post(f"/api/dead/{good}/put-back") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [202, 404]
+    await until(owner, f"/api/tasks/{task}", lambda answer: answer.json()["task"].get("messages") == 1)
+    assert (await owner.post(f"/api/dead/{bad}/put-back")).status_code == 409
+    assert (await user.get("/api/dead")).status_code == 403
+    assert (await owner.delete(f"/api/dead/{bad}")).status_code == 204
+    assert (await owner.get("/api/dead")).json()["letters"] == []
