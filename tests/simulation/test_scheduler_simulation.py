@@ -29,7 +29,7 @@ from protocol.task import (
 )
 from services.bus import Stored
 from tests.simulation.clockwork import VirtualLoop
-from tests.simulation.world import World
+from tests.simulation.world import RUNNING_PER_USER, World
 
 FIRST = int(os.environ.get("ERRAND_SEED", "0"))
 COUNT = int(os.environ.get("ERRAND_SEEDS", "1" if "ERRAND_SEED" in os.environ else "2000"))
@@ -59,6 +59,7 @@ def failures(seeds: range) -> list[str]:
             world = play(seed)
             for task in world.users:
                 check(world, world.log(task), task)
+            check_slots(world)
         except Exception:
             found.append(f"ERRAND_SEED={seed}\n{traceback.format_exc()}")
     return found
@@ -87,6 +88,28 @@ def check(world: World, log: list[Stored], task: str) -> None:
     check_attempts(log)
     check_steps(log)
     assert not world.server.buried
+
+
+def check_slots(world: World) -> None:
+    """A slot is given to who fits it, and no user has more than the limit."""
+    held: Counter[str] = Counter()
+    places: dict[str, tuple[str, tuple[str, ...]]] = {}
+    decisions = [(stored, task) for task in world.users for stored in world.log(task) if ".task." in stored.subject]
+    for stored, task in sorted(decisions, key=lambda each: each[0].sequence):
+        for event in decode_decision(stored.data).events:
+            match event:
+                case TaskSubmitted():
+                    places[task] = event.queue, event.labels
+                case AttemptClaimed():
+                    queue, labels = places[task]
+                    assert set(labels) <= set(event.labels)
+                    assert (queue == "gpu") == ("gpu" in event.labels)
+                    held[world.users[task]] += 1
+                    assert held[world.users[task]] <= RUNNING_PER_USER
+                case AttemptEnded():
+                    held[world.users[task]] -= 1
+                case _:
+                    pass
 
 
 def check_chain(decisions: list[tuple[Stored, Decision]]) -> None:

@@ -7,6 +7,8 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
+from itertools import count
 from typing import Any
 
 import anyio
@@ -43,6 +45,7 @@ from protocol.task import (
     ResumeTask,
     RetryTask,
     SendMessage,
+    SetPriority,
     SubmitTask,
     TagTask,
     TaskCommand,
@@ -50,7 +53,7 @@ from protocol.task import (
     Usage,
     decode_decision,
 )
-from protocol.user import AddUser, Role, SetDailyLimit
+from protocol.user import AddUser, Role, SetDailyLimit, SetQueue, UserCommand
 from sandbox.contract import Capabilities, Checkpoint, ExecResult, SandboxDied, SandboxSpec
 from services.archive import archived, unpack
 from services.bus import ARCHIVE, Refused, Stored, Unavailable
@@ -70,8 +73,12 @@ SKEW_SECONDS = 0.2
 TIDY_SECONDS = 10.0
 """What is left to do then that nobody waits for: timers are taken away."""
 SCHEDULERS = 2
-RUNNERS = 3
+RUNNERS = (("default", ""), ("default", "arm64"), ("gpu", "gpu"))
+"""The queue and the labels of each."""
+PLACES: tuple[tuple[str, tuple[str, ...]], ...] = (("default", ()), ("default", ("arm64",)), ("gpu", ()))
+"""What a task may ask for."""
 TASKS = 4
+RUNNING_PER_USER = 2
 USERS = ("owner", "ubob")
 
 
@@ -242,14 +249,14 @@ class World:
         self.users: dict[str, str] = {}
         limit = self.chance.choice((None, None, 0.0, 0.0015, 0.01))
         self.config = SchedulerConfig(
-            running_per_user=2,
+            running_per_user=RUNNING_PER_USER,
             snapshot_messages=20,
             archive_after_days=ARCHIVE_AFTER_DAYS,
             daily_usd_per_user=limit,
         )
         self.processes = [
             *(Process(self._scheduler, f"scheduler {number}") for number in range(SCHEDULERS)),
-            *(Process(self._runner, f"runner {number}") for number in range(RUNNERS)),
+            *(Process(partial(self._runner, *kind), f"runner {kind}") for kind in RUNNERS),
             Process(self._repos, "repos"),
             Process(self._history, "history"),
         ]
@@ -265,12 +272,14 @@ class World:
                     for number in range(TASKS):
                         storm.start_soon(self._use, phone, f"submit-{number}", self.chance.choice(USERS))
                     storm.start_soon(self._answer_questions, phone)
+                    storm.start_soon(self._hold_queues_back, phone)
                     await anyio.sleep(STORM_SECONDS)
                     storm.cancel_scope.cancel()
                 self._calm_down()
                 with anyio.move_on_after(CALM_SECONDS) as patience:
                     async with anyio.create_task_group() as calm:
                         calm.start_soon(self._answer_questions, phone)
+                        calm.start_soon(self._serve_queues, phone, "at-last")
                         calm.start_soon(self._resume_what_is_paused, phone)
                         calm.start_soon(self._lift_limits, phone)
                         while not self.settled():
@@ -290,8 +299,8 @@ class World:
             scheduler.archive_look_seconds = 2.0
             await scheduler.run(lambda: None)
 
-    async def _runner(self, link: Link) -> None:
-        config = RunnerConfig(data="", slots=2, scripted=True, hold_question_seconds=3.0)
+    async def _runner(self, queue: str, labels: str, link: Link) -> None:
+        config = RunnerConfig(data="", slots=2, queue=queue, labels=labels, scripted=True, hold_question_seconds=3.0)
         async with connect(self.server, Service.RUNNER, self.weather, link) as bus:
             model = PlayedModel(self.chance)
             drivers = PlayedDrivers(PlayedDriver(self.chance, self.weather), self.chance)
@@ -353,8 +362,10 @@ class World:
 
     def _wish(self, number: int) -> TaskCommand:
         """What a user may say to a task at any time."""
-        wishes = ("say", "cancel", "pause", "resume", "retry", "tag", "archive")
-        match self.chance.choices(wishes, (4, 2, 3, 2, 2, 1, 2))[0]:
+        wishes = {"say": 4, "cancel": 2, "pause": 3, "resume": 2, "retry": 2, "tag": 1, "archive": 2, "prioritize": 1}
+        match self.chance.choices(tuple(wishes), tuple(wishes.values()))[0]:
+            case "prioritize":
+                return SetPriority(key=f"prioritize-{number}", priority=self.chance.randint(-11, 11))
             case "cancel":
                 return CancelTask(key=f"cancel-{number}")
             case "pause":
@@ -419,6 +430,30 @@ class World:
                 if self.state(task).state is TaskState.PAUSED:
                     await self._send(phone, task, ResumeTask(key=f"go-on-{number}"))
             number += 1
+
+    async def _hold_queues_back(self, phone: MemoryBus) -> None:
+        """The owner pauses a queue for a while, and limits it."""
+        await self._say_for_the_owner(phone, AddUser(key="owner", name="owner", role=Role.OWNER))
+        for number in count():
+            await anyio.sleep(self.chance.uniform(2, 20))
+            queue = self.chance.choice(PLACES)[0]
+            limit = self.chance.choice((None, 1, 2))
+            await self._say_for_the_owner(
+                phone, SetQueue(key=f"pause-{number}", queue=queue, paused=True, running_limit=limit)
+            )
+            await anyio.sleep(self.chance.uniform(0, 5))
+            await self._serve_queues(phone, f"serve-{number}")
+
+    async def _serve_queues(self, phone: MemoryBus, key: str) -> None:
+        for queue in {queue: None for queue, _ in PLACES}:
+            await self._say_for_the_owner(phone, SetQueue(key=f"{key}-{queue}", queue=queue, paused=False))
+
+    async def _say_for_the_owner(self, phone: MemoryBus, command: UserCommand) -> None:
+        """Until it is acknowledged; to the owner's log."""
+        while True:
+            with suppress(Unavailable):
+                await phone.publish(user_command_subject(OWNER, command), command, key=f"owner.{command.key}")
+                return
 
     # What goes wrong
 
