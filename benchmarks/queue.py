@@ -124,6 +124,7 @@ def process(house: NatsHouse, service: Service, *module: str) -> Iterator[int]:
         "ERRAND_NATS_URL": house.url,
         "ERRAND_NATS_PASSWORD_FILE": str(password_file(house.data, service)),
         "ERRAND_RUNNING_PER_USER": str(SLOTS),
+        "ERRAND_RUNNING_PER_REPOSITORY": str(SLOTS),
     }
     with open(house.data / f"{service}.log", "wb") as log:
         child = subprocess.Popen([*PYTHON, *module], env=environment, stdout=log, stderr=log)

@@ -31,7 +31,7 @@ class Rules(Struct, frozen=True, kw_only=True):
     """How many tasks run side by side, and how waiting counts."""
 
     running_per_user: int = 4
-    running_per_repository: int = 10
+    running_per_repository: int = 100
     running_per_queue: int = 1_000
     priority_seconds: float = 300.0
     """A task gains one priority each time it has waited for so long."""

@@ -81,7 +81,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     running_per_user: Count = 4
     """Tasks of one user that run at one time; the others wait."""
-    running_per_repository: Count = 10
+    running_per_repository: Count = 100
     """Tasks of one repository that run at one time, whoever sent them."""
     running_per_queue: Count = 1_000
     """Tasks of one queue that run at one time, where the owner has set no other number (`errand queue limit`)."""
