@@ -33,7 +33,7 @@ from sandbox.process import start_exec_server
 from sandbox.python import InsidePython, find_python
 from sandbox.seccomp import filter_program
 
-SERVER_PATH = "/run/errand/exec_server.py"
+SERVER_PATH = "/run/errand/exec_server.pyc"
 USER_UID = 1000
 PROBE_SECONDS = 20.0
 
@@ -75,7 +75,7 @@ class Bubblewrap:
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
         self._lock = anyio.Lock()
-        self._found: tuple[Path, InsidePython] | None = None
+        self._found: tuple[Path, InsidePython, bytes] | None = None
 
     async def capabilities(self) -> Capabilities:
         await self._find()
@@ -85,14 +85,15 @@ class Bubblewrap:
 
     async def start(self, spec: SandboxSpec) -> ExecClient:
         """SandboxUnavailable where this machine forbids it; SandboxError when a folder of `spec` cannot be used."""
-        bwrap, python = await self._find()
+        bwrap, python, program = await self._find()
         uid = inside_uid(spec.task)
         check_folders(spec, uid)
         if is_root():
             await anyio.to_thread.run_sync(give, spec.workspace, uid)
         with ExitStack() as stack:
-            files = {path: data_descriptor(stack, data) for path, data in made_files(uid).items()}
-            info = data_descriptor(stack, "")
+            made = {SERVER_PATH: program, **made_files(uid)}
+            files = {path: data_descriptor(stack, data) for path, data in made.items()}
+            info = data_descriptor(stack, b"")
             server = server_command(python, self._limits, uid)
             argv = [str(bwrap), "--info-fd", str(info), *arguments(spec, python, self._limits, files), *server]
             owner = {"ERRAND_TASK": spec.task, "ERRAND_ATTEMPT": str(spec.attempt)}
@@ -104,11 +105,13 @@ class Bubblewrap:
             process.adopt(inner_pid(info))
             return client
 
-    async def _find(self) -> tuple[Path, InsidePython]:
+    async def _find(self) -> tuple[Path, InsidePython, bytes]:
+        """bwrap, the Python inside, and the exec server compiled by it."""
         async with self._lock:
             if self._found is None:
                 python = await anyio.to_thread.run_sync(find_python)
-                self._found = await find_bwrap(python, self._limits), python
+                program = await anyio.to_thread.run_sync(python.compiled, Path(exec_server.__file__))
+                self._found = await find_bwrap(python, self._limits), python, program
             return self._found
 
 
@@ -180,8 +183,8 @@ def arguments(spec: SandboxSpec, python: InsidePython, limits: Limits, files: Ma
     """bwrap's arguments for one sandbox. Later mounts lie over earlier ones."""
     return [
         *base_arguments(python, limits),
+        *("--dir", "/run", "--dir", "/run/errand"),
         *(word for path, fd in files.items() for word in ("--perms", "0644", "--ro-bind-data", str(fd), path)),
-        *("--dir", "/run", "--dir", "/run/errand", "--ro-bind", exec_server.__file__, SERVER_PATH),
         *(word for path in spec.readonly_paths for word in same_path(path)),
         *("--bind", str(spec.workspace), "/workspace"),
         *("--remount-ro", "/"),
@@ -238,20 +241,21 @@ def same_path(folder: Path) -> list[str]:
     return [*parents, "--ro-bind", str(folder), str(folder)]
 
 
-def made_files(uid: int) -> dict[str, str]:
+def made_files(uid: int) -> dict[str, bytes]:
     """Files of /etc in place of the host's."""
-    return {
+    files = {
         **{f"/etc/{name}": text for name, text in people(uid).items()},
         "/etc/hosts": "127.0.0.1 localhost errand\n::1 localhost\n",
         "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
         "/etc/gitconfig": GITCONFIG,
     }
+    return {path: text.encode() for path, text in files.items()}
 
 
-def data_descriptor(stack: ExitStack, data: str) -> int:
+def data_descriptor(stack: ExitStack, data: bytes) -> int:
     fd = os.memfd_create("errand")
     stack.callback(os.close, fd)
-    os.write(fd, data.encode())
+    os.write(fd, data)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
 

@@ -38,7 +38,11 @@ import sys
 import time
 from collections import deque
 from contextlib import suppress
-from typing import Any, Callable, Iterator  # noqa: UP035 - the sandbox's Python may be 3.9
+
+TYPE_CHECKING = False  # the true one is in `typing`, which takes as long to import as all we do before we serve
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 VERSION = 2
 SIZES = struct.Struct(">II")

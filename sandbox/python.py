@@ -10,6 +10,10 @@ from msgspec import Struct
 
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 CHECK = "import ctypes, resource, select, sys; sys.exit(sys.version_info < (3, 9))"
+COMPILE = (
+    "import importlib.util, marshal, sys; code = compile(open(sys.argv[1], 'rb').read(), 'exec_server.py', 'exec'); "
+    "sys.stdout.buffer.write(importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code))"
+)
 CHECK_SECONDS = 10.0
 
 
@@ -18,6 +22,11 @@ class InsidePython(Struct, frozen=True):
 
     program: Path
     prefix: Path | None
+
+    def compiled(self, source: Path) -> bytes:
+        """As a .pyc of this Python, which then starts in half the time. CalledProcessError when it cannot."""
+        argv = [self.program, "-I", "-S", "-c", COMPILE, source]
+        return subprocess.run(argv, capture_output=True, timeout=CHECK_SECONDS, check=True).stdout
 
 
 def find_python() -> InsidePython:
