@@ -21,9 +21,21 @@ from protocol.history import RunSql, SqlAnswer
 from protocol.ids import OWNER, token_hash
 from protocol.journal import JournalEntry, Noticed
 from protocol.live import AnyServerFrame, DecisionSeen, JournalSeen, SignedIn, SignIn, decode_server_frame
-from protocol.query import AskHealth, ClaimAttempt, Health, ListTasks, QueueShown, ShowQueue, TaskList, summarize
+from protocol.query import (
+    AskHealth,
+    AskSpending,
+    ClaimAttempt,
+    Health,
+    ListTasks,
+    QueueShown,
+    ShowQueue,
+    Spending,
+    TaskList,
+    summarize,
+)
 from protocol.repo import AskSealingKey, CheckRepository, Diff, RepositoryKnown, SealingKey, ShowDiff
-from protocol.routes import Service, journal_subject, user_command_subject
+from protocol.routes import Service, command_subject, journal_subject, user_command_subject
+from protocol.task import Question, RaiseQuestion
 from protocol.user import AddDevice, AddUser, CreateSignInCode, Role
 from services import envelope
 from services.bus import Bus, Refused, Stored
@@ -137,7 +149,10 @@ class Scheduler:
             after = await bus.last("cmd.>")
             async with anyio.create_task_group() as group, bus.read("cmd.>", after=after) as reader:
                 group.start_soon(scheduler._follow, reader)
-                await bus.serve({ListTasks: scheduler._list, ShowQueue: scheduler._show}, version="0.0.0")
+                await bus.serve(
+                    {ListTasks: scheduler._list, ShowQueue: scheduler._show, AskSpending: scheduler._spending},
+                    version="0.0.0",
+                )
                 await reader.caught_up.wait()
                 yield scheduler
                 group.cancel_scope.cancel()
@@ -172,6 +187,19 @@ class Scheduler:
             asked = ClaimAttempt(runner="runner", request=f"request-{task}")
             entry = actor.entry(claim(actor.task, asked, datetime.now(UTC)))
             await self._commit(actor, entry.subject, entry.message)
+
+    async def question(self, user: str, task: str, question: Question) -> None:
+        """The runner that has the task asks."""
+        actor = await self.actor(user, task)
+        asked = RaiseQuestion(key=f"ask {question.id}", attempt=1, question=question)
+        async with self._deciding:
+            stored = Stored(command_subject(user, task, asked), actor.sequence + 1, encode(asked), datetime.now(UTC))
+            entry = actor.answer(stored, datetime.now(UTC), Limits())
+            assert entry is not None
+            await self._commit(actor, entry.subject, entry.message)
+
+    async def _spending(self, question: AskSpending) -> Spending:
+        return Spending(spent_usd=1.0, reserved_usd=0.0, limit_usd=None, day_ends=datetime.now(UTC))
 
     async def _list(self, question: ListTasks) -> TaskList:
         mine = [actor for (user, task), actor in self._actors.items() if user == question.user and task != "user"]

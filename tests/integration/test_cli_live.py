@@ -443,6 +443,12 @@ def test_a_task_says_whether_it_wants_a_pull_request(gateway: Gateway, data: Pat
         (["answer", TASK, "2"], live.Answer(key="k", task=TASK, question="question_3", text="blue")),
         (["answer", "green"], live.Answer(key="k", task=TASK, question="question_3", text="green")),
         (["answer", TASK[:6], "red"], live.Answer(key="k", task=TASK, question="question_3", text="red")),
+        (["approve"], live.Approve(key="k", task=TASK, question="question_3")),
+        (["deny", TASK, "use make"], live.Deny(key="k", task=TASK, question="question_3", reason="use make")),
+        (
+            ["budget", TASK[:6], "--usd", "5", "--steps", "unlimited"],
+            live.ChangeBudget(key="k", task=TASK, budget=task.Budget(money_usd=5.0, steps=None)),
+        ),
     ],
 )
 def test_a_command_waits_for_its_receipt(
@@ -514,6 +520,82 @@ def test_devices_are_listed_and_signed_out(gateway: Gateway, data: Path) -> None
     gateway.answers = {("DELETE", "/api/devices/d3"): (404, {"error": "There is no such device."})}
     result = run(data, "device", "rm", "d3")
     assert (result.exit_code, result.output) == (1, "errand: There is no such device.\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "frame"),
+    [
+        ("yes", live.Approve(key="k", task=TASK, question="approval_3")),
+        ("Y", live.Approve(key="k", task=TASK, question="approval_3")),
+        ("no", live.Deny(key="k", task=TASK, question="approval_3")),
+        ("yes, but use make", live.Deny(key="k", task=TASK, question="approval_3", reason="yes, but use make")),
+    ],
+)
+def test_an_approval_is_answered_by_a_plain_yes_alone(
+    gateway: Gateway, data: Path, typed: str, frame: live.Approve | live.Deny
+) -> None:
+    question = {"id": "approval_3", "text": "May I?", "kind": "approval", "tool": "bash", "input": "rm -rf\nbuild"}
+    shown = {"id": TASK, "user": "owner", "state": "waiting", "question": question}
+    gateway.answers = {("GET", f"/api/tasks/{TASK}"): (200, {"task": shown})}
+    sent: list[Any] = []
+    gateway.scripts = [accepts(sent)]
+    assert run(data, "answer", TASK, typed, "--key", "k", "--json").exit_code == 0
+    assert sent == [frame]
+    told = run(data, "show", TASK).output
+    assert "bash        rm -rf\n            build\n" in told
+    assert f"`errand approve {TASK}`, `errand deny {TASK} WHY`" in told
+
+
+def test_rules_are_listed_added_and_removed(gateway: Gateway, data: Path) -> None:
+    first = {"action": "ask", "tool": "bash"}
+    gateway.answers = {("GET", "/api/rules"): (200, {"rules": [first]}), ("PUT", "/api/rules"): (200, {"rules": []})}
+    assert run(data, "rules", "ls").output == "rule\taction\ttool\tpattern\n1\task\tbash\t*\n"
+    second = {"action": "deny", "tool": "edit", "pattern": "secrets/*"}
+    for arguments, rules in (
+        (["add", "deny", "edit", "secrets/*"], [first, second]),
+        (["add", "deny", "edit", "secrets/*", "--at", "1"], [second, first]),
+        (["rm", "1"], []),
+        (["set", json.dumps({"rules": [second]})], [second]),
+    ):
+        assert run(data, "rules", *arguments).exit_code == 0
+        assert gateway.asked[-1] == ("PUT", "/api/rules", {"rules": rules})
+    assert "There are 1 rules" in run(data, "rules", "rm", "2").output
+    assert "These are no rules" in run(data, "rules", "set", "[]").output
+
+
+def test_settings_are_shown_with_what_was_spent_and_changed_one_by_one(gateway: Gateway, data: Path) -> None:
+    before = {"model": "m", "budget": {"steps": 9}, "daily_usd": 4.0}
+    shown = {
+        "settings": before,
+        "spent_usd": 1.5,
+        "reserved_usd": 2.0,
+        "limit_usd": 4.0,
+        "day_ends": "2026-01-02T00:00:00Z",
+    }
+    gateway.answers = {("GET", "/api/settings"): (200, shown), ("PUT", "/api/settings"): (200, before)}
+    assert [line.split("\t") for line in run(data, "settings").output.splitlines()[1:]] == [
+        ["model", "m"],
+        ["budget of a turn", "9 steps"],
+        ["time zone", "UTC"],
+        ["limit a day", "$4.00"],
+        ["spent today", "$1.50, $2.00 set aside for what runs"],
+        ["day ends", "2026-01-02 00:00 UTC"],
+    ]
+    assert run(data, "settings", "--budget-usd", "2", "--daily-usd", "unlimited", "--json").exit_code == 0
+    changed = {"model": "m", "budget": {"money_usd": 2.0, "steps": 9}}
+    assert gateway.asked[-2:] == [("PUT", "/api/settings", changed), ("GET", "/api/settings", "")]
+
+
+def test_the_owner_limits_a_users_day(gateway: Gateway, data: Path) -> None:
+    gateway.answers = {("PUT", "/api/users/u1/daily-limit"): (204, b"")}
+    for given, body, told in (
+        ("2.5", {"daily_usd": 2.5}, "$2.50 a day"),
+        ("unlimited", {"daily_usd": None}, "unlimited"),
+        ("default", {}, "the installation's"),
+    ):
+        assert run(data, "user", "limit", "u1", given).output == f"The limit of u1 is {told}.\n"
+        assert gateway.asked[-1] == ("PUT", "/api/users/u1/daily-limit", body)
+    assert run(data, "user", "limit", "u1", "--", "-1").exit_code == 2
 
 
 def test_the_queues_are_shown_and_set(gateway: Gateway, data: Path) -> None:

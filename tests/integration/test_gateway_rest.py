@@ -18,8 +18,8 @@ from protocol.base import encode
 from protocol.evolve import User, evolve_user
 from protocol.ids import task_id
 from protocol.live import Closing, ReceiptSeen
-from protocol.task import SendMessage
-from protocol.user import decode_user_decision
+from protocol.task import Question, QuestionKind, SendMessage
+from protocol.user import DailyLimitSet, decode_user_decision
 from services.bus import Stored
 from tests.integration.gateway_house import (
     NOTICE,
@@ -137,6 +137,71 @@ async def test_a_task_has_a_queue_labels_and_a_priority(scheduler: Scheduler, ow
     assert (shown.json()["task"]["queue"], shown.json()["task"]["labels"]) == ("gpu", ["arm64", "gpu"])
 
 
+async def test_of_two_devices_that_decide_an_approval_the_first_wins(
+    scheduler: Scheduler, owner: httpx2.AsyncClient
+) -> None:
+    task = await submitted(owner, "approval")
+    await until(owner, f"/api/tasks/{task}", lambda answer: answer.json()["sequence"])
+    await scheduler.claim("owner", task)
+    asked = Question(id="approval_2", text="May I?", kind=QuestionKind.APPROVAL, tool="bash", input="make")
+    await scheduler.question("owner", task, asked)
+    shown = await until(owner, f"/api/tasks/{task}", lambda answer: answer.json()["task"].get("question"))
+    assert shown.json()["task"]["question"]["input"] == "make"
+    question = {"question": "approval_2"}
+    for path, body in (("answers", {"text": "yes"}), ("deny", {"reason": "use tox"}), ("approve", {})):
+        answer = await owner.post(f"/api/tasks/{task}/{path}", json={**question, **body, "key": path})
+        assert answer.status_code == 202, answer.text
+    shown = await until(owner, f"/api/tasks/{task}", lambda answer: "approve" in receipts(answer))
+    ends = {key: receipts(shown)[key]["status"] for key in ("answers", "deny", "approve")}
+    assert ends == {"answers": "rejected", "deny": "consumed", "approve": "rejected"}
+    assert shown.json()["state"] == "running"
+
+
+async def test_a_user_has_rules_and_settings_and_the_owner_says_what_may_be_spent(
+    scheduler: Scheduler, owner: httpx2.AsyncClient, user: httpx2.AsyncClient
+) -> None:
+    rules = {"rules": [{"action": "deny", "tool": "bash", "pattern": "git push*"}]}
+    settings = {"model": "m", "budget": {"money_usd": None}, "time_zone": "Europe/Berlin", "daily_usd": 2.0}
+    assert (await user.put("/api/rules", json=rules)).status_code == 200
+    assert (await user.put("/api/settings", json=settings)).status_code == 200
+    assert (await user.get("/api/rules")).json() == rules
+    shown = (await user.get("/api/settings")).json()
+    assert (shown["settings"], shown["spent_usd"], shown["limit_usd"]) == (settings, 1.0, None)
+    assert (await owner.get("/api/rules")).json() == {"rules": []}, "each has rules of one's own"
+    limit = "/api/users/u_rest/daily-limit"
+    assert (await user.put(limit, json={"daily_usd": 99})).status_code == 403
+    assert (await owner.put(limit, json={"daily_usd": 0})).status_code == 204
+    decided = (await scheduler.bus.replay("evt.u_rest.user.daily_limit_set"))[-1]
+    assert decode_user_decision(decided.data).events == (DailyLimitSet(daily_usd=0.0),)
+    task = await submitted(owner, "budgeted")
+    answer = await owner.post(f"/api/tasks/{task}/budget", json={"key": "b", "budget": {"money_usd": 3, "steps": None}})
+    assert answer.status_code == 202
+    shown = await until(owner, f"/api/tasks/{task}", lambda answer: "b" in receipts(answer))
+    assert shown.json()["task"]["budget"] == {"money_usd": 3.0, "steps": None}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("rules", {"rules": [{"action": "ask", "tool": "shell"}]}, "rules"),
+        ("rules", {"rules": [{"action": "maybe"}]}, "rules[0].action"),
+        ("rules", {"rules": [{"action": "ask", "pattern": ""}]}, "rules"),
+        ("rules", {"rules": [{"action": "ask"}] * 101}, "rules"),
+        ("settings", {"time_zone": "Mars/Base"}, "time_zone"),
+        ("settings", {"time_zone": "../../etc/passwd"}, "time_zone"),
+        ("settings", {"daily_usd": -1}, "daily_usd"),
+        ("settings", {"model": "a b"}, "model"),
+        ("settings", {"budget": {"steps": -1}}, "budget.steps"),
+        ("users/owner/daily-limit", {"daily_usd": -1}, "daily_usd"),
+    ],
+)
+async def test_rules_and_settings_that_cannot_be_are_refused_with_the_field(
+    owner: httpx2.AsyncClient, path: str, body: dict[str, Any], field: str
+) -> None:
+    refused = await owner.put(f"/api/{path}", json=body)
+    assert (refused.status_code in (400, 422), refused.json().get("field")) == (True, field), refused.text
+
+
 async def test_the_owner_sees_every_queue_and_says_how_it_is_served(
     scheduler: Scheduler, owner: httpx2.AsyncClient, user: httpx2.AsyncClient
 ) -> None:
@@ -226,6 +291,9 @@ async def test_a_user_finds_nothing_of_anothers(owner: httpx2.AsyncClient, user:
         await user.get(f"/api/tasks/{task}/diff"),
         await user.post(f"/api/tasks/{task}/messages", json={"text": "x", "key": "k"}),
         await user.post(f"/api/tasks/{task}/answers", json={"question": "q", "text": "x", "key": "k"}),
+        await user.post(f"/api/tasks/{task}/approve", json={"question": "q", "key": "k"}),
+        await user.post(f"/api/tasks/{task}/deny", json={"question": "q", "key": "k"}),
+        await user.post(f"/api/tasks/{task}/budget", json={"budget": {}, "key": "k"}),
         await user.post(f"/api/tasks/{task}/cancel", json={"key": "k"}),
         await user.post(f"/api/tasks/{task}/priority", json={"priority": 1, "key": "k"}),
     ):

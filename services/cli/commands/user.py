@@ -101,9 +101,15 @@ def _limit(place: Place, user: str, daily_usd: float | str) -> int:
 
     body = {} if daily_usd == DEFAULT else {"daily_usd": None if daily_usd == UNLIMITED else daily_usd}
     place.api.put(path("users", user, "daily-limit"), body)
-    told = daily_usd if isinstance(daily_usd, str) else f"${daily_usd:.2f} a day"
+    told = {DEFAULT: "the installation's", UNLIMITED: UNLIMITED}.get(str(daily_usd), f"{_money(daily_usd)} a day")
     click.echo(json.dumps({"user": user, **body}) if place.as_json else f"The limit of {user} is {told}.")
     return 0
+
+
+def _money(amount: float | str) -> str:
+    from services.cli import units
+
+    return units.money(float(amount)) if not isinstance(amount, str) else amount
 
 
 class DailyLimit(Amount):
