@@ -61,6 +61,7 @@ from protocol.task import (
     decode_decision,
     decode_task_command,
 )
+from protocol.user import BulkBegun, decode_user_decision
 from services.bus import Bus, Refused, Stored, Unavailable
 
 EVERYTHING = TaskFilter()
@@ -109,7 +110,7 @@ class Tasks:
             queue_seconds=frame.queue_seconds,
             turn_seconds=frame.turn_seconds,
         )
-        return await self._send(asker, task, command)
+        return await self.send(asker, task, command)
 
     async def store(self, asker: Asker, frame: CommandFrame) -> Accepted:
         if isinstance(frame, Submit):
@@ -117,7 +118,7 @@ class Tasks:
         checks.key(frame.key)
         command = _command(asker, frame)
         await self.must_exist(asker, frame.task)
-        return await self._send(asker, frame.task, command)
+        return await self.send(asker, frame.task, command)
 
     async def cancel_all(self, asker: Asker, reason: str) -> None:
         """Stop every open task."""
@@ -126,10 +127,11 @@ class Tasks:
         while more:
             page = await self.list(asker, where=TaskFilter(states=still_open), limit=LIST_LIMIT, before=before)
             for task in page.tasks:
-                await self._send(asker, task.id, CancelTask(key="cancel-all", reason=reason, device=asker.device))
+                await self.send(asker, task.id, CancelTask(key="cancel-all", reason=reason, device=asker.device))
             more, before = page.more, page.tasks[-1].id if page.tasks else ""
 
-    async def _send(self, asker: Asker, task: str, command: TaskCommand) -> Accepted:
+    async def send(self, asker: Asker, task: str, command: TaskCommand) -> Accepted:
+        """A command that was checked, to a task of the asker's. Raises Refused or Unavailable."""
         # The id counts over the whole stream, so the task is in it: two users may choose the same key.
         sequence = await self._bus.publish(
             command_subject(asker.user, task, command), command, key=f"{task}.{command.key}"
@@ -244,6 +246,14 @@ class Tasks:
             return await self._bus.ask(Service.REPOS, question, Diff)
         except Refused as refused:
             raise of_refusal(refused) from None
+
+    async def bulk(self, asker: Asker, key: str) -> BulkBegun | None:
+        """The bulk that was begun under this key. Raises Unavailable."""
+        for stored in await self._bus.replay(f"evt.{asker.user}.user.bulk_begun"):
+            for event in decode_user_decision(stored.data).events:
+                if isinstance(event, BulkBegun) and event.bulk == key:
+                    return event
+        return None
 
     async def receipt(self, asker: Asker, task: str, key: str) -> Receipt | None:
         """How a command ended, None while it has not. Raises Unavailable."""

@@ -48,6 +48,7 @@ from protocol.task import (
 )
 from protocol.user import (
     AnyUserEvent,
+    BulkBegun,
     DailyLimitSet,
     DeviceAdded,
     DeviceRemoved,
@@ -485,6 +486,8 @@ def _apply_to_user(user: User, event: AnyUserEvent, at: datetime) -> User:
             return replace(user, settings=event.settings)
         case DailyLimitSet():
             return replace(user, daily_usd=event.daily_usd)
+        case BulkBegun():
+            return user  # the receipt of its command says that it was
         case _:
             assert_never(event)
 

@@ -122,6 +122,7 @@ ROUTES: tuple[Route, ...] = (
     _user_command(user.SignInByGithub, (S.GATEWAY,)),
     _user_command(user.RotateGithubTokens, (S.REPOS,)),
     _user_command(user.ForgetGithub, (S.GATEWAY,)),
+    _user_command(user.BeginBulk, (S.GATEWAY,)),
     _user_command(user.SetQueue, (S.GATEWAY,)),
     _user_command(user.SetRules, (S.GATEWAY,)),
     _user_command(user.SetSettings, (S.GATEWAY,)),

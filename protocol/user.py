@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from protocol.base import Message, Part
 from protocol.rules import Rule
-from protocol.task import Budget, Receipt
+from protocol.task import OUTCOMES, Budget, Receipt, TaskState
 
 QUEUES_LIMIT = 100
 """Queues that an owner can have settings for."""
@@ -188,6 +188,40 @@ class SetDailyLimit(UserCommand, frozen=True):
     """Absent means the installation's default, null unlimited."""
 
 
+class BulkAction(StrEnum):
+    """What can be done to many tasks at once."""
+
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RETRY = "retry"
+
+    @property
+    def states(self) -> frozenset[TaskState]:
+        """Of the tasks to which it can be done."""
+        match self:
+            case BulkAction.CANCEL:
+                return frozenset(TaskState) - OUTCOMES
+            case BulkAction.PAUSE:
+                return frozenset(TaskState) - OUTCOMES - {TaskState.PAUSED}
+            case BulkAction.RESUME:
+                return frozenset({TaskState.PAUSED})
+            case BulkAction.RETRY:
+                return frozenset({TaskState.FAILED, TaskState.CANCELLED})
+
+
+BULK_LIMIT = 200
+"""Tasks of one bulk."""
+
+
+class BeginBulk(UserCommand, frozen=True):
+    """From the gateway: do this to these tasks. What is kept under the key is which tasks they were: a request that is
+    repeated later means them and no other ones, whatever its filter finds by then."""
+
+    action: BulkAction
+    tasks: tuple[str, ...]
+
+
 AnyUserCommand = (
     AddUser
     | RemoveUser
@@ -206,6 +240,7 @@ AnyUserCommand = (
     | SetRules
     | SetSettings
     | SetDailyLimit
+    | BeginBulk
 )
 
 
@@ -329,6 +364,15 @@ class DailyLimitSet(UserEvent, frozen=True):
     daily_usd: float | UnsetType | None = UNSET
 
 
+class BulkBegun(UserEvent, frozen=True):
+    """Each of the tasks gets its own command, and has its own receipt."""
+
+    bulk: str
+    """The key."""
+    action: BulkAction
+    tasks: tuple[str, ...]
+
+
 AnyUserEvent = (
     UserAdded
     | UserRemoved
@@ -347,6 +391,7 @@ AnyUserEvent = (
     | RulesSet
     | SettingsSet
     | DailyLimitSet
+    | BulkBegun
 )
 
 

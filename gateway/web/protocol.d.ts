@@ -769,6 +769,40 @@ export interface BudgetBody {
   key?: string;
 }
 
+export interface BulkBody {
+  action: BulkAction;
+  /** The idempotency key; or in the header `Idempotency-Key`. What is repeated under it means the same tasks. @default "" */
+  key?: string;
+  /** Of a cancel or a pause. @default "" */
+  reason?: string;
+  /** Which tasks: those of which all that is given is so, and to which it can be done. @default [] */
+  states?: TaskState[];
+  /** @default [] */
+  tags?: string[];
+  metadata?: Record<string, string>;
+  /** A part of its URL. @default "" */
+  repository?: string;
+  /** Words that are all in the title or the prompt. @default "" */
+  search?: string;
+}
+
+/** What became of one bulk so far. The same request asks again. */
+export interface Carried {
+  key: string;
+  action: BulkAction;
+  tasks: BulkTask[];
+  /** Whether there were more such tasks than one bulk takes: ask for the rest under another key. @default false */
+  more?: boolean;
+}
+
+export interface BulkTask {
+  task: string;
+  /** Of the receipt: `consumed` or `rejected`; empty while the scheduler has not decided. @default "" */
+  status?: string;
+  /** @default "" */
+  reason?: string;
+}
+
 export interface DailyLimitBody {
   /** Absent means the installation's default, null unlimited. */
   daily_usd?: number | null;
@@ -1368,6 +1402,13 @@ export type ReceiptStatus =
   | "rejected"
   /** It may have been carried out long ago, and was not now: a runner's word for an attempt that others came after, of which the receipts are not kept. No user's command ends so. */
   | "indeterminate";
+
+/** What can be done to many tasks at once. */
+export type BulkAction =
+  | "cancel"
+  | "pause"
+  | "resume"
+  | "retry";
 
 export type HostKind =
   /** A password or access token, sent as HTTP basic authentication. */

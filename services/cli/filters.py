@@ -49,6 +49,12 @@ def pairs(given: Sequence[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in given)
 
 
+def must_be_one(where: TaskFilter) -> None:
+    """A task is named: raises Failure where a filter is too."""
+    if query_of(where):
+        raise Failure("Name one task, or say by options which ones: not both.")
+
+
 def query_of(where: TaskFilter) -> dict[str, Any]:
     """As REST takes it; what does not matter is left out."""
     query = {

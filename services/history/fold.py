@@ -52,6 +52,9 @@ ERROR_LIMIT_CHARS = 2_000
 USER_FIELDS_KEPT = frozenset(
     {
         "type",
+        "bulk",
+        "action",
+        "tasks",
         "name",
         "role",
         "device",

@@ -469,6 +469,21 @@ def test_a_command_waits_for_its_receipt(
     assert (result.exit_code, result.output) == (1, "errand: The turn is over.\n")
 
 
+def test_many_tasks_are_steered_by_a_filter_and_told_how_each_took_it(gateway: Gateway, data: Path) -> None:
+    done = [{"task": TASK, "status": "consumed", "reason": ""}, {"task": "t2", "status": "rejected", "reason": "Why."}]
+    answer = {"key": "k", "action": "cancel", "tasks": done, "more": False}
+    gateway.answers = {("POST", "/api/tasks/bulk"): (202, answer)}
+    result = run(data, "cancel", "--tag", "ui", "--meta", "for=Ann", "--key", "k", "--yes")
+    assert (result.exit_code, result.stdout) == (1, "cancel: 1 consumed, 1 rejected\n")
+    assert "t2: Why." in result.stderr
+    result = run(data, "cancel", "--tag", "ui")
+    assert (result.exit_code, "add --yes" in result.output) == (1, True)
+    result = run(data, "cancel")
+    assert (result.exit_code, "Say which task" in result.output) == (1, True)
+    result = run(data, "cancel", TASK, "--tag", "ui")
+    assert (result.exit_code, "not both" in result.output) == (1, True)
+
+
 def refuses(*frames: AnyServerFrame) -> Script:
     async def script(phone: Phone) -> None:
         await phone.hear()

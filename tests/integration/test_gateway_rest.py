@@ -124,6 +124,37 @@ async def test_a_task_is_found_by_its_marks_and_words(scheduler: Scheduler, owne
     assert (wrong.status_code, wrong.json()["field"]) == (422, "tags")
 
 
+async def test_many_tasks_are_steered_at_once_and_a_repeated_request_means_the_same_ones(
+    scheduler: Scheduler, owner: httpx2.AsyncClient
+) -> None:
+    async def begin(key: str) -> str:
+        return (await owner.post("/api/tasks", json={**TASK, "key": key, "tags": ["bulk"]})).json()["task"]
+
+    async def carry_out(body: dict[str, Any]) -> dict[str, tuple[str, str]]:
+        with anyio.fail_after(10):
+            while True:
+                answer = await owner.post("/api/tasks/bulk", json=body)
+                assert answer.status_code == 202, answer.text
+                done = {task["task"]: (task["status"], task["reason"]) for task in answer.json()["tasks"]}
+                if all(status for status, _ in done.values()):
+                    return done
+
+    one, other = await begin("bulk-1"), await begin("bulk-2")
+    for task in (one, other):
+        await until(owner, f"/api/tasks/{task}", lambda answer: answer.json()["sequence"])
+    pause = {"action": "pause", "tags": ["bulk"], "key": "p"}
+    assert await carry_out(pause) == {one: ("consumed", ""), other: ("consumed", "")}
+    later = await begin("bulk-3")
+    await until(owner, f"/api/tasks/{later}", lambda answer: answer.json()["sequence"])
+    assert set(await carry_out(pause)) == {one, other}
+    assert (await owner.get(f"/api/tasks/{later}")).json()["state"] == "queued"
+    assert set(await carry_out({"action": "cancel", "tags": ["bulk"], "key": "c"})) == {one, other, later}
+    assert await carry_out({"action": "resume", "tags": ["bulk"], "key": "r"}) == {}
+    for wrong, field in (({**pause, "action": "retry"}, "key"), ({"action": "cancel", "key": "all"}, "states")):
+        answer = await owner.post("/api/tasks/bulk", json=wrong)
+        assert (answer.status_code, answer.json()["field"]) == (422, field)
+
+
 def receipts(answer: httpx2.Response) -> dict[str, Any]:
     return answer.json()["task"].get("receipts", {})
 

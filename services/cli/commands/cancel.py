@@ -2,18 +2,31 @@ from __future__ import annotations
 
 import click
 
+from protocol.query import TaskFilter
+from services.cli.filters import filter_options
 from services.cli.options import Place, client_command
 
 
 @client_command("cancel")
-@click.argument("task")
+@click.argument("task", required=False, default="")
+@filter_options
 @click.option("--reason", default="", help="Shown with the task.")
+@click.option("--yes", is_flag=True, help="Many tasks at once, without being asked.")
 @click.option("--key", default="", help="The same key is the same wish, however often it is sent.")
-def command(place: Place, task: str, reason: str, key: str) -> int:
-    """Stop a task. What it had committed stays."""
+def command(place: Place, task: str, where: TaskFilter, reason: str, yes: bool, key: str) -> int:
+    """Stop a task, or all that the options find. What it had committed stays."""
     from protocol.live import Cancel
     from services.cli.receipts import new_key
+
+    key = key or new_key()
+    if not task:
+        from protocol.user import BulkAction
+        from services.cli.many import steer_many
+
+        return steer_many(place, BulkAction.CANCEL, where, key=key, reason=reason, yes=yes)
+    from services.cli.filters import must_be_one
     from services.cli.steering import steer
     from services.cli.tasks import whole_id
 
-    return steer(place, Cancel(key=key or new_key(), task=whole_id(place, task), reason=reason), "Cancelled.")
+    must_be_one(where)
+    return steer(place, Cancel(key=key, task=whole_id(place, task), reason=reason), "Cancelled.")

@@ -2,17 +2,31 @@ from __future__ import annotations
 
 import click
 
+from protocol.query import TaskFilter
+from services.cli.filters import filter_options
 from services.cli.options import Place, client_command
 
 
 @client_command("retry")
-@click.argument("task")
+@click.argument("task", required=False, default="")
+@filter_options
+@click.option("--yes", is_flag=True, help="Many tasks at once, without being asked.")
 @click.option("--key", default="", help="The same key is the same wish, however often it is sent.")
-def command(place: Place, task: str, key: str) -> int:
-    """Try a task that failed or was cancelled again: the same wish, from where the work stands."""
+def command(place: Place, task: str, where: TaskFilter, yes: bool, key: str) -> int:
+    """Try a task that failed or was cancelled again: the same wish, from where the work stands. Or all that the options
+    find."""
     from protocol.live import Retry
     from services.cli.receipts import new_key
+
+    key = key or new_key()
+    if not task:
+        from protocol.user import BulkAction
+        from services.cli.many import steer_many
+
+        return steer_many(place, BulkAction.RETRY, where, key=key, yes=yes)
+    from services.cli.filters import must_be_one
     from services.cli.steering import steer
     from services.cli.tasks import whole_id
 
-    return steer(place, Retry(key=key or new_key(), task=whole_id(place, task)), "It is tried again.")
+    must_be_one(where)
+    return steer(place, Retry(key=key, task=whole_id(place, task)), "It is tried again.")

@@ -13,6 +13,7 @@ from protocol.task import (
     ReceiptStatus,
 )
 from protocol.user import (
+    BULK_LIMIT,
     DEVICES_LIMIT,
     NAME_LIMIT_CHARS,
     AddDevice,
@@ -21,6 +22,8 @@ from protocol.user import (
     AddUser,
     AnyUserCommand,
     AnyUserEvent,
+    BeginBulk,
+    BulkBegun,
     CreateSignInCode,
     DailyLimitSet,
     DeviceAdded,
@@ -144,6 +147,10 @@ def decide_user(user: User, command: AnyUserCommand, now: datetime) -> tuple[Any
             return (SettingsSet(settings=command.settings),)
         case SetDailyLimit():
             return (DailyLimitSet(daily_usd=command.daily_usd),)
+        case BeginBulk():
+            if not 1 <= len(command.tasks) <= BULK_LIMIT:
+                raise Rejected(f"A bulk is over 1 to {BULK_LIMIT} tasks.")
+            return (BulkBegun(bulk=command.key, action=command.action, tasks=command.tasks),)
         case _:
             assert_never(command)
 
