@@ -29,7 +29,7 @@ class NatsHouse:
         self.data = data
         self.port = free_port()
         nats_server.make_passwords(data)
-        self._config = nats_server.write_config(data, self.port)
+        self.config = nats_server.write_config(data, self.port)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -47,7 +47,7 @@ class NatsHouse:
     def start(self) -> None:
         """Return once the server accepts connections."""
         self._process = subprocess.Popen(
-            [nats_server.program(), "-c", str(self._config)],
+            [nats_server.program(), "-c", str(self.config)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
