@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-PARTS = ("way", "sandbox", "workspace", "live", "history", "queue")
+PARTS = ("way", "sandbox", "workspace", "live", "history", "queue", "scale")
 
 
 def main() -> int:
