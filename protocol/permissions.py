@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from protocol.cells import NO_CELL, Cell
 from protocol.routes import ROUTES, Service, Stream
 
 S = Service
@@ -108,23 +109,24 @@ class Permissions(Struct, frozen=True):
     """Whether it may answer who asks it. Whoever hears a publish could otherwise answer it in the server's name."""
 
 
-def permissions(service: Service) -> Permissions:
-    """The allow-lists of one service."""
+def permissions(service: Service, cell: Cell = NO_CELL) -> Permissions:
+    """The allow-lists of one service of a cell."""
     sends = {route.wildcard for route in ROUTES if service in route.senders}
     serves = {r.wildcard for r in ROUTES if service in r.receivers and r.subject.startswith("qry.")}
     hears = {
         r.wildcard for r in ROUTES if service in r.receivers and not r.subject.startswith(("qry.", "cmd.", "timer."))
     }
-    inbox = f"_INBOX_{service}.>"
+    inbox = f"_INBOX_{cell.user(service)}.>"
     subscribe = serves | set(_EXTRA_SUBSCRIBE.get(service, ())) | {inbox}
     if serves:
         subscribe.add("$SRV.>")
     # Events come over `live.` or by a read of the stream; only previews, presence and the reader's trace need the plain
     # subject.
     subscribe |= {subject for subject in hears if subject.startswith(("out.", "look.")) or service is S.READER}
+    publish = sends | set(_EXTRA_PUBLISH.get(service, ()))
     return Permissions(
-        publish=tuple(sorted(sends | set(_EXTRA_PUBLISH.get(service, ())))),
-        subscribe=tuple(sorted(subscribe)),
-        hidden=_HIDDEN.get(service, ()),
+        publish=tuple(sorted(map(cell.subject, publish))),
+        subscribe=tuple(sorted(map(cell.subject, subscribe))),
+        hidden=tuple(map(cell.subject, _HIDDEN.get(service, ()))),
         answers=bool(serves),
     )

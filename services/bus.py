@@ -25,10 +25,12 @@ import nats.micro
 from msgspec import Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.micro.request import Request
 from nats.micro.service import Service as MicroService
 
 from protocol.base import MESSAGE_LIMIT_BYTES, Message, encode
+from protocol.cells import Cell, CellName
 from protocol.query import Refusal
 from protocol.routes import ROUTES, Service, Stream, query_subject
 from services import log
@@ -38,6 +40,9 @@ from services.writer import Answer, Fault, Writer, read_answer
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_LOG = "Nats-Expected-Last-Subject-Sequence-Subject"
 MESSAGE_ID = "Nats-Msg-Id"
+SCHEDULE_TARGET = "Nats-Schedule-Target"
+SUBJECT_HEADERS = (EXPECTED_LOG, SCHEDULE_TARGET)
+"""Headers whose value is a subject."""
 WRONG_LAST_SEQUENCE = 10071
 
 NOBODY = "503"
@@ -133,6 +138,8 @@ class BusConfig(Struct, frozen=True, kw_only=True):
     """Server addresses, separated by commas."""
     nats_password_file: str = ""
     """File with this service's password; empty for a server that asks for none."""
+    cell: CellName = ""
+    """The name of this installation where several are on one nats-server (docs/running.md): 1 to 16 of a-z and 0-9."""
     health_file: str = ""
     """Touched every 2 s while work moves, for who keeps this process alive: older than that, or gone, it does not."""
 
@@ -173,7 +180,7 @@ OnStored = Callable[[Stored], Awaitable[None]]
 class Bus:
     """One service's connection. Made by `connect`; usable until its `async with` ends."""
 
-    def __init__(self, client: Client, service: Service, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, client: _Client, service: Service, tasks: anyio.abc.TaskGroup) -> None:
         self._nats = client
         self._jetstream = client.jetstream(timeout=TIMEOUT_SECONDS)
         self._service = service
@@ -228,9 +235,7 @@ class Bus:
     async def schedule(self, subject: str, message: Struct, *, at: datetime, target: str) -> int:
         """Let the server publish `message` on `target` at a time. The same subject again replaces it."""
         when = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        return await self._store(
-            subject, encode(message), {"Nats-Schedule": f"@at {when}", "Nats-Schedule-Target": target}
-        )
+        return await self._store(subject, encode(message), {"Nats-Schedule": f"@at {when}", SCHEDULE_TARGET: target})
 
     async def purge(self, stream: Stream, subject: str, *, below: int = 0) -> None:
         """Take away every message on `subject` (wildcards allowed); only those with a sequence under `below` where that
@@ -318,9 +323,8 @@ class Bus:
 
     async def _direct_get(self, request: dict[str, Any], stream: str) -> list[Stored]:
         try:
-            answer = await self._nats.request(
-                f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), timeout=TIMEOUT_SECONDS
-            )
+            asked = msgspec.json.encode(self._nats.cell.request(request))
+            answer = await self._nats.request(f"$JS.API.DIRECT.GET.{stream}", asked, timeout=TIMEOUT_SECONDS)
         except (nats.errors.Error, TimeoutError) as error:
             raise Unavailable(f"NATS did not answer a read of {stream}: {error!r}") from error
         return [] if _status(answer) else [_from_direct(answer)]
@@ -341,7 +345,8 @@ class Bus:
         inbox = self._nats.new_inbox()
         subscription = await self._nats.subscribe(inbox, cb=on_message)
         try:
-            await self._nats.publish(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), reply=inbox)
+            asked = msgspec.json.encode(self._nats.cell.request(request))
+            await self._nats.publish(f"$JS.API.DIRECT.GET.{stream}", asked, reply=inbox)
             heard = -1
             while not ended.done() and heard < len(found):
                 heard = len(found)
@@ -563,7 +568,7 @@ class Bus:
 
     async def put_blob(self, name: str, data: bytes, bucket: str = BLOBS) -> None:
         try:
-            store = await self._jetstream.object_store(bucket)
+            store = await self._jetstream.object_store(self._nats.cell.bucket(bucket))
             await store.put(name, data)
         except (nats.errors.Error, TimeoutError) as error:
             raise Unavailable(f"The object store did not take {name}: {error!r}") from error
@@ -571,7 +576,7 @@ class Bus:
     async def get_blob(self, name: str, bucket: str = BLOBS) -> bytes:
         """Raises KeyError when there is none of that name."""
         try:
-            store = await self._jetstream.object_store(bucket)
+            store = await self._jetstream.object_store(self._nats.cell.bucket(bucket))
             return (await store.get(name)).data or b""
         except nats.js.errors.ObjectNotFoundError:
             raise KeyError(name) from None
@@ -581,7 +586,7 @@ class Bus:
     async def delete_blob(self, name: str, bucket: str = BLOBS) -> None:
         """Raises Unavailable; one that is not there is gone already."""
         try:
-            store = await self._jetstream.object_store(bucket)
+            store = await self._jetstream.object_store(self._nats.cell.bucket(bucket))
             await store.delete(name)
         except nats.js.errors.NotFoundError:
             return
@@ -641,10 +646,11 @@ class Bus:
         return await jetstream_api(self._nats, call, request)
 
 
-async def jetstream_api(client: Client, call: str, request: dict[str, Any]) -> dict[str, Any]:
+async def jetstream_api(client: _Client, call: str, request: dict[str, Any]) -> dict[str, Any]:
     """One call of the JetStream API; nats-py has no fields for schedules, republish beside them, and persist mode."""
     try:
-        message = await client.request(f"$JS.API.{call}", msgspec.json.encode(request), timeout=TIMEOUT_SECONDS)
+        asked = msgspec.json.encode(client.cell.request(request))
+        message = await client.request(f"$JS.API.{call}", asked, timeout=TIMEOUT_SECONDS)
     except (nats.errors.Error, TimeoutError) as error:
         raise Unavailable(f"NATS did not answer {call}: {error!r}") from error
     answer = msgspec.json.decode(message.data)
@@ -657,7 +663,7 @@ class Reader:
     """An ordered read that survives reconnects and server restarts: a push consumer without acknowledgements, made
     again from the last sequence whenever a message is missing or the server falls silent."""
 
-    def __init__(self, client: Client, stream: Stream, filters: Sequence[str], after: int) -> None:
+    def __init__(self, client: _Client, stream: Stream, filters: Sequence[str], after: int) -> None:
         self.position = after
         """The sequence of the last message that was handed out."""
         self.caught_up = anyio.Event()
@@ -791,7 +797,7 @@ class Turns:
 
     def __init__(
         self,
-        client: Client,
+        client: _Client,
         stream: Stream,
         name: str,
         filters: Sequence[str],
@@ -910,8 +916,34 @@ def _again(seconds: float) -> bytes:
 
 
 class _Client(Client):
-    """nats-py looks at each character of each header's name, in Python: with our five to eight headers a message, that
+    """The edge: outside of it each name has its cell's before it, and here none.
+
+    nats-py looks at each character of each header's name, in Python: with our five to eight headers a message, that
     was more work than all the rest of receiving it."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        self.cell = cell
+
+    async def publish(
+        self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, Any] | None = None
+    ) -> None:
+        if self.cell.name and headers:
+            headers = {k: self.cell.subject(v) if k in SUBJECT_HEADERS else v for k, v in headers.items()}
+        await super().publish(self.cell.subject(subject), payload, reply, headers)
+
+    async def subscribe(self, subject: str, *arguments: Any, **named: Any) -> Subscription:
+        return await super().subscribe(self.cell.subject(subject), *arguments, **named)
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        message = super()._build_message(sid, subject, reply, data, headers)
+        if self.cell.name:
+            message.subject = self.cell.back(message.subject)
+            if headers and "Nats-Subject" in headers:
+                headers["Nats-Subject"] = self.cell.back(headers["Nats-Subject"])
+        return message
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
@@ -942,14 +974,15 @@ async def connect(config: BusConfig, service: Service) -> AsyncIterator[Bus]:
             bus.interrupted()
 
     refused: list[Exception] = []
-    client = _Client()
+    cell = Cell(config.cell)
+    client = _Client(cell)
     opening = client.connect(
         config.nats_url.split(","),
-        name=f"errand-{service}",
-        user=service.value,
+        name=f"errand-{cell.user(service.value)}",
+        user=cell.user(service.value),
         password=config.password(),
         # A private inbox: the permissions let no other service listen to the answers.
-        inbox_prefix=f"_INBOX_{service.value}".encode(),
+        inbox_prefix=f"_INBOX_{cell.user(service.value)}".encode(),
         max_reconnect_attempts=-1,
         reconnect_time_wait=RECONNECT_SECONDS,  # pyright: ignore[reportArgumentType] - a float does
         connect_timeout=2,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from protocol.cells import NO_CELL, Cell
 from protocol.permissions import permissions
 from protocol.routes import Service
 from services.secrets_file import write_secret
@@ -47,23 +48,28 @@ def make_passwords(data: Path) -> None:
         make_password(password_file(data, service))
 
 
-def users_config(passwords: Mapping[Service, str]) -> str:
-    """The `authorization` block: an allow-list for each service, nobody anonymous."""
-    users = []
+def users(passwords: Mapping[Service, str], cell: Cell = NO_CELL) -> list[dict[str, Any]]:
+    """An allow-list for each service of a cell."""
+    found = []
     for service, password in passwords.items():
-        allowed = permissions(service)
+        allowed = permissions(service, cell)
         granted: dict[str, Any] = {
             "publish": {"allow": allowed.publish},
             "subscribe": {"allow": allowed.subscribe, "deny": allowed.hidden},
         }
         if allowed.answers:
             granted["allow_responses"] = {"max": 1, "expires": "5m"}
-        users.append({"user": service.value, "password": password, "permissions": granted})
+        found.append({"user": cell.user(service.value), "password": password, "permissions": granted})
+    return found
+
+
+def users_config(users: list[dict[str, Any]]) -> str:
+    """The `authorization` block: nobody is anonymous."""
     return f"authorization {{\n  users: {json.dumps(users, indent=2)}\n}}\n"
 
 
 def configuration(
-    passwords: Mapping[Service, str], store: Path, *, host: str = "127.0.0.1", port: int = 4222, monitor_port: int = 0
+    users: list[dict[str, Any]], store: Path, *, host: str = "127.0.0.1", port: int = 4222, monitor_port: int = 0
 ) -> str:
     """The server's whole configuration: every acknowledged message synced to disk. With a `monitor_port` it answers
     `/healthz` there, on loopback."""
@@ -83,13 +89,18 @@ def configuration(
         f"  max_file_store: 100GB\n"
         # Acknowledged means on disk: the server's default syncs every two minutes.
         f"  sync_interval: always\n"
-        f"}}\n" + users_config(passwords)
+        f"}}\n" + users_config(users)
     )
 
 
-def write_config(data: Path, port: int) -> Path:
-    """The configuration of this machine's server, on loopback."""
+def write_config(data: Path, port: int, *cells: tuple[Path, Cell]) -> Path:
+    """The configuration of this machine's server, on loopback: for the installation over `data`, or else for `cells`,
+    each with its data folder."""
     path = data / "secrets" / "nats.conf"
-    passwords = {service: password_file(data, service).read_text().strip() for service in Service}
-    write_secret(path, configuration(passwords, data / "nats", port=port))
+    every = [user for folder, cell in cells or [(data, NO_CELL)] for user in users(passwords(folder), cell)]
+    write_secret(path, configuration(every, data / "nats", port=port))
     return path
+
+
+def passwords(data: Path) -> dict[Service, str]:
+    return {service: password_file(data, service).read_text().strip() for service in Service}

@@ -19,9 +19,11 @@ import anyio.abc
 import msgspec
 from msgspec import Struct
 
+from protocol.cells import Cell, CellName
 from protocol.routes import Service
 from services import listening, nats_server
 from services.background import background
+from services.config import from_environment
 from services.supervisor import Program, Supervisor
 
 SERVICES = (Service.SCHEDULER, Service.REPOS, Service.HISTORY, Service.RUNNER, Service.GATEWAY)
@@ -81,6 +83,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Where phones reach the gateway, when that is not `http://<bind>:<port>`."""
     allow_http: bool = False
     """Listen beyond loopback by plain HTTP."""
+
+
+class Place(Struct, frozen=True):
+    """What the supervisor, which does not speak to NATS, must know of it."""
+
+    cell: CellName = ""
 
 
 class Welcome(Struct, frozen=True, kw_only=True):
@@ -172,6 +180,7 @@ class House:
         self._data = settings.data.resolve()
         self._key = environment.get("ANTHROPIC_API_KEY", "")
         self._nats_url = environment.get("ERRAND_NATS_URL", "")
+        self._cell = Cell(from_environment(Place, environment).cell)
         self._scripted_url = ""
         self._port = settings.port or free_port()
         self.server = listening.local_url(settings.bind, self._port)
@@ -188,7 +197,7 @@ class House:
         (self._data / "logs").mkdir(exist_ok=True)
         port = free_port() if _why_taken("127.0.0.1", 4222) else 4222
         # Also written where another server is used: its operator installs the users that it lists.
-        config = nats_server.write_config(self._data, port)
+        config = nats_server.write_config(self._data, port, (self._data, self._cell))
         if not self._nats_url:
             self._nats_url = f"nats://127.0.0.1:{port}"
             supervisor.start(self._program("nats", [nats_server.program(), "-c", str(config)], {}))

@@ -29,6 +29,7 @@ OURS = (
     "DATA",
     "NATS_URL",
     "NATS_PASSWORD_FILE",
+    "CELL",
     "BIND",
     "PORT",
     "PUBLIC_URL",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from protocol.routes import Service
 from services.container.user import become
-from services.nats_server import configuration, make_password, password_file
+from services.nats_server import configuration, make_password, password_file, users
 from services.secrets_file import write_secret
 
 STORE = Path("/data/nats")
@@ -37,7 +37,7 @@ def make(folder: Path, given: Mapping[str, str]) -> None:
         make_password(path)
         passwords[service] = path.read_text().strip()
     # On every address of its container; the network it stands in is internal.
-    text = configuration(passwords, STORE, host="0.0.0.0", monitor_port=MONITOR_PORT)
+    text = configuration(users(passwords), STORE, host="0.0.0.0", monitor_port=MONITOR_PORT)
     write_secret(volume(folder, "nats") / "nats.conf", text)
     for name, services in GIVEN.items():
         for service in services:

@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 
+from protocol.cells import Cell
 from protocol.routes import Service
 from services import nats_server
 from services.bus import BusConfig, Stored
@@ -25,11 +26,13 @@ def free_port() -> int:
 class NatsHouse:
     """One server over one data folder; can be killed and started again on its port."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *cells: str) -> None:
         self.data = data
         self.port = free_port()
-        nats_server.make_passwords(data)
-        self.config = nats_server.write_config(data, self.port)
+        folders = [self.folder(cell) for cell in cells or [""]]
+        for folder in folders:
+            nats_server.make_passwords(folder)
+        self.config = nats_server.write_config(data, self.port, *zip(folders, map(Cell, cells), strict=False))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -41,8 +44,12 @@ class NatsHouse:
         assert self._process is not None
         return self._process.pid
 
-    def bus_config(self, service: Service) -> BusConfig:
-        return BusConfig(nats_url=self.url, nats_password_file=str(nats_server.password_file(self.data, service)))
+    def folder(self, cell: str) -> Path:
+        return self.data / cell
+
+    def bus_config(self, service: Service, cell: str = "") -> BusConfig:
+        password = nats_server.password_file(self.folder(cell), service)
+        return BusConfig(nats_url=self.url, nats_password_file=str(password), cell=cell)
 
     def start(self) -> None:
         """Return once the server accepts connections."""
@@ -69,8 +76,8 @@ class NatsHouse:
 
 
 @contextmanager
-def nats_house(data: Path) -> Iterator[NatsHouse]:
-    house = NatsHouse(data)
+def nats_house(data: Path, *cells: str) -> Iterator[NatsHouse]:
+    house = NatsHouse(data, *cells)
     house.start()
     try:
         yield house

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from protocol.cells import NO_CELL, Cell
 from protocol.routes import Service
 from services.cli.account import data_folder
 from services.cli.failure import Failure
@@ -29,23 +30,24 @@ def command(data: Path | None, as_json: bool) -> int:
         raise Failure(
             f"{folder} is not the data folder of a server: run this on the server, with --data if it is elsewhere."
         ) from None
+    cell = Cell(os.environ.get("ERRAND_CELL", ""))
     path = context_file(os.environ.get("XDG_CONFIG_HOME", ""))
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_secret(path, json.dumps(context(_url(folder), password), indent=2) + "\n")
+    write_secret(path, json.dumps(context(_url(folder), password, cell), indent=2) + "\n")
     if as_json:
         click.echo(json.dumps({"context": "errand", "path": str(path)}))
         return 0
     click.echo(f"Wrote {path}. With the `nats` CLI (go install github.com/nats-io/natscli/nats@latest):")
-    click.echo("  nats --context errand sub 'evt.>'    every decision and every step, as it happens")
+    click.echo(f"  nats --context errand sub '{cell.subject('evt.>')}'    every decision and every step, as it happens")
     click.echo("  nats --context errand stream ls      what is kept")
     click.echo("  nats --context errand micro ls       the services")
     click.echo("More in docs/tracing.md.")
     return 0
 
 
-def context(url: str, password: str) -> dict[str, str]:
+def context(url: str, password: str, cell: Cell = NO_CELL) -> dict[str, str]:
     """As natscli reads it; the inbox is the only one that this user may hear."""
-    reader = Service.READER.value
+    reader = cell.user(Service.READER.value)
     return {
         "description": "Errand, read only",
         "url": url,
