@@ -139,7 +139,7 @@ class TaskScreen {
     this.#stop.hidden = !view.isOpen;
     this.#stop.disabled = stopping;
     this.#showSpent(view, Date.now());
-    say(this.#held, heldBack(view));
+    say(this.#held, heldBack(view, this.#session.list.get(this.#task)?.waits ?? ""));
     const { money_usd: limit } = view.budget;
     const facts = [shortRepository(view.repository), view.base, view.model, limit ? `at most ${money(limit)} a turn` : ""];
     if (facts.join() === this.#facts) return;
@@ -210,9 +210,13 @@ class TaskScreen {
   }
 }
 
-/** Why nothing moves, where that is nobody's fault. @param {View} view */
-function heldBack({ state, delayedUntil }) {
-  if (state === "queued") return "Waits for a free runner…";
+/**
+ * Why nothing moves, where that is nobody's fault.
+ * @param {View} view
+ * @param {string} waits as the scheduler said when it was asked for the list
+ */
+function heldBack({ state, delayedUntil }, waits) {
+  if (state === "queued") return waits ? `${oneLine(waits)}…` : "Waits for a free runner…";
   if (state === "delayed") return `Waits until ${dayAndTime(delayedUntil)}`;
   return state === "paused" ? "Held back" : "";
 }
