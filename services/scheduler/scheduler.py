@@ -539,6 +539,8 @@ class Scheduler:
 
     def _matches(self) -> Iterator[tuple[Claims.Waiting, TaskActor]]:
         """Slots that wait, each with the task it gets. What is given away must be in `_granting` before the next."""
+        if not self._line:
+            return
         held = {actor.task.holder.request for actor in self._held.values() if actor.task.holder}
         held |= {waiting.asked.request for waiting, _ in self._granting.values()}
         in_vain: set[Slot] = set()
