@@ -32,6 +32,8 @@ from services.repos.layout import write_ref, write_repository
 
 PUBLISHES_LIMIT = 4
 """Bundles in memory at one time."""
+PACKS_LIMIT = 50
+"""Packs of one repository's published work; more are made one."""
 DIFF_LIMIT_BYTES = 256 * 1024
 LINK_LIMIT_BYTES = 4096
 STRICT = ("index-pack", "--stdin", "--fix-thin", "--strict")
@@ -123,6 +125,15 @@ class Publisher:
                 raise nothing from None
             raise
         return cut_diff(output.data)
+
+    async def tidy(self) -> None:
+        """Keep the published work in few files, however many tasks there were. Nothing of it is dropped: the next turn
+        of an archived task stands on it, and its diff is shown from it."""
+        for home in self._published.iterdir() if self._published.is_dir() else ():
+            if sum(1 for _ in (home / "objects/pack").glob("*.pack")) > PACKS_LIMIT:
+                # `-l`: what is borrowed from the mirror stays there. `-k`: what comes in meanwhile has no ref yet.
+                await self._git.run("repack", "-a", "-d", "-l", "-k", "--quiet", repository=home)
+                await self._git.run("pack-refs", "--all", repository=home)
 
     # The quarantine
 

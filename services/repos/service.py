@@ -172,12 +172,19 @@ class Repos:
         while True:
             await anyio.sleep(SWEEP_SECONDS)
             await self._sweep()
+            await self._tidy()
 
     async def _sweep(self) -> None:
         try:
             await self._workspaces.sweep(self._is_held)
         except (Unavailable, msgspec.MsgspecError) as error:
             self._log.warning("not_swept", error=str(error))
+
+    async def _tidy(self) -> None:
+        try:
+            await self._publisher.tidy()
+        except (Refused, OSError) as error:
+            self._log.warning("not_tidied", error=str(error))
 
     async def _is_held(self, task: str, attempt: int) -> bool:
         state = Task(id=task, user="")

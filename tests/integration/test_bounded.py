@@ -40,8 +40,11 @@ LEFT_A_TASK = {
     (f"OBJ_{ARCHIVE}", "num_subjects"): 2,
 }
 """What stays of an archived task: the decision that put it away, and its object (the data, and what it is called)."""
-ALLOWED = {(Stream.TASKS, "consumer_count"): 0, ("OBJ_snapshots", "messages"): 8}
-"""How much else may be there, however many tasks there were: the scheduler's snapshot and its pieces."""
+ALLOWED = {("OBJ_snapshots", "messages"): 8, ("OBJ_snapshots", "num_subjects"): 2}
+"""How much else may be there, however many tasks there were: the scheduler's snapshot."""
+SNAPSHOT_BYTES_A_TASK = 1_500
+PIECE_BYTES = 128 * 1024
+"""Of an object: each is a message."""
 LEASES_ALLOWED = 2 * SLOTS
 """Each lease ends 5 s after its attempt."""
 FILES_ALLOWED = 40
@@ -93,6 +96,8 @@ async def count_around(house: NatsHouse, tasks: int) -> None:
     print({name: (before[name], after[name]) for name in after if before[name] != after[name]})
     for (stream, what), count in after.items():
         allowed = LEFT_A_TASK.get((stream, what), 0) * tasks + ALLOWED.get((stream, what), 0)
+        if (stream, what) == ("OBJ_snapshots", "messages"):
+            allowed += tasks * SNAPSHOT_BYTES_A_TASK // PIECE_BYTES
         if stream == "KV_lease":
             allowed += LEASES_ALLOWED
         if what == "files":

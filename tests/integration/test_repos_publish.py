@@ -105,6 +105,25 @@ async def test_the_same_work_is_published_once_however_often_it_is_asked_for(hou
         assert await at.at.runner.ask(Service.REPOS, asked, PublishDone) == first
 
 
+async def test_published_work_of_many_tasks_lies_in_few_files_and_nothing_of_it_is_lost(
+    house: NatsHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.repos.publish.PACKS_LIMIT", 2)
+    async with job(house, tmp_path) as at:
+        commits = [add_commit(at.workspace, {"a": str(number)}) for number in range(4)]
+        for commit in commits:
+            await at.publish(commit)
+        [home] = (at.at.data / "published").iterdir()
+        await at.at.service._publisher.tidy()  # pyright: ignore[reportPrivateUsage]
+        assert len(list((home / "objects/pack").glob("*.pack"))) == 1
+        assert not list((home / "refs/errand").glob("*"))
+        assert git(home, "rev-parse", "refs/errand/t1") == commits[-1]
+        for commit in commits:
+            asked = ShowDiff(repository=str(at.origin), base_commit=at.base, commit=commit, task="t1", is_owner=True)
+            assert (await at.at.gateway.ask(Service.REPOS, asked, Diff)).text
+        assert await at.publish(commits[-1])
+
+
 async def test_the_next_turn_moves_the_branch_forward(house: NatsHouse, tmp_path: Path) -> None:
     async with job(house, tmp_path) as at:
         await at.publish(add_commit(at.workspace, {"a": "1"}))
