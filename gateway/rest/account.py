@@ -73,6 +73,8 @@ class Me(Struct, frozen=True):
     """The login of the GitHub account with which the asker's branches are pushed."""
     models: tuple[str, ...] = ()
     """Names to offer for a task, the default first; another one that the API knows is taken too."""
+    model: str = ""
+    """The asker's own default; empty means the first of `models`."""
 
 
 def shown(user: User) -> UserShown:
@@ -108,7 +110,7 @@ async def me(asker: Asker, users: Users, notices: Notices) -> Me:
     current = await notices.current()
     return Me(
         *(asker.user, asker.name, asker.role, asker.device),
-        *(devices_of(user), current, github_of(user), notices.models),
+        *(devices_of(user), current, github_of(user), notices.models, user.settings.model if user else ""),
     )
 
 

@@ -947,6 +947,8 @@ export interface Me {
   github?: string;
   /** Names to offer for a task, the default first; another one that the API knows is taken too. @default [] */
   models?: string[];
+  /** The asker's own default; empty means the first of `models`. @default "" */
+  model?: string;
 }
 
 export interface DeviceShown {

@@ -77,6 +77,7 @@ const ROADS = {
   answer: ({ task, question, text, key }) => [`/api/tasks/${task}/answers`, { question, text, key }],
   approve: ({ task, question, key }) => [`/api/tasks/${task}/approve`, { question, key }],
   deny: ({ task, question, reason, key }) => [`/api/tasks/${task}/deny`, { question, reason, key }],
+  change_budget: ({ task, budget, key }) => [`/api/tasks/${task}/budget`, { budget, key }],
   cancel: ({ task, key }) => [`/api/tasks/${task}/cancel`, { key }],
   pause: ({ task, key }) => [`/api/tasks/${task}/pause`, { key }],
   resume: ({ task, key }) => [`/api/tasks/${task}/resume`, { key }],

@@ -106,6 +106,48 @@ def test_a_question_waits_on_top_of_the_list_and_is_answered_by_a_tap(
         expect(me.page.locator(".answer")).to_have_text("blue")
 
 
+def test_what_the_settings_ask_for_is_approved_by_a_tap_and_denied_with_a_reason(
+    browser: Browser, house: House, repository: str
+) -> None:
+    with phone(browser, house) as me:
+        me.sign_in()
+        ask_before(me, "Before commands and changes, and the finish")
+        me.submit("Step by step. [scenario: steps] steps=2", repository)
+        expect(me.page.locator(".asked-input")).to_have_text("echo 1 >> steps.txt; echo step 1")
+        me.page.get_by_role("button", name="Approve").click()
+        expect(me.page.locator(".asked-input")).to_have_text("echo 2 >> steps.txt; echo step 2")
+        me.page.get_by_label("Message").fill("Not this one")
+        me.page.get_by_role("button", name="Send").click()
+        expect(me.page.locator(".card")).to_contain_text("May I finish?")
+        me.page.get_by_role("button", name="Approve").click()
+        expect(me.page.locator(".outcome")).to_contain_text("1 file changed", timeout=60_000)
+        told = [answer.inner_text() for answer in me.page.locator(".answer").all()]
+        assert told == ["Approved", "Denied: Not this one", "Approved"]
+        ask_before(me, "Never")
+
+
+def ask_before(me: Phone, choice: str) -> None:
+    me.page.goto("/#/settings")
+    with me.page.expect_response("**/api/rules") as answered:
+        me.page.get_by_label("Ask me").select_option(choice)
+    assert answered.value.ok
+
+
+def test_a_turn_that_came_to_its_limit_goes_on_with_twice_as_much(
+    browser: Browser, house: House, repository: str
+) -> None:
+    with phone(browser, house) as me:
+        me.sign_in()
+        me.page.goto("/#/new")
+        me.page.get_by_label("What is to be done?").fill("Too little. [scenario: steps] steps=3")
+        me.page.get_by_label("Repository", exact=True).fill(repository)
+        me.page.get_by_text("Start, branch, model, approvals, limits").click()
+        me.page.get_by_label("Steps").fill("5")
+        me.page.get_by_role("button", name="Start").click()
+        me.page.get_by_role("button", name="Go on with 10 steps a turn").click(timeout=60_000)
+        expect(me.page.locator(".outcome").last).to_contain_text("I made 3 steps", timeout=60_000)
+
+
 def test_a_question_is_answered_in_own_words_and_by_one_phone(browser: Browser, house: House, repository: str) -> None:
     with phone(browser, house) as me, phone(browser, house) as other:
         me.sign_in()

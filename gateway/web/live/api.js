@@ -34,6 +34,11 @@ export class Api {
     return this.#ask("POST", path, body);
   }
 
+  /** @param {string} path @param {any} body @returns {Promise<any>} */
+  put(path, body) {
+    return this.#ask("PUT", path, body);
+  }
+
   /** @param {string} path @returns {Promise<any>} */
   remove(path) {
     return this.#ask("DELETE", path);

@@ -37,6 +37,22 @@ export class Field {
   }
 }
 
+/**
+ * @param {string | undefined} value
+ * @param {string} placeholder
+ */
+export function plain(value, placeholder) {
+  return h("input", { type: "text", autocapitalize: "off", autocomplete: "off", spellcheck: "false", value: value ?? "", placeholder });
+}
+
+/**
+ * @param {number | null | undefined} value
+ * @param {string} step
+ */
+export function number(value, step) {
+  return h("input", { type: "number", min: 0, step, inputmode: "decimal", value: value ?? "" });
+}
+
 /** Grow with what is written. @param {HTMLTextAreaElement} area */
 export function growing(area) {
   const grow = () => {

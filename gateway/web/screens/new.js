@@ -3,7 +3,9 @@
 import { draft, keepDraft } from "../drafts.js";
 import { fill, h } from "../dom.js";
 import { bar } from "../parts/bar.js";
-import { Field, growing } from "../parts/field.js";
+import { askedBefore, chosenRules } from "../parts/asking.js";
+import { Field, growing, number, plain } from "../parts/field.js";
+import { ModelChoice } from "../parts/model.js";
 import { toast } from "../parts/toast.js";
 import { clean } from "../text/clean.js";
 import { localTime, shortRepository } from "../text/units.js";
@@ -16,7 +18,6 @@ import { localTime, shortRepository } from "../text/units.js";
 const ANSWER_MS = 5_000;
 /** So long the answer is waited for here; then it is waited for in the list. */
 const RECENT_LIMIT = 5;
-const OTHER = "\0other";
 const LATER = "It will be sent as soon as there is a connection.";
 
 /**
@@ -100,6 +101,7 @@ class Form {
   #base;
   #model;
   #pullRequest;
+  #asking;
   #money;
   #steps;
   #minutes;
@@ -119,8 +121,9 @@ class Form {
     const moment = h("input", { type: "datetime-local", value: from.start_at ? localTime(from.start_at) : "" });
     this.#start = new Field("start_at", "Not before", moment);
     this.#base = new Field("base", "Branch to start from", plain(from.base, "The default branch"));
-    this.#model = new ModelChoice(session, from.model ?? "");
+    this.#model = new ModelChoice(session, from.model ?? "", (me) => me.model ?? "");
     this.#pullRequest = h("input", { type: "checkbox", id: "field-pull_request", checked: from.pull_request !== false });
+    this.#asking = askedBefore(from.rules ?? [], "As your settings say");
     this.#money = new Field("budget.money_usd", "Dollars", number(from.budget?.money_usd, "0.01"));
     this.#steps = new Field("budget.steps", "Steps", number(from.budget?.steps, "1"));
     const seconds = from.budget?.wall_seconds;
@@ -149,9 +152,9 @@ class Form {
       h("p", { class: "hint" }, "Left empty, the server's limits hold. At a limit it stops and says so; a message goes on."),
     );
     const offer = h("label", { class: "check" }, this.#pullRequest, "Open a pull request where the host has them");
-    const summary = h("summary", {}, "Start, branch, model, limits");
-    const chosen = from.start_at || from.base || from.model || Object.keys(from.budget ?? {}).length || from.pull_request === false;
-    return h("details", { class: "more", open: Boolean(chosen) }, summary, this.#start.node, this.#base.node, this.#model.node, offer, budget);
+    const summary = h("summary", {}, "Start, branch, model, approvals, limits");
+    const chosen = from.start_at || from.base || from.model || Object.keys(from.budget ?? {}).length || from.rules?.length || from.pull_request === false;
+    return h("details", { class: "more", open: Boolean(chosen) }, summary, this.#start.node, this.#base.node, this.#model.node, this.#asking.node, offer, budget);
   }
 
   /** @param {Session} session */
@@ -194,6 +197,7 @@ class Form {
       model: this.#model.value,
       pull_request: this.#pullRequest.checked,
       budget: this.#budget(),
+      rules: chosenRules(this.#asking.select.value),
     };
   }
 
@@ -239,60 +243,4 @@ function recent(session) {
 function address(value) {
   const given = { type: "text", inputmode: "url", autocapitalize: "off", autocomplete: "off", spellcheck: "false" };
   return h("input", { ...given, value, placeholder: "https://github.com/you/project" });
-}
-
-/**
- * @param {string | undefined} value
- * @param {string} placeholder
- */
-function plain(value, placeholder) {
-  return h("input", { type: "text", autocapitalize: "off", autocomplete: "off", spellcheck: "false", value: value ?? "", placeholder });
-}
-
-/**
- * @param {number | null | undefined} value
- * @param {string} step
- */
-function number(value, step) {
-  return h("input", { type: "number", min: 0, step, inputmode: "decimal", value: value ?? "" });
-}
-
-/** Which model: one of those that the server offers, or another by its name. */
-class ModelChoice {
-  field;
-  node;
-  #select = h("select", { id: "model-choice" });
-
-  /**
-   * @param {Session} session
-   * @param {string} chosen "" for the server's default
-   */
-  constructor(session, chosen) {
-    this.field = new Field("model", "Name of the model", plain(chosen, "As the API calls it"));
-    const choice = h("div", { class: "field" }, h("label", { for: "model-choice" }, "Model"), this.#select);
-    this.node = h("div", { class: "form" }, choice, this.field.node);
-    this.#select.addEventListener("change", () => this.#changed());
-    this.#offer([], chosen);
-    void session.me().then((me) => this.#offer(me?.models ?? [], this.value));
-  }
-
-  /**
-   * @param {string[]} models the default first
-   * @param {string} chosen
-   */
-  #offer(models, chosen) {
-    const [first = "", ...others] = models;
-    const options = [["", first ? `${first} (the default)` : "The server's default"], ...others.map((name) => [name, name]), [OTHER, "Another…"]];
-    fill(this.#select, ...options.map(([value = "", told]) => h("option", { value }, told)));
-    this.#select.value = chosen === "" || others.includes(chosen) ? chosen : OTHER;
-    this.#changed();
-  }
-
-  #changed() {
-    this.field.node.hidden = this.#select.value !== OTHER;
-  }
-
-  get value() {
-    return this.#select.value === OTHER ? this.field.value.trim() : this.#select.value;
-  }
 }

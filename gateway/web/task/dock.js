@@ -8,11 +8,13 @@ import { Keyed } from "../parts/keyed.js";
 import { toast } from "../parts/toast.js";
 import { clean, oneLine } from "../text/clean.js";
 import { markdown } from "../text/markdown.js";
+import { count, money, seconds } from "../text/units.js";
 
 /** @typedef {import("../live/outbox.js").Entry} Entry */
 /** @typedef {import("../live/session.js").Session} Session */
 /** @typedef {import("../protocol.js").Question} Question */
 /** @typedef {import("./fold.js").View} View */
+/** @typedef {{told: string, budget: import("../protocol.js").Budget}} More */
 
 const PLACEHOLDERS = {
   waiting: "Or answer in your own words",
@@ -37,6 +39,8 @@ export class Dock {
   #question = null;
   /** The question that was answered here; the card goes at once. */
   #answered = "";
+  /** What is offered to go on with after a limit. */
+  #more = "";
   #saying = false;
 
   /**
@@ -61,7 +65,8 @@ export class Dock {
   /** @param {View} view */
   show(view) {
     const question = view.question && view.question.id !== this.#answered ? view.question : null;
-    if (question !== this.#question) this.#ask(question);
+    const more = question || view.isOpen ? null : twice(view.turn?.end?.reason ?? "");
+    if (question !== this.#question || more?.told !== this.#more) this.#ask(question, more);
     this.#area.placeholder = PLACEHOLDERS[!question ? (view.isOpen ? "open" : "over") : needsWords(question) ? "waiting" : "deciding"];
     this.#showPending();
   }
@@ -98,14 +103,29 @@ export class Dock {
     this.#area.focus();
   }
 
-  /** @param {Question | null} question */
-  #ask(question) {
+  /**
+   * @param {Question | null} question
+   * @param {More | null} [more]
+   */
+  #ask(question, more = null) {
     this.#question = question;
-    if (!question) return fill(this.#card);
+    this.#more = more?.told ?? "";
+    if (!question) return fill(this.#card, more && this.#offer(more));
     const text = h("div", { class: "prose", id: "question", dir: "auto", tabindex: 0 }, markdown(question.text));
     const input = question.input ? h("pre", { class: "asked-input mono", dir: "auto", tabindex: 0 }, clean(question.input)) : null;
     const buttons = needsWords(question) ? this.#choices(question) : this.#decisions(question);
     fill(this.#card, h("section", { class: "card", "aria-label": "Question" }, h("h2", {}, "Needs you"), text, input, buttons));
+  }
+
+  /** A limit has ended the turn. @param {More} more */
+  #offer({ told, budget }) {
+    const goOn = async () => {
+      button.disabled = true;
+      await this.#put({ type: "change_budget", task: this.#task, budget }, "", null);
+      await this.#put({ type: "retry", task: this.#task }, "", null);
+    };
+    const button = h("button", { class: "button quiet", on: { click: () => void goOn() } }, told);
+    return button;
   }
 
   /** @param {Question} question */
@@ -181,6 +201,20 @@ export class Dock {
   }
 }
 
+/**
+ * What to offer a turn that came to a limit: the double of it.
+ * @param {string} reason as `agents/budget.py` says it
+ * @returns {More | null}
+ */
+function twice(reason) {
+  const [, dollars, number = "", unit = ""] = /reached its limit of (?:\$([\d.e+]+)|([\d,]+) (tokens|steps|s)\b)/.exec(reason) ?? [];
+  const limit = 2 * Number(dollars ?? number.replaceAll(",", ""));
+  if (!limit) return null;
+  if (dollars) return { told: `Go on with ${money(limit)} a turn`, budget: { money_usd: limit } };
+  if (unit === "s") return { told: `Go on with ${seconds(limit)} a turn`, budget: { wall_seconds: limit } };
+  return { told: `Go on with ${count(limit)} ${unit} a turn`, budget: { [unit]: limit } };
+}
+
 /** Whether it is answered in words, or by a yes or a no. @param {Question} question */
 function needsWords({ kind = "answer" }) {
   return kind === "answer";
@@ -189,6 +223,8 @@ function needsWords({ kind = "answer" }) {
 /** @param {Entry["frame"]} frame */
 function saidBy(frame) {
   if (frame.type === "cancel") return "Stop";
+  if (frame.type === "change_budget") return "A larger limit";
+  if (frame.type === "retry") return "Go on";
   if (frame.type === "approve") return "Approve";
   if (frame.type === "deny") return frame.reason ? `Deny: ${oneLine(frame.reason, 120)}` : "Deny";
   return "text" in frame ? oneLine(frame.text, 120) : "";
