@@ -21,6 +21,7 @@ from protocol.task import (
     SendMessage,
     SubmitTask,
     TaskState,
+    Usage,
 )
 from services.scheduler.decide import lose_lease, timers
 from services.scheduler.decide.base import so_long
@@ -126,6 +127,14 @@ def test_a_delayed_turn_ends_at_its_deadline_too() -> None:
     desk.give(FailAttempt(key="x", attempt=1, journal_sequence=0, reason="busy", retry_after_seconds=3600))
     assert fire(desk, Timer.TURN, NOW + timedelta(seconds=60)) == "consumed"
     assert (desk.task.state, desk.task.delayed_until) == (TaskState.FAILED, None)
+
+
+def test_what_a_turn_has_cost_by_its_deadline_is_not_forgotten() -> None:
+    desk = submitted(turn_seconds=60.0).claim()
+    spent = Usage(input_tokens=1000, cost_usd=0.5)
+    desk.give(ParkAttempt(key="p", attempt=1, journal_sequence=0, usage=spent))
+    fire(desk, Timer.TURN, NOW + HOUR)
+    assert (desk.task.state, desk.task.usage) == (TaskState.FAILED, spent)
 
 
 @pytest.mark.parametrize("parked", [False, True])

@@ -83,7 +83,7 @@ def retry(task: Task) -> tuple[AnyTaskEvent, ...]:
 
 def over_time(task: Task, reason: str) -> tuple[AnyTaskEvent, ...]:
     """The turn fails, whatever it is doing."""
-    ended = TurnEnded(turn=task.turn, outcome=TaskState.FAILED, reason=reason)
+    ended = TurnEnded(turn=task.turn, outcome=TaskState.FAILED, reason=reason, usage=task.turn_usage)
     if task.holder is None:
         return (ended,)
     return AttemptEnded(attempt=task.holder.attempt, how=AttemptEnd.DEADLINE), ended
