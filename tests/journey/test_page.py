@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Route, expect
 from gateway.pages import WEB
 from protocol.live import decode_server_frame
 from services.cli.view import Kind, Line, begin, fold
-from tests.journey.browser import broken_line, chromium, lasting_phone, phone, submit, tasks
+from tests.journey.browser import Phone, broken_line, chromium, lasting_phone, phone, submit, tasks
 from tests.journey.house import House, errand_up
 from tests.journey.stream import Message, raw_stream
 from tests.journey.test_kills import make_repository
