@@ -26,13 +26,13 @@ COUNT = int(os.environ.get("ERRAND_SEEDS", "1" if "ERRAND_SEED" in os.environ el
 PORTION = 50
 
 
-def _drop(*_: object) -> str:
+def drop(*_: object) -> str:
     raise structlog.DropEvent
 
 
 def play(seed: int) -> World:
     # The services would log each fault: hundreds of thousands of lines.
-    structlog.configure(processors=[_drop])
+    structlog.configure(processors=[drop])
     try:
         world = World(seed)
         anyio.run(world.play, backend_options={"loop_factory": VirtualLoop})

@@ -295,9 +295,12 @@ class World:
     async def _scheduler(self, link: Link) -> None:
         skew = timedelta(seconds=SKEW_SECONDS * self.chance.uniform(-1, 1))
         async with connect(self.server, Service.SCHEDULER, self.weather, link) as bus:
-            scheduler = Scheduler(bus, self.config, VirtualClock(skew))  # type: ignore[arg-type]
-            scheduler.archive_look_seconds = 2.0
-            await scheduler.run(lambda: None)
+            await self.make_scheduler(bus, VirtualClock(skew)).run(lambda: None)
+
+    def make_scheduler(self, bus: MemoryBus, clock: VirtualClock) -> Scheduler:
+        scheduler = Scheduler(bus, self.config, clock)  # type: ignore[arg-type]
+        scheduler.archive_look_seconds = 2.0
+        return scheduler
 
     async def _runner(self, queue: str, labels: str, link: Link) -> None:
         config = RunnerConfig(data="", slots=2, queue=queue, labels=labels, scripted=True, hold_question_seconds=3.0)
