@@ -94,6 +94,9 @@ class _Group:
         self._order: list[tuple[Rank, str]] = []
         self._ranks: dict[str, Rank] = {}
 
+    def of(self, user: str) -> tuple[_Own, ...]:
+        return (self.users[user],) if user in self.users else ()
+
     def add(self, user: str, repository: str, turn: Turn, load: Load) -> None:
         self.users.setdefault(user, _Own()).add(repository, turn)
         self.rank(user, load)
@@ -106,10 +109,15 @@ class _Group:
 
     def rank(self, user: str, load: Load) -> None:
         """Move the user to where it belongs now."""
-        if (old := self._ranks.pop(user, None)) is not None:
+        own, old = self.users.get(user), self._ranks.get(user)
+        rank = (*load.of_user(user), own.heads[0][0]) if own is not None else None
+        if rank == old:
+            return
+        if old is not None:
+            del self._ranks[user]
             _remove(self._order, (old, user))
-        if (own := self.users.get(user)) is not None:
-            rank = self._ranks[user] = (*load.of_user(user), own.heads[0][0])
+        if rank is not None:
+            self._ranks[user] = rank
             insort(self._order, (rank, user))
 
     def first(self, load: Load, rules: Rules, best: Rank | None) -> Rank | None:
@@ -143,18 +151,13 @@ class Line:
         """Whether it waits."""
         return task in self._filed and not self._filed[task].runs
 
-    @property
-    def queues(self) -> list[str]:
-        """Those in which a task waits."""
-        return sorted(self._queues)
-
     def waiting(self, user: str | None) -> Counter[str]:
         """How many wait in each queue, of one user or of all."""
         counts: Counter[str] = Counter()
         for queue, groups in self._queues.items():
             for group in groups.values():
-                counts[queue] += sum(len(own) for name, own in group.users.items() if user in (None, name))
-        return counts
+                counts[queue] += sum(map(len, group.users.values() if user is None else group.of(user)))
+        return +counts
 
     def update(self, task: Task, *, is_granted: bool = False) -> bool:
         """Take in what the task has become; whether anything is different for a slot. `is_granted`: it is being given

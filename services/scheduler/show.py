@@ -18,7 +18,7 @@ from services.scheduler.policy import Slot, Wait, effective_priority, explain, s
 from services.scheduler.runners import Seen
 
 PLACES_LIMIT = 1_000
-"""So far the line of each queue is followed, so that looking at it holds nobody up; 10 ms."""
+"""So far the lines are followed in all, so that looking at them holds nobody up: some milliseconds."""
 
 
 class Scene(Struct):
@@ -42,7 +42,7 @@ def show(asked: ShowQueue, scene: Scene) -> QueueShown:
         waiting=shown,
         running=tuple(_running(task, asked) for task in held[:limit]),
         runners=tuple(_runner(seen, asked) for seen in scene.runners),
-        more=scene.line.waiting(None if asked.everything else asked.user).total() > len(shown),
+        more=_counted(asked, scene).total() > len(shown),
     )
 
 
@@ -54,10 +54,11 @@ def reason(task: Task, scene: Scene) -> str:
 
 
 def _waiting(asked: ShowQueue, scene: Scene) -> Iterator[WaitingTask]:
-    line, may_see = scene.line, _visible(asked)
-    for queue in line.queues:
-        ordered = (scene.task(task) for task in islice(line.in_order(queue), PLACES_LIMIT))
+    line, may_see, left = scene.line, _visible(asked), PLACES_LIMIT
+    for queue in sorted(_counted(asked, scene)):
+        ordered = (scene.task(task) for task in islice(line.in_order(queue), left))
         for place, wait in enumerate(explain(ordered, scene.serving, line.load, line.rules), 1):
+            left -= 1
             if may_see(wait.task):
                 yield _waits(wait, place, asked, scene)
 
@@ -95,7 +96,7 @@ def _about(task: Task, asked: ShowQueue) -> dict[str, str]:
 
 def _queues(asked: ShowQueue, scene: Scene) -> Iterator[QueueLine]:
     rules, may_see = scene.line.rules, _visible(asked)
-    waiting = scene.line.waiting(None if asked.everything else asked.user)
+    waiting = _counted(asked, scene)
     running = Counter(task.queue for task in scene.held if may_see(task))
     served = {seen.slot.queue for seen in scene.runners}
     for queue in sorted({DEFAULT_QUEUE, *waiting, *running, *served, *rules.queues}):
@@ -118,6 +119,11 @@ def _runner(seen: Seen, asked: ShowQueue) -> RunnerLine:
         busy=seen.busy if asked.everything else None,
         heard_at=seen.heard_at,
     )
+
+
+def _counted(asked: ShowQueue, scene: Scene) -> Counter[str]:
+    """How many tasks wait in each queue, of those that the asker may see."""
+    return scene.line.waiting(None if asked.everything else asked.user)
 
 
 def _visible(asked: ShowQueue) -> Callable[[Task], bool]:

@@ -116,7 +116,8 @@ class LineMachine(RuleBasedStateMachine):
             of_queue = [task for task in queued if task.queue == queue]
             assert list(self.line.in_order(queue)) == [task.id for task in policy.in_order(of_queue, load, rules)]
             assert self.line.waiting(None)[queue] == len(of_queue)
-        assert self.line.queues == sorted({task.queue for task in queued})
+        for user in USERS:
+            assert self.line.waiting(user) == Counter(task.queue for task in queued if task.user == user)
         assert len(self.line) == len(queued)
         assert all((task.id in self.line) == is_queued(task) for task in self.tasks.values())
 
