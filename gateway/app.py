@@ -21,7 +21,7 @@ from gateway.live.sockets import Sockets
 from gateway.live.wire import Gone, Wire
 from gateway.notices import Notices
 from gateway.push.web_push import WebPush
-from gateway.rest import account, bulk, dead, github, identify, installation, push, queues, settings, tasks
+from gateway.rest import account, bulk, dead, github, identify, installation, push, queues, schedules, settings, tasks
 from gateway.sign_in import Door
 from gateway.tasks import Tasks
 from gateway.users import Users
@@ -100,6 +100,7 @@ def make(
                 dead.ROUTER,
                 installation.ROUTER,
                 push.ROUTER,
+                schedules.ROUTER,
                 settings.ROUTER,
             ),
         ],

@@ -11,7 +11,7 @@ from typing import assert_never
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from gateway import checks
 from gateway.errors import Problem, no_task, of_refusal
@@ -88,13 +88,12 @@ class Tasks:
     # Commands. Each raises Problem for what is wrong, Refused or Unavailable when it could not be stored.
 
     async def submit(self, asker: Asker, frame: Submit) -> Accepted:
-        frame = checks.submit(frame, is_owner=asker.is_owner)
-        repository = await self._checked(asker, frame.repository)
+        frame = await self.checked(asker, frame)
         task = task_id(asker.user, frame.key)
         command = SubmitTask(
             key=frame.key,
             prompt=frame.prompt,
-            repository=repository,
+            repository=frame.repository,
             base=frame.base,
             model=frame.model,
             budget=frame.budget,
@@ -111,6 +110,11 @@ class Tasks:
             turn_seconds=frame.turn_seconds,
         )
         return await self.send(asker, task, command)
+
+    async def checked(self, asker: Asker, frame: Submit) -> Submit:
+        """What is to be submitted, as it is kept. Raises Problem."""
+        frame = checks.submit(frame, is_owner=asker.is_owner)
+        return replace(frame, repository=await self._checked(asker, frame.repository))
 
     async def store(self, asker: Asker, frame: CommandFrame) -> Accepted:
         if isinstance(frame, Submit):

@@ -11,6 +11,7 @@ from msgspec import Struct
 from protocol.evolve import User, evolve_user
 from protocol.ids import token_hash
 from protocol.routes import user_command_subject
+from protocol.schedule import Schedule
 from protocol.task import Receipt
 from protocol.user import Role, UserCommand, decode_user_decision
 from services import log
@@ -53,6 +54,10 @@ class Users:
 
     def get(self, user: str) -> User | None:
         return self._users.get(user)
+
+    def schedules(self, user: str) -> dict[str, Schedule]:
+        known = self._users.get(user)
+        return known.schedules if known else {}
 
     def by_token(self, token: str) -> Asker | None:
         """Whose token this is. The table holds hashes of random bits, so how long a look-up takes tells nothing."""

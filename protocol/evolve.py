@@ -10,8 +10,10 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
+from protocol.evolve_schedules import evolve_schedules
 from protocol.journal import AttemptStarted, JournalEntry, ModelReply, StepFinished, StepLost
 from protocol.rules import Rule
+from protocol.schedule import Schedule
 from protocol.task import (
     DEFAULT_QUEUE,
     OUTCOMES,
@@ -62,6 +64,12 @@ from protocol.user import (
     QueueSet,
     Role,
     RulesSet,
+    RunEnded,
+    ScheduleAdded,
+    ScheduleFired,
+    SchedulePaused,
+    ScheduleRemoved,
+    ScheduleResumed,
     Settings,
     SettingsSet,
     SignInCodeCreated,
@@ -406,6 +414,7 @@ class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Unused sign-in codes by hash, with the time they end."""
     hosts: dict[str, Host] = {}
     github: Github | None = None
+    schedules: dict[str, Schedule] = {}
     queues: dict[str, QueueSettings] = {}
     """In the owner's log: those that are not served as all others."""
     rules: tuple[Rule, ...] = ()
@@ -437,7 +446,7 @@ def _apply_to_user(user: User, event: AnyUserEvent, at: datetime) -> User:
         case UserAdded():
             return replace(user, name=event.name, role=event.role, added_at=at)
         case UserRemoved():
-            return replace(user, removed_at=at, devices={}, codes={}, hosts={}, github=None)
+            return replace(user, removed_at=at, devices={}, codes={}, hosts={}, github=None, schedules={})
         case SignInCodeCreated():
             unexpired = {code: end for code, end in user.codes.items() if end > at}
             return replace(user, codes={**unexpired, event.code_hash: event.expires_at})
@@ -476,6 +485,8 @@ def _apply_to_user(user: User, event: AnyUserEvent, at: datetime) -> User:
             return replace(user, github=replace(user.github, sealed=event.sealed)) if user.github else user
         case GithubForgotten():
             return replace(user, github=None)
+        case ScheduleAdded() | ScheduleRemoved() | SchedulePaused() | ScheduleResumed() | ScheduleFired() | RunEnded():
+            return replace(user, schedules=evolve_schedules(user.schedules, event, at))
         case QueueSet():
             given = QueueSettings(paused=event.paused, running_limit=event.running_limit)
             others = {name: queue for name, queue in user.queues.items() if name != event.queue}

@@ -32,6 +32,11 @@ def user_id(name: str) -> str:
     return _digest("u", name)
 
 
+def schedule_id(user: str, key: str) -> str:
+    """The schedule that `user` means by the idempotency key `key`."""
+    return _digest("s", user, key)
+
+
 def token_hash(token: str) -> str:
     """What is stored of a device's token or of a sign-in code. They have 256 random bits, so a plain hash is enough."""
     return hashlib.sha256(token.encode()).hexdigest()

@@ -91,7 +91,7 @@ def _doc(message: type) -> str:
 
 
 ROUTES: tuple[Route, ...] = (
-    _task_command(task.SubmitTask, (S.GATEWAY,)),
+    _task_command(task.SubmitTask, (S.GATEWAY, S.SCHEDULER)),
     _task_command(task.SendMessage, (S.GATEWAY,)),
     _task_command(task.AnswerQuestion, (S.GATEWAY,)),
     _task_command(task.ApproveQuestion, (S.GATEWAY,)),
@@ -127,6 +127,12 @@ ROUTES: tuple[Route, ...] = (
     _user_command(user.SetRules, (S.GATEWAY,)),
     _user_command(user.SetSettings, (S.GATEWAY,)),
     _user_command(user.SetDailyLimit, (S.GATEWAY,)),
+    _user_command(user.AddSchedule, (S.GATEWAY,)),
+    _user_command(user.RemoveSchedule, (S.GATEWAY,)),
+    _user_command(user.PauseSchedule, (S.GATEWAY,)),
+    _user_command(user.ResumeSchedule, (S.GATEWAY,)),
+    _user_command(user.FireSchedule, (S.SCHEDULER,)),
+    _user_command(user.EndRun, (S.SCHEDULER,)),
     Route(
         subject="evt.<user>.<task>.task.<state>",
         messages=(task.Decision,),
@@ -153,11 +159,11 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         subject="timer.<owner>.<name>",
-        messages=(task.FireTimer,),
+        messages=(task.FireTimer, user.FireSchedule),
         stream=Stream.TASKS,
         senders=(S.SCHEDULER,),
         receivers=(S.SCHEDULER,),
-        doc="A JetStream message schedule; fires as the command `fire_timer`.",
+        doc="A JetStream message schedule; fires as the command that it carries.",
     ),
     Route(
         subject="out.<user>.<task>",

@@ -609,5 +609,4 @@ def is_of_a_runner(key: str) -> bool:
 
 
 decode_decision = msgspec.json.Decoder(Decision).decode
-decode_timer = msgspec.json.Decoder(FireTimer).decode
 decode_task_command = msgspec.json.Decoder(AnyTaskCommand).decode

@@ -1,5 +1,5 @@
 """A user's log: who they are, which devices may sign in and are told by push, which GitHub account is theirs, which
-hosts the owner gave credentials for."""
+hosts the owner gave credentials for, what is submitted by the calendar."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from protocol.base import Message, Part
 from protocol.rules import Rule
+from protocol.schedule import CatchUp, Run, Submission
 from protocol.task import OUTCOMES, Budget, Receipt, TaskState
 
 QUEUES_LIMIT = 100
@@ -222,6 +223,53 @@ class BeginBulk(UserCommand, frozen=True):
     tasks: tuple[str, ...]
 
 
+class AddSchedule(UserCommand, frozen=True):
+    """Submit a task whenever a cron expression says so."""
+
+    schedule: str
+    name: str
+    cron: str
+    """Minute, hour, day of the month, month, day of the week."""
+    time_zone: str
+    """An IANA name: Europe/Berlin."""
+    submission: Submission
+    catch_up: CatchUp = CatchUp.ONCE
+
+
+class RemoveSchedule(UserCommand, frozen=True):
+    """Submit nothing more by it. The tasks that it made stay."""
+
+    schedule: str
+
+
+class PauseSchedule(UserCommand, frozen=True):
+    """Submit nothing until it is resumed."""
+
+    schedule: str
+
+
+class ResumeSchedule(UserCommand, frozen=True):
+    """Go on with the next occurrence from now; its failures are forgiven."""
+
+    schedule: str
+
+
+class FireSchedule(UserCommand, frozen=True):
+    """From a JetStream schedule: an occurrence is due. May come late or twice."""
+
+    schedule: str
+    due: datetime
+
+
+class EndRun(UserCommand, frozen=True):
+    """From the scheduler: a task that a schedule made has its outcome. May come twice."""
+
+    schedule: str
+    task: str
+    outcome: TaskState
+    reason: str = ""
+
+
 AnyUserCommand = (
     AddUser
     | RemoveUser
@@ -241,6 +289,12 @@ AnyUserCommand = (
     | SetSettings
     | SetDailyLimit
     | BeginBulk
+    | AddSchedule
+    | RemoveSchedule
+    | PauseSchedule
+    | ResumeSchedule
+    | FireSchedule
+    | EndRun
 )
 
 
@@ -373,6 +427,55 @@ class BulkBegun(UserEvent, frozen=True):
     tasks: tuple[str, ...]
 
 
+class ScheduleAdded(UserEvent, frozen=True):
+    """The first occurrence is at `next_at`."""
+
+    schedule: str
+    name: str
+    cron: str
+    time_zone: str
+    submission: Submission
+    catch_up: CatchUp
+    next_at: datetime
+
+
+class ScheduleRemoved(UserEvent, frozen=True):
+    """Nothing more is submitted by it."""
+
+    schedule: str
+
+
+class SchedulePaused(UserEvent, frozen=True):
+    """By the user, or after failures in a row."""
+
+    schedule: str
+    reason: str
+
+
+class ScheduleResumed(UserEvent, frozen=True):
+    """It goes on at `next_at`."""
+
+    schedule: str
+    next_at: datetime
+
+
+class ScheduleFired(UserEvent, frozen=True):
+    """Occurrences are due: each run's task is to be submitted. The next one is at `next_at`."""
+
+    schedule: str
+    runs: tuple[Run, ...]
+    next_at: datetime
+
+
+class RunEnded(UserEvent, frozen=True):
+    """A task that a schedule made has its outcome."""
+
+    schedule: str
+    task: str
+    outcome: TaskState
+
+
+AnyScheduleEvent = ScheduleAdded | ScheduleRemoved | SchedulePaused | ScheduleResumed | ScheduleFired | RunEnded
 AnyUserEvent = (
     UserAdded
     | UserRemoved
@@ -392,6 +495,7 @@ AnyUserEvent = (
     | SettingsSet
     | DailyLimitSet
     | BulkBegun
+    | AnyScheduleEvent
 )
 
 

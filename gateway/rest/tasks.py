@@ -126,8 +126,12 @@ def key_of(request: Request, key: str) -> str:
 @post("/", status_code=202)
 async def submit(request: Request, asker: Asker, tasks: Tasks, data: SubmitBody) -> Accepted:
     """Open a task. The same key gives the same task, however often and late it is sent."""
-    frame = Submit(
-        key=key_of(request, data.key),
+    return await tasks.submit(asker, frame_of(data, key_of(request, data.key)))
+
+
+def frame_of(data: SubmitBody, key: str) -> Submit:
+    return Submit(
+        key=key,
         prompt=data.prompt,
         repository=data.repository,
         base=data.base,
@@ -145,7 +149,6 @@ async def submit(request: Request, asker: Asker, tasks: Tasks, data: SubmitBody)
         queue_seconds=data.queue_seconds,
         turn_seconds=data.turn_seconds,
     )
-    return await tasks.submit(asker, frame)
 
 
 @get("/")

@@ -1097,6 +1097,121 @@ export interface SayBody {
   key?: string;
 }
 
+/** As the user's log made it. */
+export interface Schedule {
+  id: string;
+  name: string;
+  cron: string;
+  time_zone: string;
+  submission: Submission;
+  added_at: Time;
+  /** @default "once" */
+  catch_up?: CatchUp;
+  /** None while it is paused. @default null */
+  next_at?: Time | null;
+  /** Why it is; empty while it is not. @default "" */
+  paused?: string;
+  /** In a row. @default 0 */
+  failures?: number;
+  /** @default [] */
+  runs?: Run[];
+  /** @default "" */
+  last_task?: string;
+  /** @default null */
+  last_due?: Time | null;
+  /** @default null */
+  last_outcome?: TaskState | null;
+}
+
+/** What a schedule submits, as `SubmitTask` has it. */
+export interface Submission {
+  prompt: string;
+  repository: string;
+  /** @default "" */
+  base?: string;
+  /** @default "" */
+  model?: string;
+  /** @default {} */
+  budget?: Budget;
+  /** @default "" */
+  title?: string;
+  /** @default "default" */
+  queue?: string;
+  /** @default [] */
+  labels?: string[];
+  /** @default 0 */
+  priority?: number;
+  /** @default true */
+  pull_request?: boolean;
+  /** @default [] */
+  rules?: Rule[];
+  /** @default [] */
+  tags?: string[];
+  metadata?: Record<string, string>;
+  /** @default null */
+  queue_seconds?: number | null;
+  /** @default null */
+  turn_seconds?: number | null;
+}
+
+/** One occurrence whose task has not come to an outcome yet. */
+export interface Run {
+  task: string;
+  due: Time;
+}
+
+export interface ScheduleBody {
+  name: string;
+  /** Minute, hour, day of the month, month, day of the week: `0 9 * * 1-5`. */
+  cron: string;
+  /** An IANA name: `Europe/Berlin`. */
+  time_zone: string;
+  /** What is submitted, without a start date. */
+  task: SubmitBody;
+  /** What becomes of occurrences that fell due while the server was down. @default "once" */
+  catch_up?: CatchUp;
+  /** @default "" */
+  key?: string;
+}
+
+export interface SubmitBody {
+  prompt: string;
+  repository: string;
+  /** The idempotency key; or in the header `Idempotency-Key`. @default "" */
+  key?: string;
+  /** @default "" */
+  base?: string;
+  /** @default "" */
+  model?: string;
+  /** @default {} */
+  budget?: Budget;
+  /** @default "" */
+  title?: string;
+  /** @default "default" */
+  queue?: string;
+  /** What its runner must have. @default [] */
+  labels?: string[];
+  /** -10 to 10: which of the user's own tasks goes first. @default 0 */
+  priority?: number;
+  /** @default true */
+  pull_request?: boolean;
+  /** What this task asks before; they come before the asker's own. @default [] */
+  rules?: Rule[];
+  /** @default [] */
+  tags?: string[];
+  metadata?: Record<string, string>;
+  /** Not before this time, which has a time zone; none, or one that has passed, means now. @default null */
+  start_at?: Time | null;
+  /** A turn that no runner has begun after so long fails. @default null */
+  queue_seconds?: number | null;
+  /** A turn is ended after so long, its work saved; counted from when a runner could have begun it. @default null */
+  turn_seconds?: number | null;
+}
+
+export interface Schedules {
+  schedules: Schedule[];
+}
+
 /** What a user's tasks have where they say nothing themselves. */
 export interface Settings {
   /** Empty means the installation's. @default "" */
@@ -1279,40 +1394,6 @@ export interface SqlBody {
   limit?: number;
 }
 
-export interface SubmitBody {
-  prompt: string;
-  repository: string;
-  /** The idempotency key; or in the header `Idempotency-Key`. @default "" */
-  key?: string;
-  /** @default "" */
-  base?: string;
-  /** @default "" */
-  model?: string;
-  /** @default {} */
-  budget?: Budget;
-  /** @default "" */
-  title?: string;
-  /** @default "default" */
-  queue?: string;
-  /** What its runner must have. @default [] */
-  labels?: string[];
-  /** -10 to 10: which of the user's own tasks goes first. @default 0 */
-  priority?: number;
-  /** @default true */
-  pull_request?: boolean;
-  /** What this task asks before; they come before the asker's own. @default [] */
-  rules?: Rule[];
-  /** @default [] */
-  tags?: string[];
-  metadata?: Record<string, string>;
-  /** Not before this time, which has a time zone; none, or one that has passed, means now. @default null */
-  start_at?: Time | null;
-  /** A turn that no runner has begun after so long fails. @default null */
-  queue_seconds?: number | null;
-  /** A turn is ended after so long, its work saved; counted from when a runner could have begun it. @default null */
-  turn_seconds?: number | null;
-}
-
 /** `PushSubscription.toJSON()` of the Push API. */
 export interface Subscription {
   endpoint: string;
@@ -1431,3 +1512,12 @@ export type Why =
   | "queue_limit"
   | "user_limit"
   | "repository_limit";
+
+/** What becomes of occurrences that fell due while the server was down. */
+export type CatchUp =
+  /** Nothing. */
+  | "skip"
+  /** One task for all of them. */
+  | "once"
+  /** A task for each, the last `OPEN_RUNS_LIMIT` of them. */
+  | "all";

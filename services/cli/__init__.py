@@ -20,6 +20,7 @@ INTERRUPTED = 130
 COMMANDS = {
     "up": "Start everything on this machine.",
     "submit": "Send a task.",
+    "schedule": "Have tasks submitted by the calendar.",
     "watch": "Follow a task as it happens.",
     "ls": "List your tasks, those that need you first.",
     "show": "Show where a task stands.",

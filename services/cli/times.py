@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import datetime
+from pathlib import Path
 
 import click
 
@@ -38,3 +40,11 @@ class Moment(click.ParamType):
             return datetime.fromisoformat(str(value)).astimezone()
         except (ValueError, OverflowError, OSError):
             self.fail(f"{value!r} is no time: 2026-12-01 09:00, or 2026-12-01T09:00:00+01:00.", param, ctx)
+
+
+def local_zone() -> str:
+    """The IANA name of this machine's time zone; empty where it does not say."""
+    said = os.environ.get("TZ", "").removeprefix(":")
+    found = said or str(Path("/etc/localtime").resolve())
+    name = found.partition("zoneinfo/")[2] or said
+    return "UTC" if name in ("Etc/UTC", "Universal", "Zulu") else name

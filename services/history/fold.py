@@ -67,6 +67,13 @@ USER_FIELDS_KEPT = frozenset(
         "queue",
         "paused",
         "running_limit",
+        "schedule",
+        "cron",
+        "time_zone",
+        "catch_up",
+        "next_at",
+        "task",
+        "outcome",
     }
 )
 """What a user's event keeps in the history. A list of what may stay: a new field is out until somebody has thought
@@ -208,6 +215,8 @@ class Batch:
                     model=event.model,
                     queue=event.queue,
                     labels=",".join(event.labels),
+                    schedule=event.schedule,
+                    start_at=event.start_at,
                     created_at=at,
                 )
                 self.turns.begin(before.id, 1, user_id=user, message=event.prompt, opened_at=at)

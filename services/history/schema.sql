@@ -87,6 +87,8 @@ CREATE TABLE IF NOT EXISTS tasks (
 ALTER TABLE tasks ADD COLUMN IF NOT EXISTS pull_request VARCHAR;
 ALTER TABLE tasks ADD COLUMN IF NOT EXISTS priority INTEGER;
 ALTER TABLE tasks ADD COLUMN IF NOT EXISTS labels VARCHAR;
+ALTER TABLE tasks ADD COLUMN IF NOT EXISTS schedule VARCHAR;
+ALTER TABLE tasks ADD COLUMN IF NOT EXISTS start_at TIMESTAMPTZ;
 ALTER TABLE tasks ADD COLUMN IF NOT EXISTS archived_at TIMESTAMPTZ;
 ALTER TABLE tasks ADD COLUMN IF NOT EXISTS tags VARCHAR[];
 ALTER TABLE tasks ADD COLUMN IF NOT EXISTS metadata MAP(VARCHAR, VARCHAR);
@@ -94,6 +96,8 @@ COMMENT ON TABLE tasks IS 'One row a task, as it is now.';
 COMMENT ON COLUMN tasks.base IS 'The branch, tag or commit asked for; empty means the default branch.';
 COMMENT ON COLUMN tasks.model IS 'As asked for; empty means the default. attempts.model is what it was.';
 COMMENT ON COLUMN tasks.queue IS 'Whose runners it waits for.';
+COMMENT ON COLUMN tasks.schedule IS 'The id of the schedule that submitted it; empty where a person did.';
+COMMENT ON COLUMN tasks.start_at IS 'Not before this time; null means at once.';
 COMMENT ON COLUMN tasks.labels IS 'What its runner must have, separated by commas.';
 COMMENT ON COLUMN tasks.tags IS 'What the user marked it with: list_contains(tags, ''bug'').';
 COMMENT ON COLUMN tasks.metadata IS 'The user''s own values under names: metadata[''customer''].';

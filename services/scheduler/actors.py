@@ -13,12 +13,12 @@ from msgspec import Struct
 
 from protocol.evolve import Task, User, evolve, evolve_user
 from protocol.ids import KEY_LIMIT_BYTES
-from protocol.routes import command_subject, decision_subject, user_decision_subject
+from protocol.routes import command_subject, decision_subject, user_command_subject, user_decision_subject
 from protocol.task import Decision, FireTimer, decode_decision, decode_task_command
-from protocol.user import UserDecision, decode_user_command, decode_user_decision
+from protocol.user import FireSchedule, UserDecision, decode_user_command, decode_user_decision
 from services.archive import archived
 from services.bus import Stored
-from services.scheduler.decide import Limits, answer, answer_user, reject, reject_user, timers
+from services.scheduler.decide import Limits, answer, answer_user, reject, reject_user, timers, user_timers
 
 
 class Entry(NamedTuple):
@@ -171,10 +171,11 @@ class UserActor:
         return Entry(user_decision_subject(self.id, decision), decision)
 
     def timers(self, limits: Limits) -> dict[str, datetime]:
-        return {}
+        return user_timers(self.user)
 
     def timer(self, name: str, due: datetime) -> Entry:
-        raise NotImplementedError(name)
+        fired = FireSchedule(key=f"fire {name} {due.isoformat()} {self.sequence}", schedule=name, due=due)
+        return Entry(user_command_subject(self.id, fired), fired)
 
 
 class _Keyed(Struct):

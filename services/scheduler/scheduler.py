@@ -60,6 +60,7 @@ from services.scheduler.decide import (
 from services.scheduler.election import Election
 from services.scheduler.leases import AttemptLeases
 from services.scheduler.line import Line
+from services.scheduler.outbox import Outbox
 from services.scheduler.policy import Rules, Slot, is_queued
 from services.scheduler.runners import Runners
 from services.scheduler.search import search
@@ -130,6 +131,7 @@ class Scheduler:
         """Those whose user's money for the day is spent."""
         self._ledger = Ledger()
         self._timers = Timers(bus, self._clock, self._limits)
+        self._outbox = Outbox(bus, self._user, self._task)
         self._granting: dict[str, tuple[Claims.Waiting, TaskActor]] = {}
         """Tasks that are being given to a slot, by their ids."""
         self._line = Line(
@@ -206,6 +208,7 @@ class Scheduler:
             for actor in self._all_actors():
                 self._wake(actor)
             group.start_soon(self._timers.keep, self._all_actors)
+            group.start_soon(self._outbox.keep, self._all_actors)
             group.start_soon(self._keep_snapshots)
             group.start_soon(self._keep_archived)
             group.start_soon(self._keep_swept)
@@ -263,6 +266,7 @@ class Scheduler:
         """What is queued, what is held and what waits by the clock, kept beside the states."""
         if self._active:
             self._timers.look_at(actor)
+            self._outbox.look_at(actor)
         if isinstance(actor, UserActor):
             self._heed(actor)
         if not isinstance(actor, TaskActor):

@@ -14,7 +14,9 @@ import msgspec
 from msgspec import Struct
 
 import protocol.evolve
+import protocol.evolve_schedules
 import protocol.rules
+import protocol.schedule
 import protocol.task
 import protocol.user
 from protocol.evolve import Task, User
@@ -53,7 +55,9 @@ def _source(*modules: ModuleType) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-FOLDS = _source(protocol.evolve, protocol.rules, protocol.task, protocol.user)
+FOLDS = _source(
+    protocol.evolve, protocol.evolve_schedules, protocol.rules, protocol.schedule, protocol.task, protocol.user
+)
 NOTHING = Snapshot(folds=FOLDS, sequence=0)
 _decode = msgspec.json.Decoder(Snapshot).decode
 

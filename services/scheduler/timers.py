@@ -13,10 +13,10 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import anyio
-from msgspec import MsgspecError
+import msgspec
+from msgspec import MsgspecError, Struct
 
 from protocol.routes import Stream, timer_subject
-from protocol.task import decode_timer
 from services import log
 from services.bus import Bus, Refused, Unavailable
 from services.clock import Clock
@@ -30,6 +30,15 @@ UNKNOWN = datetime.max.replace(tzinfo=UTC)
 """When a timer is due of which it is not known: it is not what a state asks for."""
 OVERDUE = timedelta(seconds=5)
 """A timer that has not fired so long after its time is set again."""
+
+
+class _Timer(Struct):
+    """As far as all of them are the same."""
+
+    due: datetime
+
+
+_decode = msgspec.json.Decoder(_Timer).decode
 
 
 class Timers:
@@ -82,7 +91,7 @@ class Timers:
         for each in stored:
             _, owner, name = each.subject.split(".")
             try:
-                due = decode_timer(each.data).due
+                due = _decode(each.data).due
             except MsgspecError:
                 due = UNKNOWN
             self._armed.setdefault(owner, {})[name] = due

@@ -14,7 +14,7 @@ import pytest
 from protocol.base import encode
 from protocol.query import AskHealth, ClaimAttempt, Health, NothingToClaim, Refusal
 from protocol.routes import Service, Stream
-from protocol.task import CancelTask, Decision, FireTimer, TaskState, decode_timer
+from protocol.task import CancelTask, Decision, FireTimer, TaskState, decode_task_command
 from services import bus as real
 from services.bus import Conflict, Refused, Stored, Unavailable
 from services.clock import Clock
@@ -175,7 +175,7 @@ async def test_a_schedule_on_the_same_subject_takes_the_place_of_the_one_before(
                 at = now + timedelta(seconds=seconds)
                 await bus.schedule("timer.t8.delay", timer, at=at, target="cmd.owner.t8.fire_timer")
             assert len(await bus.replay("timer.t8.*")) == 1
-            assert [decode_timer(fired.data).key for fired in await collect(reader, 1)] == ["near"]
+            assert [decode_task_command(fired.data).key for fired in await collect(reader, 1)] == ["near"]
 
 
 async def test_queries_are_answered_refused_or_have_nobody(connected: Connected) -> None:

@@ -402,6 +402,8 @@ def _recompute_task(tables: Any, sequence: int, user: str, task: str, message: R
                     "user_id": user,
                     "queue": event.get("queue", "default"),
                     "labels": ",".join(event.get("labels", ())),
+                    "schedule": event.get("schedule", ""),
+                    "start_at": event.get("start_at"),
                     "priority": event.get("priority", 0),
                     "tags": event.get("tags", []),
                     "metadata": event.get("metadata", {}),

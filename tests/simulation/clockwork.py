@@ -9,7 +9,8 @@ from typing import Any
 
 from services.clock import Clock
 
-EPOCH = datetime(2026, 11, 1, tzinfo=UTC)
+EPOCH = datetime(2026, 11, 1, 0, 0, 40, tzinfo=UTC)
+"""A minute begins while things break."""
 
 
 class Stuck(Exception):

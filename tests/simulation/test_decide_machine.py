@@ -41,7 +41,7 @@ from protocol.task import (
     TurnEnded,
     TurnOpened,
 )
-from protocol.user import AnyUserCommand, UserDecision
+from protocol.user import AnyUserCommand, FireSchedule, UserDecision
 from services.bus import Stored
 from services.scheduler.actors import Entry, TaskActor, UserActor
 from services.scheduler.decide import claim, go_on, is_short, lose_lease, wait_for_day
@@ -325,7 +325,16 @@ class TaskMachine(Machine):
 
 
 class UserMachine(Machine):
-    kinds = get_args(AnyUserCommand)
+    kinds = tuple(kind for kind in get_args(AnyUserCommand) if kind is not FireSchedule)
+
+    def known(self) -> dict[str, list[Any]]:
+        runs = [run.task for one in self.truth.user.schedules.values() for run in one.runs]
+        return {
+            "schedule": ["s1", "s1", "s2"],
+            "cron": ["0 * * * *", "*/5 * * * *", "no cron"],
+            "time_zone": ["Europe/Berlin", "Europe/Berlin", "nowhere"],
+            "EndRun.task": [*runs, "a"],
+        }
 
     @staticmethod
     def make() -> UserActor:

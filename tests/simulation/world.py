@@ -15,7 +15,7 @@ import anyio
 import anyio.abc
 
 from agents.contract import ModelRequest, OnDelta
-from protocol.evolve import Task, evolve
+from protocol.evolve import Task, User, evolve, evolve_user
 from protocol.history import AskReached, HistoryReached
 from protocol.ids import OWNER, task_id
 from protocol.journal import ModelReply
@@ -31,6 +31,7 @@ from protocol.repo import (
 )
 from protocol.routes import Service, command_subject, user_command_subject
 from protocol.rules import Rule, RuleAction
+from protocol.schedule import CatchUp, Submission
 from protocol.task import (
     OUTCOMES,
     AnswerQuestion,
@@ -53,7 +54,16 @@ from protocol.task import (
     Usage,
     decode_decision,
 )
-from protocol.user import AddUser, Role, SetDailyLimit, SetQueue, UserCommand
+from protocol.user import (
+    AddSchedule,
+    AddUser,
+    PauseSchedule,
+    Role,
+    SetDailyLimit,
+    SetQueue,
+    UserCommand,
+    decode_user_decision,
+)
 from sandbox.contract import Capabilities, Checkpoint, ExecResult, SandboxDied, SandboxSpec
 from services.archive import archived, unpack
 from services.bus import ARCHIVE, Refused, Stored, Unavailable
@@ -254,6 +264,8 @@ class World:
             archive_after_days=ARCHIVE_AFTER_DAYS,
             daily_usd_per_user=limit,
         )
+        self.told: set[str] = set()
+        """The keys of the commands to the owner's log that were acknowledged."""
         self.processes = [
             *(Process(self._scheduler, f"scheduler {number}") for number in range(SCHEDULERS)),
             *(Process(partial(self._runner, *kind), f"runner {kind}") for kind in RUNNERS),
@@ -273,6 +285,7 @@ class World:
                         storm.start_soon(self._use, phone, f"submit-{number}", self.chance.choice(USERS))
                     storm.start_soon(self._answer_questions, phone)
                     storm.start_soon(self._hold_queues_back, phone)
+                    storm.start_soon(self._schedule, phone)
                     await anyio.sleep(STORM_SECONDS)
                     storm.cancel_scope.cancel()
                 self._calm_down()
@@ -282,6 +295,7 @@ class World:
                         calm.start_soon(self._serve_queues, phone, "at-last")
                         calm.start_soon(self._resume_what_is_paused, phone)
                         calm.start_soon(self._lift_limits, phone)
+                        calm.start_soon(self._pause_schedule, phone)
                         while not self.settled():
                             await anyio.sleep(0.5)
                         await anyio.sleep(TIDY_SECONDS)
@@ -384,6 +398,24 @@ class World:
             case _:
                 return SendMessage(key=f"say-{number}", text="also this")
 
+    async def _schedule(self, phone: MemoryBus) -> None:
+        """A task a minute, by the owner's calendar."""
+        submission = Submission(prompt="do it", repository="https://git.example/x")
+        await self._say_for_the_owner(phone, AddUser(key="owner", name="owner", role=Role.OWNER))
+        command = AddSchedule(
+            key="schedule",
+            schedule="s1",
+            name="s",
+            cron="* * * * *",
+            time_zone="UTC",
+            submission=submission,
+            catch_up=self.chance.choice(list(CatchUp)),
+        )
+        await self._say_for_the_owner(phone, command)
+
+    async def _pause_schedule(self, phone: MemoryBus) -> None:
+        await self._say_for_the_owner(phone, PauseSchedule(key="pause", schedule="s1"))
+
     def _draw_waits(self) -> dict[str, Any]:
         chance = self.chance
         start = self.server.clock.now() + timedelta(seconds=chance.uniform(-5, 20))
@@ -456,6 +488,7 @@ class World:
         while True:
             with suppress(Unavailable):
                 await phone.publish(user_command_subject(OWNER, command), command, key=f"owner.{command.key}")
+                self.told.add(command.key)
                 return
 
     # What goes wrong
@@ -513,6 +546,14 @@ class World:
         first = archived(decode_decision(log[0].data)) if log and ".task." in log[0].subject else None
         return [*unpack(self.server.blobs[ARCHIVE, first.archive]), *log] if first else log
 
+    def owner(self) -> User:
+        """As the log has it; the tasks of its schedule are played with like all others."""
+        user = User(id=OWNER)
+        for stored in self.server.find(f"evt.{OWNER}.user.>"):
+            user = evolve_user(user, decode_user_decision(stored.data))
+            self.users.update((run.task, OWNER) for one in user.schedules.values() for run in one.runs)
+        return user
+
     def settled(self) -> bool:
         return not self.unsettled()
 
@@ -521,6 +562,9 @@ class World:
         # One whose time has come fires, and changes nothing.
         soon = self.server.clock.now() + timedelta(seconds=SKEW_SECONDS)
         lines = [f"{timer.subject} is set" for timer in self.server.timers.values() if timer.due > soon]
+        owner = self.owner()
+        lines += [f"{key} has no receipt" for key in sorted(self.told - set(owner.receipts))]
+        lines += [f"a run of {run.due} is open" for one in owner.schedules.values() for run in one.runs]
         for task in self.users:
             state = self.state(task)
             if (missing := self.sent.get(task, set()) - set(state.receipts)) or state.state not in OUTCOMES:

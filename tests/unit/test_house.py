@@ -26,6 +26,7 @@ SHARED = {
     "services.bus",
     "services.config",
     "services.archive",
+    "services.cron",
     "services.envelope",
     "services.github",
     "services.listening",
@@ -43,6 +44,7 @@ HOMES = {
     "uvicorn": ("gateway", "agents.models"),
     "nats": ("services.bus",),
     "authlib": ("services.github",),
+    "cronsim": ("services.cron",),
     "gidgethub": ("services.repos.hosts",),
 }
 """Heavy or replaceable packages, and where alone they may be imported."""

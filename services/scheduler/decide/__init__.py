@@ -4,6 +4,8 @@ from services.scheduler.decide.archive import put_away
 from services.scheduler.decide.attempts import claim, lose_lease
 from services.scheduler.decide.base import Limits, Rejected
 from services.scheduler.decide.days import go_on, is_short, may_go_on, terms_of, wait_for_day
+from services.scheduler.decide.schedules import owed
+from services.scheduler.decide.schedules import timers as user_timers
 from services.scheduler.decide.task import answer, reject
 from services.scheduler.decide.timers import timers
 from services.scheduler.decide.user import answer_user, reject_user
@@ -18,10 +20,12 @@ __all__ = [
     "is_short",
     "lose_lease",
     "may_go_on",
+    "owed",
     "put_away",
     "reject",
     "reject_user",
     "terms_of",
     "timers",
+    "user_timers",
     "wait_for_day",
 ]

@@ -19,6 +19,7 @@ from protocol.user import (
     AddDevice,
     AddHost,
     AddPushSubscription,
+    AddSchedule,
     AddUser,
     AnyUserCommand,
     AnyUserEvent,
@@ -28,19 +29,24 @@ from protocol.user import (
     DailyLimitSet,
     DeviceAdded,
     DeviceRemoved,
+    EndRun,
+    FireSchedule,
     ForgetGithub,
     GithubForgotten,
     GithubLinked,
     GithubTokensRotated,
     HostAdded,
     HostRemoved,
+    PauseSchedule,
     PushSubscriptionAdded,
     PushSubscriptionRemoved,
     RedeemSignInCode,
     RemoveDevice,
     RemoveHost,
     RemovePushSubscription,
+    RemoveSchedule,
     RemoveUser,
+    ResumeSchedule,
     Role,
     RotateGithubTokens,
     RulesSet,
@@ -56,6 +62,7 @@ from protocol.user import (
     UserDecision,
     UserRemoved,
 )
+from services.scheduler.decide import schedules
 from services.scheduler.decide.base import Rejected
 from services.scheduler.decide.queues import set_queue
 
@@ -151,6 +158,18 @@ def decide_user(user: User, command: AnyUserCommand, now: datetime) -> tuple[Any
             if not 1 <= len(command.tasks) <= BULK_LIMIT:
                 raise Rejected(f"A bulk is over 1 to {BULK_LIMIT} tasks.")
             return (BulkBegun(bulk=command.key, action=command.action, tasks=command.tasks),)
+        case AddSchedule():
+            return schedules.add(user, command, now)
+        case RemoveSchedule():
+            return schedules.remove(user, command)
+        case PauseSchedule():
+            return schedules.pause(user, command)
+        case ResumeSchedule():
+            return schedules.resume(user, command, now)
+        case FireSchedule():
+            return schedules.fire(user, command, now)
+        case EndRun():
+            return schedules.end_run(user, command)
         case _:
             assert_never(command)
 
