@@ -59,7 +59,10 @@ CALLS_LIMIT = 256
 PROCESSES_LIMIT = 16
 """Background processes at once; as many that have ended are remembered."""
 SHOWN_COMMAND_CHARS = 200
-READ_BYTES = 64 * 1024
+READ_BYTES = 256 * 1024
+PIPE_BYTES = 256 * 1024
+"""Of a command's output; four times what a pipe has by itself, for fewer turns between writer and us."""
+F_SETPIPE_SZ = 1031
 LINGER_SECONDS = 0.1
 """A command whose background child holds its output open ends this long after its own process."""
 KILL_ROUND_SECONDS = (0.001, 0.05)
@@ -771,6 +774,8 @@ class Server:
         pid, output, path, shell = begin(call_id, request)
         command = Command(call_id, pid, output, request, time.monotonic(), memory_kills)
         command.path, command.shell = path, shell
+        with suppress(OSError):  # there is a limit to what one user's pipes may hold together
+            fcntl.fcntl(output, F_SETPIPE_SZ, PIPE_BYTES)
         self._commands[call_id] = self._by_pid[pid] = command
         self._watch(output, lambda: self._take_output(command))
 

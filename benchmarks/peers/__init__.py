@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -28,6 +29,15 @@ class Speed(Struct):
     """Jobs or workflows, from the first one's submit to the last one's end."""
     start_milliseconds: list[float]
     """From a submit to the worker's start, one at a time."""
+
+
+class Commands(Struct):
+    """The same of a peer that runs commands."""
+
+    no_op_milliseconds: list[float]
+
+
+Said = TypeVar("Said", Speed, Commands)
 
 
 def program(name: str, folder: str = "bin") -> str:
@@ -51,7 +61,15 @@ def server(*command: str, log: Path) -> Iterator[None]:
 
 def run(*command: str | Path, seconds: float = 240) -> Speed:
     """What a peer's program measured. Raises Missing when it fails; its stderr says why."""
-    ended = subprocess.run(command, stdout=subprocess.PIPE, cwd=FOLDER, timeout=seconds, check=False)
+    return said(Speed, *command, seconds=seconds)
+
+
+def said(what: type[Said], *command: str | Path, seconds: float = 240) -> Said:
+    """The same of any kind."""
+    try:
+        ended = subprocess.run(command, stdout=subprocess.PIPE, cwd=FOLDER, timeout=seconds, check=False)
+    except FileNotFoundError:
+        raise Missing(f"there is no {command[0]}: `{INSTALL}`") from None
     if ended.returncode:
         raise Missing(f"{command[1]} failed: `{INSTALL}`")
-    return Speed(**json.loads(ended.stdout.splitlines()[-1]))
+    return what(**json.loads(ended.stdout.splitlines()[-1]))
