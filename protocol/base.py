@@ -17,12 +17,12 @@ def snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-class Message(Struct, frozen=True, kw_only=True, tag_field="type", tag=snake, omit_defaults=True):
+class Message(Struct, frozen=True, kw_only=True, tag_field="type", tag=snake, omit_defaults=True, gc=False):
     """A message that others are told apart from by its `type`. An unknown field is ignored, an unknown tag is
     refused."""
 
 
-class Part(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Part(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A piece of a message that never travels alone."""
 
 

@@ -87,7 +87,7 @@ SPENT_KEPT = timedelta(days=2)
 """Longer than any day is, in whatever time zone."""
 
 
-class Holder(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Holder(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Who holds the running attempt."""
 
     attempt: int
@@ -98,7 +98,7 @@ class Holder(Struct, frozen=True, kw_only=True, omit_defaults=True):
     terms: Terms = Terms()
 
 
-class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A task as its decisions made it."""
 
     id: str
@@ -358,14 +358,14 @@ def usage_of_turn(entries: Iterable[JournalEntry], turn: int) -> Usage:
     return total
 
 
-class PushSubscription(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PushSubscription(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Where a device is told of what happens, sealed for the gateways."""
 
     id: str
     sealed: str
 
 
-class Device(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Device(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     id: str
     name: str
     token_hash: str
@@ -373,7 +373,7 @@ class Device(Struct, frozen=True, kw_only=True, omit_defaults=True):
     push: PushSubscription | None = None
 
 
-class Host(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Host(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A git host's credential, sealed."""
 
     host: str
@@ -383,7 +383,7 @@ class Host(Struct, frozen=True, kw_only=True, omit_defaults=True):
     shared: bool = False
 
 
-class Github(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Github(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A GitHub account with its tokens, sealed."""
 
     host: str
@@ -393,7 +393,7 @@ class Github(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sealed: str
 
 
-class QueueSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class QueueSettings(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """How the owner wants a queue to be served."""
 
     paused: bool = False
@@ -401,7 +401,7 @@ class QueueSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """None is the scheduler's own setting."""
 
 
-class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class User(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A user as the user's log made it."""
 
     id: str

@@ -9,6 +9,7 @@ the first time.
 from __future__ import annotations
 
 import asyncio
+import io
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -577,7 +578,10 @@ class Bus:
         """Raises KeyError when there is none of that name."""
         try:
             store = await self._jetstream.object_store(self._nats.cell.bucket(bucket))
-            return (await store.get(name)).data or b""
+            # Not `.data` of what it returns: nats-py joins that piece by piece, 5.9 s for 51 MB against 0.3 s.
+            kept = io.BytesIO()
+            await store.get(name, writeinto=kept)
+            return kept.getvalue()
         except nats.js.errors.ObjectNotFoundError:
             raise KeyError(name) from None
         except (nats.errors.Error, TimeoutError) as error:

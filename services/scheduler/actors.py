@@ -4,7 +4,6 @@ a time."""
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -28,16 +27,28 @@ class Entry(NamedTuple):
     message: Struct
 
 
+class Mailbox(list[Stored]):
+    """The commands that wait. Nearly all are empty, and an empty `deque` takes ten times the memory."""
+
+    __slots__ = ()
+
+    def popleft(self) -> Stored:
+        return self.pop(0)
+
+
 class LogActor(Protocol):
     """What the scheduler's shell asks of an actor, be it a task's or a user's."""
 
     id: str
-    log: str
-    """The wildcard of its decisions."""
     sequence: int
     """Of its last decision."""
-    mailbox: deque[Stored]
+    mailbox: Mailbox
     lock: asyncio.Lock
+
+    @property
+    def log(self) -> str:
+        """The wildcard of its decisions."""
+        ...
 
     @property
     def answered(self) -> int:
@@ -75,15 +86,20 @@ class LogActor(Protocol):
 
 
 class TaskActor:
-    """A task."""
+    """A task. There may be a hundred thousand in memory."""
+
+    __slots__ = ("archived", "id", "is_cleared", "lock", "mailbox", "sequence", "task", "user")
 
     def __init__(self, user: str, task: str) -> None:
         self.id = task
         self.user = user
-        self.log = f"evt.{user}.{task}.task.>"
-        self.mailbox: deque[Stored] = deque()
+        self.mailbox = Mailbox()
         self.lock = asyncio.Lock()
         self.forget()
+
+    @property
+    def log(self) -> str:
+        return f"evt.{self.user}.{self.id}.task.>"
 
     @property
     def answered(self) -> int:
@@ -136,10 +152,13 @@ class UserActor:
 
     def __init__(self, user: str) -> None:
         self.id = user
-        self.log = f"evt.{user}.user.>"
-        self.mailbox: deque[Stored] = deque()
+        self.mailbox = Mailbox()
         self.lock = asyncio.Lock()
         self.forget()
+
+    @property
+    def log(self) -> str:
+        return f"evt.{self.id}.user.>"
 
     @property
     def answered(self) -> int:

@@ -7,6 +7,7 @@ whoever takes over sees which commands have none.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -161,6 +162,8 @@ class Scheduler:
 
     async def run(self, started: Callable[[], None]) -> None:
         await self._bus.make_streams()
+        # What is made until then stays: to look through it for garbage again and again took most of a long start.
+        gc.disable()
         self._restore(await load(self._bus))
         async with (
             self._bus.read("cmd.>", "evt.*.*.task.>", "evt.*.user.>", after=self._taken) as reader,
@@ -168,6 +171,8 @@ class Scheduler:
         ):
             group.start_soon(self._follow, reader)
             await reader.caught_up.wait()
+            gc.freeze()
+            gc.enable()
             started()
             while not self._draining:
                 await self._stand_by()
@@ -229,7 +234,7 @@ class Scheduler:
                 except msgspec.MsgspecError as error:
                     await self._bury(stored, f"The event cannot be read: {error}")
                 self._taken = stored.sequence
-            if self._taken - self._kept >= self._config.snapshot_messages:
+            if self._taken - self._kept >= self._messages_between_snapshots:
                 self._snapshot_due.set()
 
     def _take_in(self, stored: Stored) -> None:
@@ -492,12 +497,17 @@ class Scheduler:
             known.user, known.sequence = kept.user, kept.sequence
             self._index(known)
 
+    @property
+    def _messages_between_snapshots(self) -> int:
+        """A snapshot has every task: its cost for each message stays the same, however many there are."""
+        return max(self._config.snapshot_messages, len(self._tasks))
+
     async def _keep_snapshots(self) -> None:
         while True:
             await self._snapshot_due.wait()
             self._snapshot_due = anyio.Event()
             snapshot = self._snapshot()
-            if snapshot.sequence - self._kept < self._config.snapshot_messages:
+            if snapshot.sequence - self._kept < self._messages_between_snapshots:
                 continue  # a command waits; what it leads to makes another one due
             try:
                 await save(self._bus, snapshot)

@@ -26,7 +26,7 @@ from services.bus import SNAPSHOTS, Bus, Unavailable
 NAME = "scheduler"
 
 
-class KeptTask(Struct, frozen=True):
+class KeptTask(Struct, frozen=True, gc=False):
     task: Task
     sequence: int
     """Of its last decision."""
