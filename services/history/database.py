@@ -103,6 +103,11 @@ class Database:
             self._states.update((task, _decode_task(text)) for task, text in found)
         return self._states
 
+    def last_of(self, task: str) -> int:
+        """The sequence of the last event of a task that the history has; 0 when it has none."""
+        row = self._connection.execute("SELECT max(sequence) FROM events WHERE task_id = ?", [task]).fetchone()
+        return (row[0] if row else None) or 0
+
     def write(self, batch: Batch) -> None:
         """Add a batch, or nothing of it: raises duckdb.DataError for a value that no column can hold."""
         self._connection.begin()

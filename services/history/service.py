@@ -17,6 +17,7 @@ from protocol.query import AskHealth, Health
 from protocol.routes import Service, Stream
 from services import log
 from services.actor import healthy
+from services.archive import Gone, with_archived
 from services.background import background
 from services.bus import Bus, Reader, Refused, Stored, Unavailable
 from services.config import Count, LogLevel, Seconds
@@ -36,6 +37,8 @@ RETRY_SECONDS = 1.0
 QUERIES_AT_ONCE = 2
 """SQL processes side by side; more of them wait their turn."""
 
+ARCHIVES = b'"task_archived"'
+"""In the decision that puts a task away; seldom in another message."""
 UNWRITABLE = (duckdb.DataError, duckdb.InvalidInputException)
 """What DuckDB says of a value that a column cannot hold."""
 
@@ -135,6 +138,7 @@ class History:
 
     async def _apply(self, messages: Sequence[Stored]) -> None:
         """Fold and write messages in one transaction. What cannot be decoded is buried before the history goes past."""
+        messages = await self._with_archived(messages)
         try:
             batch = await self._in_thread(_fold, self._opened(), messages)
             for one in batch.undecodable:
@@ -142,6 +146,27 @@ class History:
             await self._write(batch)
         except UNWRITABLE as error:
             await self._apply_around(messages, str(error))
+
+    async def _with_archived(self, messages: Sequence[Stored]) -> Sequence[Stored]:
+        """`messages`, each that puts a task away preceded by what the history does not have of it: a history that is
+        built anew, or from a backup, finds no more in the stream."""
+        if not any(ARCHIVES in stored.data for stored in messages):
+            return messages
+        found: list[Stored] = []
+        for stored in messages:
+            _, user, task, *_ = (*stored.subject.split("."), "", "")
+            log = f"evt.{user}.{task}."
+            if ARCHIVES not in stored.data or not stored.subject.startswith(log):
+                found.append(stored)
+                continue
+            here = max((each.sequence for each in found if each.subject.startswith(log)), default=0)
+            after = max(here, await self._in_thread(self._opened().last_of, task))
+            try:
+                found += await with_archived(self._bus, f"{log}>", [stored], after)
+            except Gone as gone:
+                self._log.error("archive_gone", task=task, reason=gone.reason)
+                found.append(stored)
+        return found
 
     async def _apply_around(self, messages: Sequence[Stored], reason: str) -> None:
         """One of the messages has a value that no column can hold: find it by halves, bury it, and write the others."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -162,17 +162,14 @@ class Scheduler:
 
     async def run(self, started: Callable[[], None]) -> None:
         await self._bus.make_streams()
-        # What is made until then stays: to look through it for garbage again and again took most of a long start.
-        gc.disable()
-        self._restore(await load(self._bus))
+        with _no_garbage():
+            self._restore(await load(self._bus))
         async with (
             self._bus.read("cmd.>", "evt.*.*.task.>", "evt.*.user.>", after=self._taken) as reader,
             anyio.create_task_group() as group,
         ):
             group.start_soon(self._follow, reader)
             await reader.caught_up.wait()
-            gc.freeze()
-            gc.enable()
             started()
             while not self._draining:
                 await self._stand_by()
@@ -692,6 +689,16 @@ class Scheduler:
             serving=self._runners.serving(held, now),
             now=now,
         )
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """What is made meanwhile stays: to look through it for garbage again and again would take most of a long start."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _cuts_off_runner(decision: Decision) -> bool:

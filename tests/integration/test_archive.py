@@ -15,6 +15,7 @@ import pytest
 
 from gateway.live.watch import Watch
 from protocol.evolve import Task
+from protocol.history import RunSql
 from protocol.journal import (
     CheckpointMade,
     JournalEntry,
@@ -305,3 +306,19 @@ async def test_nothing_is_archived_that_the_history_does_not_have(house: NatsHou
         assert state.receipts["put away"].status is ReceiptStatus.REJECTED
         assert "history" in state.receipts["put away"].reason
         assert not is_archived(state)
+
+
+async def test_a_history_that_is_built_anew_has_what_is_in_the_archive(house: NatsHouse, tmp_path: Path) -> None:
+    async with player(house) as play, scheduler(house):
+        async with history(house, tmp_path / "first") as first:
+            task = await ended_task(play, "remembered")
+            await archive(play, task)
+            [left] = await until_cleared(play, task)
+            sql = f"FROM events SELECT sequence, position, kind, payload::VARCHAR WHERE task_id = '{task}' ORDER BY ALL"
+            before = await first.run_sql(RunSql(sql=sql, at_least=left.sequence))
+        async with history(house, tmp_path / "second") as second:
+            again = await second.run_sql(RunSql(sql=sql, at_least=left.sequence))
+            steps = await second.run_sql(RunSql(sql=f"SELECT outcome FROM steps WHERE task_id = '{task}'"))
+    assert len(before.rows) == 8
+    assert again.rows == before.rows
+    assert steps.rows == (("ok",),)
