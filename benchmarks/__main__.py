@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-PARTS = ("way", "sandbox", "workspace", "live", "history", "queue", "scale")
+PARTS = ("way", "sandbox", "workspace", "live", "history", "queue", "timers", "scale")
 
 
 def main() -> int:

@@ -253,6 +253,55 @@ async def test_the_owner_sees_every_queue_and_says_how_it_is_served(
     assert (await user.post("/api/queues/gpu", json={"paused": True})).status_code == 403
 
 
+SCHEDULE = {
+    "name": "nightly",
+    "cron": "0 3 * * *",
+    "time_zone": "Europe/Berlin",
+    "key": "nightly",
+    "task": {"prompt": "Update the dependencies", "repository": "https://git.example/x"},
+}
+
+
+async def test_a_schedule_is_added_once_shown_paused_resumed_and_removed(
+    scheduler: Scheduler, owner: httpx2.AsyncClient, user: httpx2.AsyncClient
+) -> None:
+    added = await owner.post("/api/schedules", json=SCHEDULE)
+    assert added.status_code == 201
+    schedule = added.json()
+    assert (schedule["name"], schedule["next_at"][-1]) == ("nightly", "Z")
+    assert (await owner.post("/api/schedules", json=SCHEDULE)).json() == schedule, "the same key"
+    place = f"/api/schedules/{schedule['id']}"
+    assert (await owner.get(place)).json() == schedule
+    paused = (await owner.post(f"{place}/pause")).json()
+    assert (paused["paused"], paused.get("next_at")) == ("Paused by the user.", None)
+    assert (await owner.post(f"{place}/pause")).status_code == 409
+    assert (await owner.post(f"{place}/resume")).json() == schedule
+    assert (await owner.get("/api/schedules")).json() == {"schedules": [schedule]}
+    assert (await user.get("/api/schedules")).json() == {"schedules": []}
+    assert (await user.delete(place)).status_code == 404
+    assert (await owner.delete(place)).status_code == 204
+    assert (await owner.get(place)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field", "said"),
+    [
+        ({"cron": "0 3 * *"}, "cron", "five fields"),
+        ({"time_zone": "Europe/Berln"}, "time_zone", "Europe/Berlin"),
+        ({"task": {**SCHEDULE["task"], "prompt": " "}}, "prompt", "empty"),
+        ({"task": {**SCHEDULE["task"], "start_at": "2030-01-01T00:00:00Z"}}, "task.start_at", "leave"),
+        ({"name": ""}, "name", "1 to 64"),
+    ],
+)
+async def test_a_schedule_that_cannot_be_is_refused_with_the_field(
+    scheduler: Scheduler, owner: httpx2.AsyncClient, wrong: dict[str, Any], field: str, said: str
+) -> None:
+    answer = await owner.post("/api/schedules", json={**SCHEDULE, "key": field, **wrong})
+    assert answer.status_code == 422
+    assert answer.json()["field"] == field
+    assert said in answer.json()["error"]
+
+
 async def test_the_same_key_gives_the_same_task_and_is_stored_once(owner: httpx2.AsyncClient) -> None:
     first = await owner.post("/api/tasks", json={**TASK, "key": "again"})
     second = await owner.post("/api/tasks", json=TASK, headers={"Idempotency-Key": "again"})

@@ -9,6 +9,7 @@ import { confirmed } from "../parts/confirm.js";
 import { ring } from "../parts/icons.js";
 import { copied, toast } from "../parts/toast.js";
 import { defaults } from "./defaults.js";
+import { schedules } from "./schedules.js";
 import { clean } from "../text/clean.js";
 
 /** @typedef {import("../live/api.js").Api} Api */
@@ -35,6 +36,7 @@ export function settingsScreen({ session, restart }) {
         { class: "body", tabindex: -1 },
         section("Account", who),
         section("Your tasks", defaults(session)),
+        section("By the calendar", schedules(session)),
         section("Devices", devices, anotherDevice(session)),
         section("This device", notifications(session.api), out),
         h("p", { class: "dim small version" }, `Errand ${document.querySelector("meta[name=version]")?.getAttribute("content") ?? ""}`),
