@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-from protocol.journal import StepFinished, StepStarted, decode_entry
+from protocol.journal import StepFinished, StepStarted, ToolCall, ToolResult, decode_entry
+from protocol.rules import RuleAction
 from protocol.task import (
     AttemptClaimed,
     AttemptEnded,
     Decision,
+    QuestionAnswered,
+    QuestionRaised,
     ReceiptStatus,
     TaskSubmitted,
     TurnEnded,
@@ -27,6 +30,7 @@ def check_log(log: list[Stored], sent: set[str]) -> None:
     check_turns(decisions)
     check_attempts(log)
     check_steps(log)
+    check_approvals(log)
 
 
 def check_fence(log: list[Stored]) -> None:
@@ -106,3 +110,31 @@ def check_steps(log: list[Stored]) -> None:
     assert started == list(range(1, len(started) + 1))
     assert max(Counter(finished).values(), default=1) == 1
     assert set(finished) <= set(started)
+
+
+def check_approvals(log: list[Stored]) -> None:
+    """What the task's rules ask for is done after a yes alone, and no question that was answered is asked again."""
+    asks_before: set[str] = set()
+    words: dict[str, bool | None] = {}
+    unapproved: set[int] = set()
+    for stored in log:
+        if ".task." in stored.subject:
+            for event in decode_decision(stored.data).events:
+                match event:
+                    case TaskSubmitted(rules=rules):
+                        asks_before = {rule.tool for rule in rules if rule.action is RuleAction.ASK}
+                    case QuestionRaised(question=asked):
+                        assert asked.id not in words, f"{asked.id} was answered already"
+                    case QuestionAnswered(question=question, approved=approved):
+                        words[question] = approved
+                    case _:
+                        pass
+            continue
+        match decode_entry(stored.data).event:
+            case StepStarted(step=step, action=ToolCall(name=name)) if name in asks_before:
+                if words.get(f"approval_{step}") is not True:
+                    unapproved.add(step)
+            case StepFinished(step=step, result=ToolResult() as result) if step in unapproved:
+                assert result.text.startswith(("Not allowed:", "Not run:")), f"step {step} was run without a yes"
+            case _:
+                pass

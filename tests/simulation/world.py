@@ -292,7 +292,7 @@ class World:
                 with anyio.move_on_after(CALM_SECONDS) as patience:
                     async with anyio.create_task_group() as calm:
                         calm.start_soon(self._answer_questions, phone)
-                        calm.start_soon(self._serve_queues, phone, "at-last")
+                        calm.start_soon(self._keep_queues_served, phone)
                         calm.start_soon(self._resume_what_is_paused, phone)
                         calm.start_soon(self._lift_limits, phone)
                         calm.start_soon(self._pause_schedule, phone)
@@ -440,7 +440,7 @@ class World:
         for user in USERS:
             name = AddUser(key="add", name=user, role=Role.OWNER if user == OWNER else Role.USER)
             for command in (name, SetDailyLimit(key="limit", daily_usd=None)):
-                await phone.publish(user_command_subject(user, command), command, key=f"{user}.{command.key}")
+                await self._say(phone, user, command)
 
     async def _answer_questions(self, phone: MemoryBus) -> None:
         while True:
@@ -479,16 +479,26 @@ class World:
             await anyio.sleep(self.chance.uniform(0, 5))
             await self._serve_queues(phone, f"serve-{number}")
 
+    async def _keep_queues_served(self, phone: MemoryBus) -> None:
+        """A pause that was under way when the storm ended may come later than the first of these."""
+        for number in count():
+            await self._serve_queues(phone, f"at-last-{number}")
+            await anyio.sleep(20)
+
     async def _serve_queues(self, phone: MemoryBus, key: str) -> None:
         for queue in {queue: None for queue, _ in PLACES}:
             await self._say_for_the_owner(phone, SetQueue(key=f"{key}-{queue}", queue=queue, paused=False))
 
     async def _say_for_the_owner(self, phone: MemoryBus, command: UserCommand) -> None:
-        """Until it is acknowledged; to the owner's log."""
+        await self._say(phone, OWNER, command)
+
+    async def _say(self, phone: MemoryBus, user: str, command: UserCommand) -> None:
+        """Until it is acknowledged; to the user's log."""
         while True:
             with suppress(Unavailable):
-                await phone.publish(user_command_subject(OWNER, command), command, key=f"owner.{command.key}")
-                self.told.add(command.key)
+                await phone.publish(user_command_subject(user, command), command, key=f"{user}.{command.key}")
+                if user == OWNER:
+                    self.told.add(command.key)
                 return
 
     # What goes wrong
