@@ -38,6 +38,8 @@ exec(compile(code, "exec_server.py", "exec"))
 """
 """The exec server comes over the stream: any image with a Python will do, and it always fits this side of it."""
 FRAME_BYTES = 8
+PAGE_BYTES = 4096
+FILES_AT_LEAST = 1024
 STDOUT = 1
 REMOVE_SECONDS = 20.0
 
@@ -114,8 +116,7 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         ],
         "ShmSize": limits.tmp_bytes,
         "Tmpfs": {
-            "/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={limits.tmp_bytes}",
-            "/var/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={limits.tmp_bytes}",
+            **dict.fromkeys(("/tmp", "/var/tmp"), tmpfs_options(limits.tmp_bytes)),
             NAMES: f"rw,noexec,nosuid,nodev,mode=755,uid={spec.uid},gid={spec.uid},size={NAMES_BYTES}",
         },
         "Mounts": [
@@ -123,6 +124,11 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
             for mount in spec.mounts
         ],
     }
+
+
+def tmpfs_options(size_bytes: int) -> str:
+    """As many files as pages: empty ones take the kernel's memory too."""
+    return f"rw,exec,nosuid,nodev,mode=1777,size={size_bytes},nr_inodes={max(size_bytes // PAGE_BYTES, FILES_AT_LEAST)}"
 
 
 class ContainerLink(asyncio.Protocol):

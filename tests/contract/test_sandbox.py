@@ -766,6 +766,18 @@ async def test_a_full_tmp_is_said_and_everything_else_goes_on(isolated: Sandbox)
     assert (await isolated.shell("rm /tmp/full; echo fine >/tmp/file; cat /tmp/file")).output == "fine\n"
 
 
+async def test_files_without_end_in_tmp_are_bounded_or_the_driver_says_that_they_are_not(
+    isolated: Sandbox, isolating_driver: Driver
+) -> None:
+    if not isinstance(isolating_driver, Docker):
+        assert any("disk" in note for note in (await isolating_driver.capabilities()).notes)
+        return
+    make = "import os; os.mkdir('/tmp/many'); [open(f'/tmp/many/{n}', 'w').close() for n in range(100_000)]"
+    assert "No space left" in (await isolated.shell(f'python3 -c "{make}"')).output
+    assert (await isolated.shell("echo still in step")).output == "still in step\n"
+    assert (await isolated.shell("rm -r /tmp/many; echo fine >/tmp/file; cat /tmp/file")).output == "fine\n"
+
+
 async def test_a_command_that_took_too_much_memory_is_found_out_or_the_driver_says_that_it_has_no_limit(
     isolated: Sandbox, isolating_driver: Driver
 ) -> None:
