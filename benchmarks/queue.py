@@ -87,7 +87,7 @@ class Submitter:
 async def measure(house: NatsHouse) -> Speed:
     config = house.bus_config(Service.GATEWAY)
     with (
-        process(house, Service.SCHEDULER, "services.scheduler") as scheduler,
+        process(house, Service.SCHEDULER, *SCHEDULER) as scheduler,
         process(house, Service.RUNNER, *NOOP) as runner,
     ):
         async with connect(config, Service.GATEWAY) as bus:
@@ -114,6 +114,7 @@ def processor_time(**pids: int) -> Iterator[None]:
     print("  processor time a turn, ms:", ", ".join(f"{name} {cost:.2f}" for name, cost in each.items()))
 
 
+SCHEDULER = ("services.scheduler",)
 NOOP = ("benchmarks.noop_runner", str(SLOTS))
 
 

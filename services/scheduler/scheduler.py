@@ -241,8 +241,10 @@ class Scheduler:
             actor.mailbox.append(stored)
             self._wake(actor)
         else:
+            known = actor.sequence
             actor.fold(stored)
-            self._index(actor)
+            if actor.sequence != known:
+                self._index(actor)
             if not self._active:
                 # Another scheduler answered these; without this a standby would keep every command for ever.
                 while actor.mailbox and actor.mailbox[0].sequence <= actor.answered:
@@ -371,8 +373,9 @@ class Scheduler:
             self._log.warning("commit_failed", error=repr(error))
             await self._fold_again(actor)
             raise
-        actor.applied(message, sequence)
-        self._index(actor)
+        if sequence > actor.sequence:
+            actor.applied(message, sequence)
+            self._index(actor)
         if isinstance(actor, TaskActor):
             await self._clear(actor)
 
