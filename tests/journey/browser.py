@@ -275,11 +275,12 @@ class BrokenLine:
         self._portal.call(self._line.freeze)
 
 
-def submit(house: House, prompt: str, repository: str) -> None:
+def submit(house: House, prompt: str, repository: str, **settings: object) -> None:
     """From another device of the owner's."""
+    body = {"prompt": prompt, "repository": repository, "key": prompt.replace(" ", "-"), **settings}
     request = urllib.request.Request(
         f"{house.ready.server}/api/tasks/",
-        data=json.dumps({"prompt": prompt, "repository": repository, "key": prompt.replace(" ", "-")}).encode(),
+        data=json.dumps(body).encode(),
         headers={"Authorization": f"Bearer {house.token}", "Content-Type": "application/json"},
     )
     urllib.request.urlopen(request).close()

@@ -89,6 +89,21 @@ def test_stop_stops_and_says_so(browser: Browser, house: House, repository: str)
         expect(me.page.get_by_role("button", name="Stop")).to_be_hidden()
 
 
+def test_a_task_that_no_runner_takes_says_so(browser: Browser, house: House, repository: str) -> None:
+    submit(house, "Train it. [scenario: noop]", repository, queue="gpu")
+    with phone(browser, house) as me:
+        nobody = "no runner serves the queue gpu"
+        me.wait_for(lambda: nobody in [task.get("waits") for task in tasks(house)])
+        me.sign_in()
+        row = me.page.get_by_role("link", name="Train it.")
+        expect(row).to_contain_text(nobody)
+        row.click()
+        expect(me.page.locator(".held")).to_contain_text(nobody)
+        me.page.get_by_role("button", name="Stop").click()
+        me.page.get_by_role("button", name="Stop it").click()
+        expect(me.page.locator(".outcome")).to_contain_text("Cancelled")
+
+
 def test_a_question_waits_on_top_of_the_list_and_is_answered_by_a_tap(
     browser: Browser, house: House, repository: str
 ) -> None:
