@@ -104,6 +104,28 @@ def test_a_task_that_no_runner_takes_says_so(browser: Browser, house: House, rep
         expect(me.page.locator(".outcome")).to_contain_text("Cancelled")
 
 
+def test_a_task_is_held_back_let_go_on_and_tried_again_by_a_tap(
+    browser: Browser, house: House, repository: str
+) -> None:
+    with phone(browser, house) as me:
+        me.sign_in()
+        page = me.page
+        me.submit("[scenario: slow] seconds=2", repository)
+        expect(page.locator(".out.tail")).to_contain_text("waiting")
+        page.get_by_role("button", name="Pause").click()
+        expect(page.get_by_role("status").filter(has_text="Paused")).to_be_visible()
+        expect(page.get_by_role("button", name="Pause")).to_be_hidden()
+        page.get_by_role("button", name="Let it go on").click()
+        expect(page.locator(".outcome")).to_contain_text("Done", timeout=60_000)
+        expect(page.get_by_role("button", name="Try again")).to_be_hidden()
+        me.say("[scenario: slow] And now once more.")
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_role("button", name="Stop it").click()
+        page.get_by_role("button", name="Try again").click()
+        expect(page.locator(".turn-title").last).to_have_text("Turn 3")
+        expect(page.locator(".outcome")).to_have_count(3, timeout=60_000)
+
+
 def test_a_question_waits_on_top_of_the_list_and_is_answered_by_a_tap(
     browser: Browser, house: House, repository: str
 ) -> None:

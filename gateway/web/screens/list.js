@@ -149,9 +149,10 @@ function row(task) {
     { class: "row-main" },
     h("span", { class: "row-title", dir: "auto" }, oneLine(task.title) || "Untitled"),
     asks ? h("span", { class: "row-asks", dir: "auto" }, asks) : null,
-    h("span", { class: "row-sub" }, h("span", { class: `word ${task.state}` }, WORDS[task.state]), "·", where, cost),
+    h("span", { class: "row-sub" }, h("span", { class: `word ${task.state}` }, WORDS[task.state]), "·", where, cost, ...tags),
     task.waits ? h("span", { class: "row-sub wraps" }, oneLine(task.waits)) : null,
   );
+  const tags = (task.tags ?? []).map((tag) => h("span", { class: "row-tag", dir: "auto" }, `#${clean(tag)}`));
   const side = h("span", { class: "row-side" }, when);
   return h("li", {}, h("a", { class: "row", href: `#/task/${task.id}` }, stateSign(task.state), main, side));
 }

@@ -37,6 +37,7 @@ class TaskScreen {
   #word = h("span", { class: "word", role: "status" });
   #spent = h("span");
   #stop;
+  #pause;
   #about = h("div", { class: "about" });
   #facts = "";
   /** @type {View["plan"]} */
@@ -67,12 +68,13 @@ class TaskScreen {
     this.#session = session;
     this.#task = task;
     this.#stop = h("button", { class: "button small stop", hidden: true, on: { click: () => void this.#cancel() } }, icon("stop"), "Stop");
+    this.#pause = h("button", { class: "round small", hidden: true, "aria-label": "Pause", on: { click: () => void this.#hold() } }, icon("paused"));
     this.#plan.append(this.#planTitle, this.#planItems);
     this.#body = h("main", { class: "body", tabindex: -1, on: { scroll: () => this.#scrolled() } }, this.#about, this.#feed, this.#held);
     this.#newest = h("button", { class: "round newest", hidden: true, "aria-label": "To the newest", on: { click: () => this.#toEnd() } }, icon("down"));
     this.#dock = new Dock(session, task);
     const below = h("p", { class: "sub" }, this.#word, this.#spent);
-    const head = bar({ title: oneLine(session.list.get(task)?.title ?? "") || "Task", back: "#/", below, actions: [this.#stop] });
+    const head = bar({ title: oneLine(session.list.get(task)?.title ?? "") || "Task", back: "#/", below, actions: [this.#pause, this.#stop] });
     this.#title = head.getElementsByTagName("h1").item(0);
     this.node = h("div", { class: "screen task" }, head, this.#plan, this.#body, h("div", { class: "newest-place" }, this.#newest), this.#dock.node);
     const ticking = setInterval(() => this.#tick(), CLOCK_MS);
@@ -135,13 +137,16 @@ class TaskScreen {
     document.title = `${oneLine(view.title, 60)} · Errand`;
     say(this.#word, WORDS[view.state]);
     this.#word.className = `word ${view.state}`;
-    const stopping = this.#session.outbox.of(this.#task).some((entry) => entry.frame.type === "cancel" && entry.state !== "refused");
+    const stopping = this.#isSent("cancel");
     this.#stop.hidden = !view.isOpen;
     this.#stop.disabled = stopping;
+    this.#pause.hidden = !view.isOpen || view.state === "paused";
+    this.#pause.disabled = stopping || this.#isSent("pause");
     this.#showSpent(view, Date.now());
     say(this.#held, heldBack(view, this.#session.list.get(this.#task)?.waits ?? ""));
     const { money_usd: limit } = view.budget;
-    const facts = [shortRepository(view.repository), view.base, view.model, limit ? `at most ${money(limit)} a turn` : ""];
+    const tags = view.tags.map((tag) => `#${tag}`);
+    const facts = [shortRepository(view.repository), view.base, view.model, ...tags, limit ? `at most ${money(limit)} a turn` : ""];
     if (facts.join() === this.#facts) return;
     this.#facts = facts.join();
     fill(this.#about, ...facts.filter(Boolean).map((fact) => h("span", {}, clean(fact))));
@@ -201,7 +206,17 @@ class TaskScreen {
     this.#following = true;
   }
 
-  // Stopping
+  // Stopping and holding back
+
+  /** @param {"cancel" | "pause"} type */
+  #isSent(type) {
+    return this.#session.outbox.of(this.#task).some((entry) => entry.frame.type === type && entry.state !== "refused");
+  }
+
+  /** Nothing is lost by it, so nothing is asked. */
+  async #hold() {
+    await this.#session.outbox.add({ type: "pause", task: this.#task }).catch((error) => toast(error.message));
+  }
 
   async #cancel() {
     const text = "The turn ends now. What it did is not pushed; with a message you can go on from there.";
@@ -218,5 +233,5 @@ class TaskScreen {
 function heldBack({ state, delayedUntil }, waits) {
   if (state === "queued") return waits ? `${oneLine(waits)}…` : "Waits for a free runner…";
   if (state === "delayed") return `Waits until ${dayAndTime(delayedUntil)}`;
-  return state === "paused" ? "Held back" : "";
+  return state === "paused" ? "Held back by you. What it did is saved." : "";
 }

@@ -9,6 +9,7 @@ import { toast } from "../parts/toast.js";
 import { clean, oneLine } from "../text/clean.js";
 import { markdown } from "../text/markdown.js";
 import { count, money, seconds } from "../text/units.js";
+import { Offer } from "./offer.js";
 
 /** @typedef {import("../live/outbox.js").Entry} Entry */
 /** @typedef {import("../live/session.js").Session} Session */
@@ -20,6 +21,7 @@ const PLACEHOLDERS = {
   waiting: "Or answer in your own words",
   deciding: "Or deny, and say what to do instead",
   open: "Tell it something while it works",
+  paused: "It reads this when it goes on",
   over: "Go on with…",
 };
 
@@ -42,6 +44,7 @@ export class Dock {
   /** What is offered to go on with after a limit. */
   #more = "";
   #saying = false;
+  #offer;
 
   /**
    * @param {Session} session
@@ -50,6 +53,7 @@ export class Dock {
   constructor(session, task) {
     this.#session = session;
     this.#task = task;
+    this.#offer = new Offer(session, task);
     this.#area.value = draft(task);
     this.#area.addEventListener("input", () => this.#typed());
     this.#area.addEventListener("keydown", (event) => this.#key(event));
@@ -58,7 +62,7 @@ export class Dock {
       event.preventDefault();
       void this.#say(this.#area.value);
     });
-    this.node = h("footer", { class: "dock" }, this.#card, this.#pending, form);
+    this.node = h("footer", { class: "dock" }, this.#card, this.#offer.node, this.#pending, form);
     this.#typed();
   }
 
@@ -67,7 +71,8 @@ export class Dock {
     const question = view.question && view.question.id !== this.#answered ? view.question : null;
     const more = question || view.isOpen ? null : twice(view.turn?.end?.reason ?? "");
     if (question !== this.#question || more?.told !== this.#more) this.#ask(question, more);
-    this.#area.placeholder = PLACEHOLDERS[!question ? (view.isOpen ? "open" : "over") : needsWords(question) ? "waiting" : "deciding"];
+    this.#area.placeholder = PLACEHOLDERS[!question ? (view.state === "paused" ? "paused" : view.isOpen ? "open" : "over") : needsWords(question) ? "waiting" : "deciding"];
+    this.#offer.show(view.turns.length ? view.state : "");
     this.#showPending();
   }
 
@@ -224,7 +229,9 @@ function needsWords({ kind = "answer" }) {
 function saidBy(frame) {
   if (frame.type === "cancel") return "Stop";
   if (frame.type === "change_budget") return "A larger limit";
-  if (frame.type === "retry") return "Go on";
+  if (frame.type === "pause") return "Pause";
+  if (frame.type === "resume") return "Let it go on";
+  if (frame.type === "retry") return "Try again";
   if (frame.type === "approve") return "Approve";
   if (frame.type === "deny") return frame.reason ? `Deny: ${oneLine(frame.reason, 120)}` : "Deny";
   return "text" in frame ? oneLine(frame.text, 120) : "";
