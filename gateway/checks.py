@@ -49,7 +49,10 @@ def submit(frame: Submit, *, is_owner: bool) -> Submit:
     """A task before it is submitted, as it is kept."""
     key(frame.key)
     prompt = text(frame.prompt, "prompt")
-    repository(frame.repository, is_owner=is_owner)
+    if frame.fork_of and (frame.repository or frame.base):
+        raise Problem(422, "A fork starts from the other task's work: leave repository and base out.", "fork_of")
+    if not frame.fork_of:
+        repository(frame.repository, is_owner=is_owner)
     base(frame.base)
     if frame.model and not MODEL.fullmatch(frame.model):
         raise Problem(422, "This is no model's name: leave it out for the default.", "model")

@@ -105,6 +105,7 @@ class Tasks:
             rules=frame.rules,
             tags=frame.tags,
             metadata=frame.metadata,
+            fork_of=frame.fork_of,
             start_at=frame.start_at,
             queue_seconds=frame.queue_seconds,
             turn_seconds=frame.turn_seconds,
@@ -114,7 +115,10 @@ class Tasks:
     async def checked(self, asker: Asker, frame: Submit) -> Submit:
         """What is to be submitted, as it is kept. Raises Problem."""
         frame = checks.submit(frame, is_owner=asker.is_owner)
-        return replace(frame, repository=await self._checked(asker, frame.repository))
+        if not frame.fork_of:
+            return replace(frame, repository=await self._checked(asker, frame.repository))
+        source = (await self.show(asker, frame.fork_of)).task
+        return replace(frame, repository=source.repository, base=source.base, model=frame.model or source.model)
 
     async def store(self, asker: Asker, frame: CommandFrame) -> Accepted:
         if isinstance(frame, Submit):
@@ -222,6 +226,7 @@ class Tasks:
             rules=command.rules,
             tags=command.tags,
             metadata=command.metadata,
+            fork_of=command.fork_of,
             start_at=command.start_at,
             queue_seconds=command.queue_seconds,
             turn_seconds=command.turn_seconds,

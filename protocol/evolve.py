@@ -118,6 +118,8 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Whether its work is offered as a pull request."""
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = {}
+    fork_of: str = ""
+    """The task whose work it started from."""
     rules: tuple[Rule, ...] = ()
     """What it asks before, whatever the user's own rules say."""
     start_at: datetime | None = None
@@ -221,6 +223,7 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
                 pull_request=event.pull_request,
                 tags=event.tags,
                 metadata=event.metadata,
+                fork_of=event.fork_of,
                 rules=event.rules,
                 start_at=event.start_at,
                 queue_seconds=event.queue_seconds,

@@ -67,7 +67,8 @@ class Submit(Message, frozen=True):
 
     key: str
     prompt: str
-    repository: str
+    repository: str = ""
+    """A git URL, or a path on the server (the owner only); a fork's is the other task's."""
     base: str = ""
     model: str = ""
     budget: Budget = Budget()
@@ -84,6 +85,8 @@ class Submit(Message, frozen=True):
     """What this task asks before; they come before the user's own."""
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    fork_of: str = ""
+    """A task of the user's whose work this one starts from, in its repository."""
     start_at: datetime | None = None
     """Not before this time, which has a time zone; none, or one that has passed, means now."""
     queue_seconds: float | None = None

@@ -183,6 +183,8 @@ class SubmitTask(TaskCommand, frozen=True):
     """Before the user's own."""
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    fork_of: str = ""
+    """The task of the same user whose work this one starts from; empty for one that starts from the base."""
     start_at: datetime | None = None
     """Not before this time; none, or one that has passed, means now."""
     queue_seconds: float | None = None
@@ -375,6 +377,8 @@ class TaskSubmitted(TaskEvent, frozen=True):
     rules: tuple[Rule, ...] = ()
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    fork_of: str = ""
+    """The task of the same user whose work this one starts from; empty for one that starts from the base."""
     start_at: datetime | None = None
     queue_seconds: float | None = None
     turn_seconds: float | None = None

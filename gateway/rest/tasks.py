@@ -37,7 +37,8 @@ from protocol.task import DEFAULT_QUEUE, Budget, TaskState
 
 class SubmitBody(Struct, frozen=True):
     prompt: str
-    repository: str
+    repository: str = ""
+    """A git URL, or a path on the server (the owner only); a fork's is the other task's."""
     key: str = ""
     """The idempotency key; or in the header `Idempotency-Key`."""
     base: str = ""
@@ -54,6 +55,8 @@ class SubmitBody(Struct, frozen=True):
     """What this task asks before; they come before the asker's own."""
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = {}
+    fork_of: str = ""
+    """A task of the asker's whose work this one starts from, in its repository."""
     start_at: datetime | None = None
     """Not before this time, which has a time zone; none, or one that has passed, means now."""
     queue_seconds: float | None = None
@@ -145,6 +148,7 @@ def frame_of(data: SubmitBody, key: str) -> Submit:
         rules=data.rules,
         tags=data.tags,
         metadata=data.metadata,
+        fork_of=data.fork_of,
         start_at=data.start_at,
         queue_seconds=data.queue_seconds,
         turn_seconds=data.turn_seconds,

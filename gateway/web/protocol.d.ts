@@ -54,7 +54,8 @@ export interface Submit {
   type: "submit";
   key: string;
   prompt: string;
-  repository: string;
+  /** A git URL, or a path on the server (the owner only); a fork's is the other task's. @default "" */
+  repository?: string;
   /** @default "" */
   base?: string;
   /** @default "" */
@@ -76,6 +77,8 @@ export interface Submit {
   /** @default [] */
   tags?: string[];
   metadata?: Record<string, string>;
+  /** A task of the user's whose work this one starts from, in its repository. @default "" */
+  fork_of?: string;
   /** Not before this time, which has a time zone; none, or one that has passed, means now. @default null */
   start_at?: Time | null;
   /** A turn that no runner has begun after so long fails. @default null */
@@ -304,6 +307,8 @@ export interface TaskSubmitted {
   /** @default [] */
   tags?: string[];
   metadata?: Record<string, string>;
+  /** The task of the same user whose work this one starts from; empty for one that starts from the base. @default "" */
+  fork_of?: string;
   /** @default null */
   start_at?: Time | null;
   /** @default null */
@@ -1176,7 +1181,8 @@ export interface ScheduleBody {
 
 export interface SubmitBody {
   prompt: string;
-  repository: string;
+  /** A git URL, or a path on the server (the owner only); a fork's is the other task's. @default "" */
+  repository?: string;
   /** The idempotency key; or in the header `Idempotency-Key`. @default "" */
   key?: string;
   /** @default "" */
@@ -1200,6 +1206,8 @@ export interface SubmitBody {
   /** @default [] */
   tags?: string[];
   metadata?: Record<string, string>;
+  /** A task of the asker's whose work this one starts from, in its repository. @default "" */
+  fork_of?: string;
   /** Not before this time, which has a time zone; none, or one that has passed, means now. @default null */
   start_at?: Time | null;
   /** A turn that no runner has begun after so long fails. @default null */
@@ -1272,6 +1280,8 @@ export interface Task {
   /** @default [] */
   tags?: string[];
   metadata?: Record<string, string>;
+  /** The task whose work it started from. @default "" */
+  fork_of?: string;
   /** What it asks before, whatever the user's own rules say. @default [] */
   rules?: Rule[];
   /** @default null */

@@ -36,6 +36,7 @@ COMMANDS = {
     "pause": "Hold a task back: its work is saved.",
     "resume": "Let a paused task go on.",
     "retry": "Try a task that failed or was cancelled again.",
+    "fork": "Start a new task from another one's work.",
     "tag": "Mark a task, so that it is found again.",
     "archive": "Put an ended task away.",
     "systemd-unit": "Print a systemd unit that keeps `errand up` running.",

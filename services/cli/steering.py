@@ -14,8 +14,9 @@ from services.cli.watching import live
 
 
 def steer(place: Place, frame: CommandFrame, told: str) -> int:
-    """Send `frame` and say `told`, or the receipt as JSON. Raises Failure with the reason when it was rejected."""
+    """Send `frame` and say `told` (empty: the task's id), or the receipt as JSON. Raises Failure with the reason when
+    it was rejected."""
     done = live(place, partial(carry_out, command=frame))
     answer = {"task": done.task, "key": frame.key, "sequence": done.sequence}
-    click.echo(json.dumps(answer) if place.as_json else told)
+    click.echo(json.dumps(answer) if place.as_json else told or done.task)
     return 0

@@ -217,6 +217,7 @@ class Batch:
                     labels=",".join(event.labels),
                     schedule=event.schedule,
                     start_at=event.start_at,
+                    fork_of=event.fork_of or None,
                     created_at=at,
                 )
                 self.turns.begin(before.id, 1, user_id=user, message=event.prompt, opened_at=at)

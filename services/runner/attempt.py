@@ -28,6 +28,7 @@ from services.background import background
 from services.bus import LEASE_SECONDS, Bus, Refused, Renewal, Unavailable
 from services.clock import Clock
 from services.runner.desk import Parked, UserDesk
+from services.runner.fork import fork
 from services.runner.log import TaskLog
 from services.runner.movement import MovingModel
 from services.runner.workspace import ASK_AGAIN_SECONDS, Workspace
@@ -187,8 +188,18 @@ class Attempt:
         """What the attempt stands on: as the task's first attempt found it, with what is restored since."""
         task, turn = self._task, self._task.turn
         earlier = next((e.event for e in self._log.entries if isinstance(e.event, AttemptStarted)), None)
+        told = RETRIED.format(ending=self._log.retried) if self._log.retried else ""
+        forked = await fork(self._bus, task) if earlier is None and task.fork_of else None
+        if forked is not None:
+            told = forked.told
+            if forked.checkpoint is not None:
+                # Before the attempt begins: whoever takes over from here has it, or makes the fork anew.
+                await self._log.append(forked.checkpoint)
         last = self._last_checkpoint()
-        if earlier is None:
+        if forked is not None and forked.ground is not None:
+            ground = forked.ground
+            commit, instructions, branch = ground.base_commit, ground.instructions, branch_name(task)
+        elif earlier is None:
             base = await self._resolve(task)
             commit, instructions, branch = base.commit, base.instructions, branch_name(task)
         else:
@@ -201,7 +212,7 @@ class Attempt:
             sandbox=self._driver.name,
             scripted=self._model.scripted,
             instructions=instructions,
-            told=RETRIED.format(ending=self._log.retried) if self._log.retried else "",
+            told=told,
             restored_step=last.step if last else 0,
         )
 

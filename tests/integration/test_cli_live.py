@@ -439,6 +439,7 @@ def test_a_task_says_whether_it_wants_a_pull_request(gateway: Gateway, data: Pat
             ["tag", TASK, "bug", "ui", "--remove", "wip", "--meta", "for=Ann", "--unset", "ticket"],
             live.Tag(key="k", task=TASK, add=("bug", "ui"), remove=("wip",), metadata={"for": "Ann", "ticket": None}),
         ),
+        (["fork", TASK, "Go another way"], live.Submit(key="k", prompt="Go another way", fork_of=TASK)),
         (["retry", TASK], live.Retry(key="k", task=TASK)),
         (["answer", TASK, "2"], live.Answer(key="k", task=TASK, question="question_3", text="blue")),
         (["answer", "green"], live.Answer(key="k", task=TASK, question="question_3", text="green")),

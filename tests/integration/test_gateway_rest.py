@@ -155,6 +155,20 @@ async def test_many_tasks_are_steered_at_once_and_a_repeated_request_means_the_s
         assert (answer.status_code, answer.json()["field"]) == (422, field)
 
 
+async def test_a_fork_is_of_a_task_of_ones_own(
+    scheduler: Scheduler, owner: httpx2.AsyncClient, user: httpx2.AsyncClient
+) -> None:
+    task = await submitted(owner, "trunk")
+    await until(owner, f"/api/tasks/{task}", lambda answer: answer.json()["sequence"])
+    body = {"prompt": "Another way", "fork_of": task, "key": "fork"}
+    forked = (await owner.post("/api/tasks", json=body)).json()["task"]
+    shown = (await until(owner, f"/api/tasks/{forked}", lambda answer: answer.json()["sequence"])).json()["task"]
+    assert (shown["fork_of"], shown["repository"]) == (task, TASK["repository"])
+    assert (await user.post("/api/tasks", json=body)).status_code == 404
+    wrong = await owner.post("/api/tasks", json={**body, "key": "both", "repository": TASK["repository"]})
+    assert (wrong.status_code, wrong.json()["field"]) == (422, "fork_of")
+
+
 def receipts(answer: httpx2.Response) -> dict[str, Any]:
     return answer.json()["task"].get("receipts", {})
 

@@ -104,9 +104,7 @@ def test_a_task_that_no_runner_takes_says_so(browser: Browser, house: House, rep
         expect(me.page.locator(".outcome")).to_contain_text("Cancelled")
 
 
-def test_a_task_is_held_back_let_go_on_and_tried_again_by_a_tap(
-    browser: Browser, house: House, repository: str
-) -> None:
+def test_a_task_is_paused_goes_on_and_is_tried_again_by_a_tap(browser: Browser, house: House, repository: str) -> None:
     with phone(browser, house) as me:
         me.sign_in()
         page = me.page
@@ -124,6 +122,11 @@ def test_a_task_is_held_back_let_go_on_and_tried_again_by_a_tap(
         page.get_by_role("button", name="Try again").click()
         expect(page.locator(".turn-title").last).to_have_text("Turn 3")
         expect(page.locator(".outcome")).to_have_count(3, timeout=60_000)
+        page.get_by_role("link", name="Fork").click()
+        page.get_by_label("What is to be done?").fill("[scenario: noop] Another way")
+        page.get_by_role("button", name="Start").click()
+        expect(page.locator(".said")).to_contain_text("Another way")
+        expect(page.locator(".outcome")).to_contain_text("Done", timeout=60_000)
 
 
 def test_a_question_waits_on_top_of_the_list_and_is_answered_by_a_tap(

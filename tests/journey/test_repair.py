@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from protocol.evolve import Task
-from protocol.journal import CheckpointMade, ModelCall, StepStarted
+from protocol.journal import AttemptStarted, CheckpointMade, ModelCall, StepStarted
 from protocol.live import Answer, Cancel, OutputSeen, Pause, Resume, Say
 from protocol.task import OUTCOMES, Budget, TaskState
 from tests.journey import stream
@@ -156,6 +156,28 @@ async def test_a_paused_task_gives_its_sandbox_back_with_the_work_saved_and_goes
         assert messages_read(owner, task) == [0, 1]
         assert_ended_once(owner, task)
         assert_no_gap(owner, task)
+
+
+async def test_a_fork_starts_from_the_other_tasks_work_and_leaves_that_one_as_it_is(
+    house: House, repository: Path
+) -> None:
+    async with phone(house) as owner:
+        task = await owner.submit("[scenario: tour] Look around.", str(repository), key="trunk")
+        trunk = await owner.ended(task)
+        forked = await owner.submit("[scenario: steps] steps=1", "", key="fork", fork_of=task)
+        done = await owner.ended(forked)
+        assert (trunk.state, done.state) == (TaskState.SUCCEEDED, TaskState.SUCCEEDED), f"{done.reason}\n{house.logs()}"
+        assert (done.fork_of, done.repository) == (task, trunk.repository)
+        assert owner.tasks[task] == trunk
+        started = next(f.entry.event for f in owner.journal(forked) if isinstance(f.entry.event, AttemptStarted))
+        assert "Look around." in started.told
+        assert_no_gap(owner, forked)
+    assert trunk.published is not None
+    assert done.published is not None
+    added = git(repository, "rev-list", f"{trunk.published.commit}..{branch_of(done)}").splitlines()
+    assert added == [done.published.commit], "one commit, on top of the other task's"
+    assert git(repository, "show", f"{branch_of(done)}:ERRAND.md")
+    assert git(repository, "rev-parse", branch_of(trunk)) == trunk.published.commit
 
 
 def assert_pushed(broken: Broken, done: Task, refs: str) -> None:

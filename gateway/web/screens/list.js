@@ -144,6 +144,7 @@ function row(task) {
   const when = h("time", { datetime: task.updated_at });
   showAge(when);
   const where = h("span", { class: "row-where" }, clean(shortRepository(task.repository)));
+  const tags = (task.tags ?? []).map((tag) => h("span", { class: "row-tag", dir: "auto" }, `#${clean(tag)}`));
   const main = h(
     "span",
     { class: "row-main" },
@@ -152,7 +153,6 @@ function row(task) {
     h("span", { class: "row-sub" }, h("span", { class: `word ${task.state}` }, WORDS[task.state]), "·", where, cost, ...tags),
     task.waits ? h("span", { class: "row-sub wraps" }, oneLine(task.waits)) : null,
   );
-  const tags = (task.tags ?? []).map((tag) => h("span", { class: "row-tag", dir: "auto" }, `#${clean(tag)}`));
   const side = h("span", { class: "row-side" }, when);
   return h("li", {}, h("a", { class: "row", href: `#/task/${task.id}` }, stateSign(task.state), main, side));
 }

@@ -7,7 +7,7 @@ import { askedBefore, chosenRules } from "../parts/asking.js";
 import { Field, growing, number, plain } from "../parts/field.js";
 import { ModelChoice } from "../parts/model.js";
 import { toast } from "../parts/toast.js";
-import { clean } from "../text/clean.js";
+import { clean, oneLine } from "../text/clean.js";
 import { localTime, shortRepository } from "../text/units.js";
 
 /** @typedef {import("../protocol.js").Budget} Budget */
@@ -22,11 +22,11 @@ const LATER = "It will be sent as soon as there is a connection.";
 
 /**
  * @param {{session: Session, go: (hash: string) => void}} context
- * @param {URLSearchParams} given `prompt` to begin with, or `key` of one that was not taken
+ * @param {URLSearchParams} given `prompt` to begin with, `fork`: a task to start from, or `key` of one that was not taken
  */
 export function newScreen({ session, go }, given) {
   const before = session.outbox.get(given.get("key") ?? "");
-  const form = new Form(session, before?.frame.type === "submit" ? before.frame : kept(given.get("prompt")));
+  const form = new Form(session, before?.frame.type === "submit" ? before.frame : begun(given));
   if (before?.frame.type === "submit") form.complain(before.field, before.reason);
   const send = async () => {
     form.busy(true); // before anything is awaited: a second tap would make a second task
@@ -60,8 +60,10 @@ function leave(go, hash, told) {
   go(hash);
 }
 
-/** What was begun here before. @param {string | null} prompt @returns {Partial<Submit>} */
-function kept(prompt) {
+/** What was asked for, else what was begun here before. @param {URLSearchParams} given @returns {Partial<Submit>} */
+function begun(given) {
+  const [prompt, fork] = [given.get("prompt"), given.get("fork")];
+  if (fork) return { fork_of: fork };
   if (prompt) return { prompt };
   try {
     return JSON.parse(draft("new") || "{}");
@@ -91,6 +93,15 @@ function answered(session, entry) {
   });
 }
 
+/**
+ * @param {Session} session
+ * @param {string} task
+ */
+function forkedFrom(session, task) {
+  const title = oneLine(session.list.get(task)?.title ?? "") || task;
+  return h("p", { class: "hint" }, "Starts from the work of ", h("a", { href: `#/task/${task}` }, title), ", on a branch of its own. That task stays as it is.");
+}
+
 class Form {
   body;
   dock;
@@ -106,6 +117,8 @@ class Form {
   #steps;
   #minutes;
   #options;
+  /** The task whose work it starts from. */
+  #forkOf;
   #wrong = h("p", { class: "wrong", role: "alert" });
   #button = h("button", { class: "button", type: "submit", form: "new-task" }, "Start");
 
@@ -114,6 +127,7 @@ class Form {
    * @param {Partial<Submit>} from
    */
   constructor(session, from) {
+    this.#forkOf = from.fork_of ?? "";
     const area = h("textarea", { rows: 5, value: from.prompt ?? "", dir: "auto" });
     area.placeholder = "Say it as you would to a colleague: what, where, and how to know that it is right.";
     this.#prompt = new Field("prompt", "What is to be done?", growing(area));
@@ -131,10 +145,9 @@ class Form {
     this.#options = this.#more(from);
     this.#form = h(
       "form",
-      { class: "form", id: "new-task", on: { input: () => keepDraft("new", JSON.stringify(this.written())) } },
+      { class: "form", id: "new-task", on: { input: () => this.#forkOf || keepDraft("new", JSON.stringify(this.written())) } },
       this.#prompt.node,
-      this.#repository.node,
-      this.#recents(session),
+      ...(this.#forkOf ? [forkedFrom(session, this.#forkOf)] : [this.#repository.node, this.#recents(session)]),
       this.#options,
     );
     this.body = h("main", { class: "body", tabindex: -1 }, this.#form);
@@ -154,7 +167,7 @@ class Form {
     const offer = h("label", { class: "check" }, this.#pullRequest, "Open a pull request where the host has them");
     const summary = h("summary", {}, "Start, branch, model, approvals, limits");
     const chosen = from.start_at || from.base || from.model || Object.keys(from.budget ?? {}).length || from.rules?.length || from.pull_request === false;
-    return h("details", { class: "more", open: Boolean(chosen) }, summary, this.#start.node, this.#base.node, this.#model.node, this.#asking.node, offer, budget);
+    return h("details", { class: "more", open: Boolean(chosen) }, summary, this.#start.node, this.#forkOf ? null : this.#base.node, this.#model.node, this.#asking.node, offer, budget);
   }
 
   /** @param {Session} session */
@@ -181,7 +194,7 @@ class Form {
   /** What can be said without the server. */
   #complete() {
     if (!this.#prompt.value.trim()) this.complain("prompt", "Say what is to be done.");
-    else if (!this.#repository.value.trim()) this.complain("repository", "Give the address of a git repository.");
+    else if (!this.#forkOf && !this.#repository.value.trim()) this.complain("repository", "Give the address of a git repository.");
     else return true;
     return false;
   }
@@ -191,9 +204,10 @@ class Form {
     return {
       type: "submit",
       prompt: this.#prompt.value,
-      repository: this.#repository.value.trim(),
+      fork_of: this.#forkOf,
+      repository: this.#forkOf ? "" : this.#repository.value.trim(),
       start_at: this.#start.value ? new Date(this.#start.value).toISOString() : null,
-      base: this.#base.value.trim(),
+      base: this.#forkOf ? "" : this.#base.value.trim(),
       model: this.#model.value,
       pull_request: this.#pullRequest.checked,
       budget: this.#budget(),

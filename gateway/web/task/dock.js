@@ -44,7 +44,7 @@ export class Dock {
   /** What is offered to go on with after a limit. */
   #more = "";
   #saying = false;
-  #offer;
+  #taps;
 
   /**
    * @param {Session} session
@@ -53,7 +53,7 @@ export class Dock {
   constructor(session, task) {
     this.#session = session;
     this.#task = task;
-    this.#offer = new Offer(session, task);
+    this.#taps = new Offer(session, task);
     this.#area.value = draft(task);
     this.#area.addEventListener("input", () => this.#typed());
     this.#area.addEventListener("keydown", (event) => this.#key(event));
@@ -62,7 +62,7 @@ export class Dock {
       event.preventDefault();
       void this.#say(this.#area.value);
     });
-    this.node = h("footer", { class: "dock" }, this.#card, this.#offer.node, this.#pending, form);
+    this.node = h("footer", { class: "dock" }, this.#card, this.#taps.node, this.#pending, form);
     this.#typed();
   }
 
@@ -72,7 +72,7 @@ export class Dock {
     const more = question || view.isOpen ? null : twice(view.turn?.end?.reason ?? "");
     if (question !== this.#question || more?.told !== this.#more) this.#ask(question, more);
     this.#area.placeholder = PLACEHOLDERS[!question ? (view.state === "paused" ? "paused" : view.isOpen ? "open" : "over") : needsWords(question) ? "waiting" : "deciding"];
-    this.#offer.show(view.turns.length ? view.state : "");
+    this.#taps.show(view.turns.length ? view.state : "");
     this.#showPending();
   }
 

@@ -256,6 +256,8 @@ export class View {
   /** @param {import("../protocol.js").AttemptEnded} event */
   #attemptEnded(event) {
     const reason = event.reason ? `: ${oneLine(event.reason)}` : "";
+    // What was cut off by a pause is at rest; the next attempt says how it ended.
+    if (event.how === "parked" && this.state === "paused") this.#replace((item) => "running" in item && item.running, settled);
     if (event.how === "parked") this.#note("info", `the sandbox is given back until the task goes on${reason}`);
     if (event.how === "lease_lost") this.#note("warning", `the runner of attempt ${event.attempt} is gone${reason}`);
     if (event.how === "failed") this.#note("warning", `attempt ${event.attempt} failed${reason}`);

@@ -1,8 +1,9 @@
-/** What one tap does to a task that stands still: let a paused one go on, try again what failed or was cancelled. */
+/** What one tap does to a task that stands still: let a paused one go on, try again what failed, start another from it. */
 
 import { fill, h } from "../dom.js";
 import { icon } from "../parts/icons.js";
 import { toast } from "../parts/toast.js";
+import { OUTCOMES } from "./states.js";
 
 /** @typedef {import("../live/session.js").Session} Session */
 /** @typedef {import("../protocol.js").TaskState} TaskState */
@@ -19,8 +20,8 @@ export class Offer {
   node = h("div", { class: "offer", hidden: true });
   #session;
   #task;
-  /** @type {Offered | undefined} */
-  #offered;
+  /** @type {TaskState | ""} */
+  #state = "";
 
   /**
    * @param {Session} session
@@ -35,10 +36,15 @@ export class Offer {
   show(state) {
     const offered = state ? OFFERS[state] : undefined;
     const isSent = this.#session.outbox.of(this.#task).some((entry) => entry.frame.type === offered?.type && entry.state !== "refused");
-    this.node.hidden = !offered || isSent;
-    if (offered === this.#offered) return;
-    this.#offered = offered;
-    fill(this.node, offered ? h("button", { class: "button quiet", on: { click: () => void this.#send(offered.type) } }, icon(offered.sign), offered.text) : null);
+    const isOver = OUTCOMES.has(state);
+    this.node.hidden = isSent || !(offered || isOver);
+    if (state === this.#state) return;
+    this.#state = state;
+    fill(
+      this.node,
+      offered ? h("button", { class: "button quiet", on: { click: () => void this.#send(offered.type) } }, icon(offered.sign), offered.text) : null,
+      isOver ? h("a", { class: "button quiet", href: `#/new?fork=${this.#task}` }, icon("branch"), "Fork") : null,
+    );
   }
 
   /** @param {Offered["type"]} type */

@@ -31,6 +31,7 @@ def _fields(task) -> list[tuple[str, str]]:
     if task.question is not None:
         fields = [*fields[:-1], *_question(task)]
     fields += [("repository", task.repository), ("base", task.base), ("model", task.model), ("asked", task.prompt)]
+    fields.append(("fork of", task.fork_of))
     fields.append(("tags", " ".join(task.tags)))
     fields.append(("metadata", "\n".join(f"{name}={value}" for name, value in task.metadata.items())))
     if task.created_at is not None:

@@ -43,6 +43,7 @@ def submit(task: Task, command: SubmitTask, now: datetime) -> tuple[AnyTaskEvent
         pull_request=command.pull_request,
         tags=tuple(sorted(set(command.tags))),
         metadata=command.metadata,
+        fork_of=command.fork_of,
         rules=command.rules,
         start_at=command.start_at,
         queue_seconds=command.queue_seconds,
