@@ -16,4 +16,8 @@ function again(error) {
   else document.getElementById("starting")?.append(` ${FAILED} (${error})`);
 }
 
-import("./app.js").then(() => sessionStorage.removeItem(TRIES), again);
+// The page asks for this file twice, should one answer be lost.
+if (!document.documentElement.dataset.starting) {
+  document.documentElement.dataset.starting = "yes";
+  import("./app.js").then(() => sessionStorage.removeItem(TRIES), again);
+}

@@ -471,7 +471,7 @@ def steps_on_the_page(frames: list[dict[str, Any]]) -> tuple[str, list[tuple[str
 
 def test_a_network_that_changes_while_the_page_loads_leaves_no_blank_page(browser: Browser, house: House) -> None:
     with phone(browser, house) as me:
-        broken = ["fold.js", "units.js"]
+        broken = ["start.js", "fold.js", "units.js"]
 
         def once(route: Route) -> None:
             if broken and route.request.url.endswith(broken[0]):
