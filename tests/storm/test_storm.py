@@ -234,8 +234,10 @@ class Storm:
 
     async def _freeze(self, process: psutil.Process) -> None:
         process.send_signal(signal.SIGSTOP)
-        await anyio.sleep(self._chance.uniform(*FREEZE_SECONDS))
-        process.send_signal(signal.SIGCONT)
+        try:
+            await anyio.sleep(self._chance.uniform(*FREEZE_SECONDS))
+        finally:
+            process.send_signal(signal.SIGCONT)
 
 
 @asynccontextmanager
