@@ -12,7 +12,7 @@ import msgspec
 from agents.contract import Fenced, UserMessage
 from protocol.base import encode
 from protocol.evolve import Task, evolve, usage_of_turn
-from protocol.journal import AnyJournalEvent, JournalEntry, Output, decode_entry
+from protocol.journal import AnyJournalEvent, JournalEntry, Output, StepFinished, StepStarted, decode_entry
 from protocol.routes import journal_subject
 from protocol.task import (
     Budget,
@@ -99,6 +99,8 @@ class TaskLog:
             data = encode(entry)
             while True:
                 self._check()
+                if self._is_settled(event):
+                    return
                 self.movement.show()
                 try:
                     sequence = await self._bus.commit(subject, entry, log=self._whole, expected=self._sequence)
@@ -146,6 +148,18 @@ class TaskLog:
         before = len(self.entries)
         await self._catch_up()
         return any(encode(entry) == data for entry in self.entries[before:])
+
+    def _is_settled(self, event: AnyJournalEvent) -> bool:
+        """Whether its step has an outcome already: an append that was cut off, as by the turn's deadline, may have been
+        stored all the same."""
+        if isinstance(event, StepFinished):
+            for entry in reversed(self.entries):
+                match entry.event:
+                    case StepFinished(step=event.step):
+                        return True
+                    case StepStarted(step=event.step):
+                        return False
+        return False
 
     async def _catch_up(self) -> None:
         while True:

@@ -1,0 +1,58 @@
+"""What a runner writes of its attempt, when an append is cut off on its way."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import anyio
+import pytest
+
+from protocol.evolve import Holder, Task
+from protocol.journal import JournalEntry, StepFinished, StepLost, StepStarted, ToolCall, ToolResult, decode_entry
+from protocol.routes import Service
+from protocol.task import TaskState
+from services.runner.log import TaskLog
+from tests.simulation.clockwork import VirtualClock, VirtualLoop
+from tests.simulation.memory import MemoryBus, Server, Weather, connect
+
+STARTED = StepStarted(step=1, action=ToolCall(id="c", name="bash", input={}))
+FINISHED = StepFinished(step=1, result=ToolResult(text="done"))
+LOST = StepFinished(step=1, result=StepLost(reason="The turn reached its deadline."))
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["nobody heard of it", "the log was read since"])
+def test_a_step_whose_outcome_was_cut_off_on_its_way_gets_no_second_one(is_known: bool) -> None:
+    async def story() -> list[JournalEntry]:
+        server, weather = Server(VirtualClock()), Weather(random.Random(0))
+        weather.calm = True
+        async with connect(server, Service.RUNNER, weather) as bus:
+            holder = Holder(attempt=1, runner="r", request="q")
+            task = Task(id="t1", user="owner", state=TaskState.RUNNING, turn=1, attempt=1, holder=holder)
+            log = TaskLog(bus, task, 0)  # type: ignore[arg-type]
+            await log.open()
+            await log.append(STARTED)
+            await _append_unheard(log, bus)
+            if is_known:
+                await log.refresh()
+            await log.append(LOST)
+            assert log.entries[-1].event == FINISHED, "what the log has is known here"
+        return [decode_entry(stored.data) for stored in server.find("evt.owner.t1.>")]
+
+    entries = anyio.run(story, backend_options={"loop_factory": VirtualLoop})
+    assert [entry.event for entry in entries] == [STARTED, FINISHED]
+
+
+async def _append_unheard(log: TaskLog, bus: MemoryBus) -> None:
+    """The server stores the outcome, and the deadline comes before its answer."""
+    commit = bus.commit
+
+    async def stored(*given: Any, **options: Any) -> int:
+        await commit(*given, **options)
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    bus.commit = stored  # type: ignore[method-assign]
+    with anyio.move_on_after(1):
+        await log.append(FINISHED)
+    bus.commit = commit  # type: ignore[method-assign]
