@@ -617,14 +617,15 @@ class Scheduler:
         return self._ledger.spending(self._user(user).user, reserved, limit, self._clock.now())
 
     async def _let_go_on(self) -> None:
-        """Queue what waits for money that is there now: one a user and queue, whose claim then shows what is left."""
+        """Queue what waits for money that is there now: one a user, queue and labels, whose claim then shows what is
+        left. One that no runner takes holds up its like alone."""
         held_back = sorted(self._short.values(), key=lambda actor: (actor.task.in_line_since or LONG_AGO, actor.id))
         if not held_back:
             return
         in_line = (*self._queued.values(), *(actor for _, actor in self._granting.values()))
-        busy = {(actor.user, actor.task.queue) for actor in in_line}
+        busy = {_line_of(actor) for actor in in_line}
         for actor in held_back:
-            line = actor.user, actor.task.queue
+            line = _line_of(actor)
             if line not in busy and may_go_on(actor.task, self._spending(actor.user)):
                 busy.add(line)
                 with suppress(Conflict, Unavailable, NotActive):
@@ -712,6 +713,10 @@ def _readable(stored: Iterable[Stored]) -> Iterable[JournalEntry]:
     for each in stored:
         with suppress(msgspec.MsgspecError):
             yield decode_entry(each.data)
+
+
+def _line_of(actor: TaskActor) -> tuple[str, str, frozenset[str]]:
+    return actor.user, actor.task.queue, frozenset(actor.task.labels)
 
 
 def held_attempt(task: Task) -> int:

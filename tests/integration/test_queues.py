@@ -12,7 +12,7 @@ from protocol.ids import OWNER
 from protocol.query import AttemptGranted, ClaimAttempt, ListTasks, NothingToClaim, QueueShown, ShowQueue, TaskList, Why
 from protocol.routes import Service, user_command_subject
 from protocol.task import CancelTask, SetPriority, TaskState
-from protocol.user import AddUser, Role, SetQueue, UserCommand
+from protocol.user import AddUser, Role, SetDailyLimit, SetQueue, UserCommand
 from tests.integration.nats_house import NatsHouse, nats_house
 from tests.integration.test_scheduler import USER, Player, Schedulers, player
 
@@ -134,5 +134,25 @@ async def test_a_queue_is_paused_and_limited_and_a_priority_changes_the_order(
         seen = await until(play, lambda seen: {task.why for task in seen.waiting} == {Why.QUEUE_LIMIT})
         assert {task.reason for task in seen.waiting} == {"the queue held has 1 running, its limit"}
         for task in tasks:
+            await play.send(task, CancelTask(key="c"))
+        await until(play, lambda seen: not seen.waiting and not seen.running)
+
+
+async def test_a_task_that_no_runner_takes_holds_up_no_money_of_others(
+    house: NatsHouse, schedulers: Schedulers
+) -> None:
+    schedulers.start()
+    async with player(house) as play:
+        await play.claim("awake", wait_seconds=0.1, queue="none")
+        await command(play, AddUser(key="o", name="owner", role=Role.OWNER))
+        await command(play, SetDailyLimit(key="none", daily_usd=0.0))
+        picky = await play.submit("picky-money", queue="money", labels=("nobody",))
+        plain = await play.submit("plain-money", queue="money")
+        await play.until(plain, lambda task: task.state is TaskState.QUEUED)
+        assert await claim(play, "poor", "money", seconds=1) == ""
+        await play.until(plain, lambda task: task.state is TaskState.DELAYED)
+        await command(play, SetDailyLimit(key="more", daily_usd=None))
+        assert await claim(play, "rich", "money") == plain
+        for task in (picky, plain):
             await play.send(task, CancelTask(key="c"))
         await until(play, lambda seen: not seen.waiting and not seen.running)
