@@ -614,6 +614,21 @@ def test_the_owner_limits_a_users_day(gateway: Gateway, data: Path) -> None:
     assert run(data, "user", "limit", "u1", "--", "-1").exit_code == 2
 
 
+def test_what_is_queued_says_why_it_waits(gateway: Gateway, data: Path) -> None:
+    mine = {"id": TASK, "user": "owner", "queue": "gpu", "place": 1, "why": "paused", "reason": "the queue is paused"}
+    gateway.answers = {
+        ("GET", f"/api/tasks/{TASK}"): (200, {"task": {"id": TASK, "user": "owner", "state": "queued"}}),
+        ("GET", "/api/queues"): (200, {"type": "queue_shown", "waiting": [mine]}),
+    }
+    assert "why         the queue is paused\n" in run(data, "show", TASK).output
+
+
+def test_a_schedule_is_refused_before_it_is_sent(gateway: Gateway, data: Path) -> None:
+    for prompt, budget, told in (("x", "nan", "neither a number"), (" ", "1", "The prompt is empty")):
+        result = run(data, "schedule", "add", prompt, "--cron", "0 9 * * *", "--repo", "r", "--budget-usd", budget)
+        assert (told in result.output, gateway.asked) == (True, [])
+
+
 def test_the_queues_are_shown_and_set(gateway: Gateway, data: Path) -> None:
     mine = {
         "id": TASK,

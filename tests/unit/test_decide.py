@@ -237,6 +237,13 @@ def test_a_priority_can_be_set_in_any_state() -> None:
     assert (desk.task.priority, desk.task.state) == (1, TaskState.CANCELLED)
 
 
+def test_what_has_ended_is_not_ended_again_and_says_how_it_did() -> None:
+    desk = Desk().submit()
+    desk.give(CancelTask(key="c"))
+    desk.give(CancelTask(key="again"))
+    assert desk.receipt("again") == (ReceiptStatus.REJECTED, "The task was cancelled already.")
+
+
 def test_a_turn_that_had_begun_keeps_its_place_and_a_new_one_waits_from_now() -> None:
     desk = Desk().submit()
     desk.now += timedelta(minutes=1)

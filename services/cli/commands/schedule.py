@@ -8,6 +8,7 @@ import click
 
 from protocol.schedule import CatchUp, Schedule
 from protocol.task import DEFAULT_QUEUE, PRIORITY_LIMIT
+from services.cli.amounts import UNLIMITED, Amount
 from services.cli.options import Place, client_command
 from services.cli.times import Duration, local_zone
 
@@ -31,6 +32,8 @@ def _add(place: Place, prompt: str, cron: str, zone: str, name: str, repo: str |
     if not zone:
         raise Failure("The time zone of this machine is not known: say it with `--zone Europe/Berlin`.")
     text = given(prompt)
+    if not text.strip():
+        raise Failure("The prompt is empty: say what to do.")
     body = {
         "name": name or text.strip().partition("\n")[0][:60],
         "cron": cron,
@@ -47,7 +50,7 @@ def _task(settings: dict[str, Any]) -> dict[str, Any]:
     """What was said of its tasks; the rest has the server's defaults."""
     budget = settings.pop("budget_usd")
     said = {name: value for name, value in settings.items() if value not in (None, "", ())}
-    return said if budget is None else {**said, "budget": {"money_usd": budget}}
+    return said if budget is None else {**said, "budget": {"money_usd": None if budget == UNLIMITED else budget}}
 
 
 def _ls(place: Place) -> int:
@@ -153,7 +156,7 @@ for _option in reversed(
         ),
         click.option("--base", default="", help="The branch, tag or commit to start from."),
         click.option("--model", default="", help="The model's name."),
-        click.option("--budget-usd", type=click.FloatRange(0), help="What a turn may cost."),
+        click.option("--budget-usd", type=Amount(float), help='What a turn may cost, or "unlimited".'),
         click.option("--queue", default=DEFAULT_QUEUE, show_default=True, help="Whose runners its tasks wait for."),
         click.option("--label", "labels", multiple=True, help="What their runner must have."),
         click.option("--priority", type=click.IntRange(-PRIORITY_LIMIT, PRIORITY_LIMIT), default=0),

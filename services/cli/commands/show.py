@@ -4,6 +4,8 @@ from typing import Any
 
 import click
 
+from protocol.query import QueueShown
+from protocol.task import TaskState
 from services.cli.options import Place, client_command
 
 
@@ -19,15 +21,25 @@ def command(place: Place, task: str) -> int:
     if place.as_json:
         click.echo(safe_json(content.decode()))
         return 0
-    for name, text in _fields(task_of(read(content, dict[str, Any]))):
+    shown = task_of(read(content, dict[str, Any]))
+    waits = _waits(place, shown.id) if shown.state is TaskState.QUEUED else ""
+    for name, text in _fields(shown, waits or shown.reason):
         _print(name, text)
     return 0
 
 
-def _fields(task) -> list[tuple[str, str]]:
+def _waits(place: Place, task: str) -> str:
+    """Why it has no runner yet."""
+    from services.cli.api import path, read
+
+    waiting = read(place.api.get(path("queues"), limit=1_000), QueueShown).waiting
+    return next((each.reason for each in waiting if each.id == task), "")
+
+
+def _fields(task, why: str) -> list[tuple[str, str]]:
     from services.cli import units
 
-    fields = [("task", task.id), ("title", task.title), ("state", task.state.value), ("why", task.reason)]
+    fields = [("task", task.id), ("title", task.title), ("state", task.state.value), ("why", why)]
     if task.question is not None:
         fields = [*fields[:-1], *_question(task)]
     fields += [("repository", task.repository), ("base", task.base), ("model", task.model), ("asked", task.prompt)]

@@ -39,7 +39,7 @@ def message(task: Task, command: SendMessage) -> tuple[AnyTaskEvent, ...]:
 
 def cancel(task: Task, command: CancelTask) -> tuple[AnyTaskEvent, ...]:
     if not task.is_open:
-        raise Rejected(f"The task has {task.state} already.")
+        raise Rejected(f"The task {_how(task)} already.")
     ended = TurnEnded(
         turn=task.turn,
         outcome=TaskState.CANCELLED,
@@ -54,7 +54,7 @@ def cancel(task: Task, command: CancelTask) -> tuple[AnyTaskEvent, ...]:
 
 def pause(task: Task, command: PauseTask) -> tuple[AnyTaskEvent, ...]:
     if not task.is_open:
-        raise Rejected(f"The task has {task.state} already: there is nothing to hold back.")
+        raise Rejected(f"The task {_how(task)} already: there is nothing to hold back.")
     if task.state is TaskState.PAUSED:
         raise Rejected("The task is paused already.")
     return (TaskPaused(reason=command.reason or "Paused by the user."),)
@@ -96,3 +96,8 @@ def next_turn(task: Task, messages_read: int) -> tuple[AnyTaskEvent, ...]:
         return ()
     opened = TurnOpened(turn=task.turn + 1)
     return (opened, TaskPaused(reason=task.reason)) if task.state is TaskState.PAUSED else (opened,)
+
+
+def _how(task: Task) -> str:
+    """What became of a task that has ended."""
+    return "was cancelled" if task.state is TaskState.CANCELLED else f"has {task.state}"
