@@ -108,6 +108,6 @@ def again(letter: Buried) -> tuple[str, TaskCommand]:
         )
     try:
         command = decode_task_command(letter.data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except msgspec.MsgspecError as error:
         raise Problem(409, f"This release cannot read it either ({error}): put it back after an update.") from None
     return task, replace(command, key=f"{command.key[:KEY_KEPT_CHARS]}.dead{letter.sequence}")

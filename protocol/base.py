@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -26,12 +27,26 @@ class Part(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A piece of a message that never travels alone."""
 
 
+T = TypeVar("T")
 _encoder = msgspec.json.Encoder()
 
 
 def encode(message: Any) -> bytes:
     """Compact JSON in UTF-8."""
     return _encoder.encode(message)
+
+
+def reader(decode: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """`decode`, which says of what is no UTF-8 the same as of everything else that it cannot read: msgspec's own error
+    there is no MsgspecError, and would end who parks what cannot be read."""
+
+    def read(data: bytes) -> T:
+        try:
+            return decode(data)
+        except UnicodeDecodeError as error:
+            raise msgspec.DecodeError(str(error)) from None
+
+    return read
 
 
 def tag_of(message: Struct | type[Struct]) -> str:

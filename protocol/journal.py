@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from protocol.base import Message, Part
+from protocol.base import Message, Part, reader
 from protocol.task import Usage
 
 
@@ -140,5 +140,5 @@ class Output(Part, frozen=True):
     """`text` and `thinking` come from the model, `tool` from a command, `input` is a tool call being written."""
 
 
-decode_entry = msgspec.json.Decoder(JournalEntry).decode
-decode_output = msgspec.json.Decoder(Output).decode
+decode_entry = reader(msgspec.json.Decoder(JournalEntry).decode)
+decode_output = reader(msgspec.json.Decoder(Output).decode)

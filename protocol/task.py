@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from protocol.base import Message, Part
+from protocol.base import Message, Part, reader
 from protocol.rules import Rule
 
 PROMPT_LIMIT_CHARS = 100_000
@@ -612,5 +612,5 @@ def is_of_a_runner(key: str) -> bool:
     return key.partition(" ")[0] in ("ask", "finish", "fail", "park") and key[-1].isdigit()
 
 
-decode_decision = msgspec.json.Decoder(Decision).decode
-decode_task_command = msgspec.json.Decoder(AnyTaskCommand).decode
+decode_decision = reader(msgspec.json.Decoder(Decision).decode)
+decode_task_command = reader(msgspec.json.Decoder(AnyTaskCommand).decode)

@@ -9,7 +9,7 @@ from enum import StrEnum
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from protocol.base import Message, Part
+from protocol.base import Message, Part, reader
 from protocol.rules import Rule
 from protocol.schedule import CatchUp, Run, Submission
 from protocol.task import OUTCOMES, Budget, Receipt, TaskState
@@ -508,5 +508,5 @@ class UserDecision(Message, frozen=True):
     command_sequence: int = 0
 
 
-decode_user_decision = msgspec.json.Decoder(UserDecision).decode
-decode_user_command = msgspec.json.Decoder(AnyUserCommand).decode
+decode_user_decision = reader(msgspec.json.Decoder(UserDecision).decode)
+decode_user_command = reader(msgspec.json.Decoder(AnyUserCommand).decode)

@@ -292,7 +292,7 @@ def fold(messages: Iterable[Stored], tasks: Mapping[str, Task]) -> Batch:
     for stored in messages:
         try:
             batch.take(stored)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             batch.undecodable.append(Undecodable(stored, str(error)))
         batch.sequence = stored.sequence
     return batch

@@ -262,3 +262,22 @@ async def test_what_cannot_be_read_is_parked_and_the_actor_goes_on(house: NatsHo
         assert [d.data for d in dead] == [b"not json"]
         await play.send(task, CancelTask(key="c"))
         await play.until(task, lambda t: t.state is TaskState.CANCELLED)
+
+
+NO_TEXT = b'{"type":"decision","at":"2026-01-01T00:00:00Z","state":"cancelled","receipt":{"key":"\xff"}}'
+
+
+async def test_an_event_that_is_no_text_is_parked_and_stops_no_other_task(
+    house: NatsHouse, schedulers: Schedulers
+) -> None:
+    schedulers.start()
+    async with player(house) as play:
+        ended = await play.submit("ended")
+        await play.send(ended, CancelTask(key="c"))
+        await play.until(ended, lambda t: t.state is TaskState.CANCELLED)
+        async with connect(house.bus_config(Service.SCHEDULER), Service.SCHEDULER) as other:
+            await other._jetstream.publish(f"evt.{USER}.{ended}.task.cancelled", NO_TEXT)
+        task = await play.submit("after it")
+        await play.until(task, lambda t: t.state is TaskState.QUEUED)
+        async with connect(house.bus_config(Service.OPERATOR), Service.OPERATOR) as operator:
+            assert NO_TEXT in [d.data for d in await operator.replay("dead.>", stream=Stream.DEAD)]
