@@ -24,11 +24,13 @@ Schedules = Mapping[str, Schedule]
 
 
 def evolve_schedules(schedules: Schedules, event: AnyScheduleEvent, at: datetime) -> dict[str, Schedule]:
-    """`schedules` by their ids, after `event`."""
+    """`schedules` by their ids, after `event`. Where the beginning of one could not be read, the rest is passed over."""
     if isinstance(event, ScheduleRemoved):
         return {key: one for key, one in schedules.items() if key != event.schedule}
     if isinstance(event, ScheduleAdded):
         return {**schedules, event.schedule: _added(event, at)}
+    if event.schedule not in schedules:
+        return dict(schedules)
     return {**schedules, event.schedule: _evolve(schedules[event.schedule], event)}
 
 

@@ -12,13 +12,20 @@ from protocol.task import Receipt, ReceiptStatus, SubmitTask, TaskState
 from protocol.user import (
     AddSchedule,
     AddUser,
+    AnyScheduleEvent,
     EndRun,
     FireSchedule,
     PauseSchedule,
     RemoveSchedule,
     ResumeSchedule,
     Role,
+    RunEnded,
+    ScheduleFired,
+    SchedulePaused,
+    ScheduleRemoved,
+    ScheduleResumed,
     UserCommand,
+    UserDecision,
 )
 from services import cron
 from services.scheduler.decide import answer_user, owed, user_timers
@@ -238,3 +245,20 @@ def test_a_change_of_clocks_loses_and_repeats_nothing(
         found.append(at)
     assert found == [datetime.fromisoformat(each) for each in expected], why
     assert cron.last_until(expression, BERLIN, begin, at, 100) == found, "back as forth"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ScheduleFired(schedule="s9", runs=(), next_at=NOW),
+        SchedulePaused(schedule="s9", reason="r"),
+        ScheduleResumed(schedule="s9", next_at=NOW),
+        RunEnded(schedule="s9", task="t1", outcome=TaskState.FAILED),
+        ScheduleRemoved(schedule="s9"),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_what_comes_after_a_beginning_that_could_not_be_read_changes_nothing(event: AnyScheduleEvent) -> None:
+    log = Log()
+    after = evolve_user(log.user, UserDecision(at=NOW, events=(event,)))
+    assert after.schedules == log.user.schedules
