@@ -24,7 +24,7 @@ Schedules = Mapping[str, Schedule]
 
 
 def evolve_schedules(schedules: Schedules, event: AnyScheduleEvent, at: datetime) -> dict[str, Schedule]:
-    """`schedules` by their ids, after `event`. Where the beginning of one could not be read, the rest is passed over."""
+    """`schedules` by their ids, after `event`. Of one whose beginning could not be read it is as it was."""
     if isinstance(event, ScheduleRemoved):
         return {key: one for key, one in schedules.items() if key != event.schedule}
     if isinstance(event, ScheduleAdded):
