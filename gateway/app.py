@@ -166,6 +166,8 @@ def _wrong_field(error: ValidationException) -> Problem:
     field, message = str(first.get("key", "")), str(first.get("message", error.detail))
     if field == "data":  # Litestar's name for the whole body
         field = ""
+    if message == "'data'":
+        message = "The request's body is missing: it is a JSON object"
     missing = re.search(r"missing required field `(\w+)`", message)
     if missing:
         field, message = missing[1], "It is missing"

@@ -16,7 +16,10 @@ BUCKETS = frozenset({"lease", "blobs", "snapshots", "archive"})
 STREAMS = frozenset({"TASKS", "OUTPUT", "DEAD", "KV_lease", *(f"OBJ_{b}" for b in BUCKETS - {"lease"})})
 NAME = rf"(?!({'|'.join(sorted(ROOTS))})$)[a-z0-9]{{1,16}}"
 """What a cell may be called: its name is the first token of its subjects."""
-CellName = Annotated[str, Meta(pattern=f"^({NAME})?$")]
+CellName = Annotated[
+    str,
+    Meta(pattern=f"^({NAME})?$", description=f"1 to 16 characters of a-z and 0-9, none of {', '.join(sorted(ROOTS))}"),
+]
 
 _STREAM_KEYS = frozenset({"name", "stream_name"})
 _SUBJECT_KEYS = frozenset({"filter", "filter_subjects", "last_by_subj", "next_by_subj", "subjects", "src", "dest"})

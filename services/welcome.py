@@ -147,7 +147,8 @@ def _no_nats(url: str, why: str) -> str:
     shown = re.sub(r"//[^/@,]*@", "//", url)  # a password may stand there
     if "authorization" in why.lower():
         return (
-            f"The NATS server at {shown} (ERRAND_NATS_URL) does not know Errand's users: docs/running.md installs them."
+            f"The NATS server at {shown} (ERRAND_NATS_URL) does not know Errand's users: put those of "
+            "`secrets/nats.conf` in the data folder into its `authorization` (docs/running.md)."
         )
     return f"No NATS server answers at {shown} (ERRAND_NATS_URL)."
 

@@ -20,6 +20,8 @@ from services.cli.units import many
 
 RECEIPTS_SECONDS = 30.0
 AGAIN_SECONDS = 0.2
+TOLD = {"": "not decided yet", "consumed": "done", "rejected": "refused"}
+"""How a command ended, as people say it."""
 
 
 def steer_many(place: Place, action: BulkAction, where: TaskFilter, *, key: str, reason: str = "", yes: bool) -> int:
@@ -70,7 +72,7 @@ def _body(where: TaskFilter) -> dict[str, Any]:
 
 
 def _tell(action: BulkAction, answer: dict[str, Any]) -> None:
-    counts = Counter(task["status"] or "not decided yet" for task in answer["tasks"])
+    counts = Counter(TOLD.get(task["status"], task["status"]) for task in answer["tasks"])
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     click.echo(f"{action.value}: {told or 'no task is so'}")
     for task in answer["tasks"]:

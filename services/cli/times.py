@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+LONGEST_SECONDS = 366 * UNITS["d"]
+"""The server takes at most a year."""
 PART = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])", re.IGNORECASE)
 
 
@@ -25,6 +27,8 @@ class Duration(click.ParamType):
         seconds = sum(float(number) * UNITS[unit.lower()] for number, unit in parts)
         if PART.sub("", str(value)).strip() or seconds <= 0:
             self.fail(f"{value!r} is no length of time: 90s, 15m, 2h, 1h30m or 3d.", param, ctx)
+        if seconds > LONGEST_SECONDS:
+            self.fail(f"{value!r} is more than a year.", param, ctx)
         return seconds
 
 

@@ -475,7 +475,7 @@ def test_many_tasks_are_steered_by_a_filter_and_told_how_each_took_it(gateway: G
     answer = {"key": "k", "action": "cancel", "tasks": done, "more": False}
     gateway.answers = {("POST", "/api/tasks/bulk"): (202, answer)}
     result = run(data, "cancel", "--tag", "ui", "--meta", "for=Ann", "--key", "k", "--yes")
-    assert (result.exit_code, result.stdout) == (1, "cancel: 1 consumed, 1 rejected\n")
+    assert (result.exit_code, result.stdout) == (1, "cancel: 1 done, 1 refused\n")
     assert "t2: Why." in result.stderr
     result = run(data, "cancel", "--tag", "ui")
     assert (result.exit_code, "add --yes" in result.output) == (1, True)
@@ -624,8 +624,12 @@ def test_what_is_queued_says_why_it_waits(gateway: Gateway, data: Path) -> None:
 
 
 def test_a_schedule_is_refused_before_it_is_sent(gateway: Gateway, data: Path) -> None:
-    for prompt, budget, told in (("x", "nan", "neither a number"), (" ", "1", "The prompt is empty")):
-        result = run(data, "schedule", "add", prompt, "--cron", "0 9 * * *", "--repo", "r", "--budget-usd", budget)
+    for prompt, option, given, told in (
+        ("x", "--budget-usd", "nan", "neither a number"),
+        ("x", "--deadline", "9" * 20 + "d", "more than a year"),
+        (" ", "--budget-usd", "1", "The prompt is empty"),
+    ):
+        result = run(data, "schedule", "add", prompt, "--cron", "0 9 * * *", "--repo", "r", option, given)
         assert (told in result.output, gateway.asked) == (True, [])
 
 

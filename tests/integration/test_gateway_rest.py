@@ -247,6 +247,14 @@ async def test_rules_and_settings_that_cannot_be_are_refused_with_the_field(
     assert (refused.status_code in (400, 422), refused.json().get("field")) == (True, field), refused.text
 
 
+async def test_a_request_without_its_body_is_refused_in_a_sentence(owner: httpx2.AsyncClient) -> None:
+    refused = await owner.post("/api/tasks")
+    assert (refused.status_code, refused.json()["error"]) == (
+        400,
+        "The request's body is missing: it is a JSON object.",
+    )
+
+
 async def test_the_owner_sees_every_queue_and_says_how_it_is_served(
     scheduler: Scheduler, owner: httpx2.AsyncClient, user: httpx2.AsyncClient
 ) -> None:

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from sandbox.config import Config as Sandboxes
+from services.bus import BusConfig
 from services.config import WrongSetting, from_environment
 from services.runner.runner import Config as Runner
 
@@ -26,6 +27,7 @@ from services.runner.runner import Config as Runner
         (Sandboxes, "ERRAND_SANDBOX_CPUS", "few", "Expected a number"),
         (Runner, "ERRAND_QUEUE", "GPU pool", "Expected a name of at most 40 lower-case letters, digits"),
         (Runner, "ERRAND_LABELS", "gpu,", "Expected names separated by commas, each of at most 40"),
+        (BusConfig, "ERRAND_CELL", "B!", "Expected 1 to 16 characters of a-z and 0-9, none of cmd,"),
         (Runner, "ERRAND_LOG_LEVEL", "loud", "Invalid enum value 'loud': choose debug, info, warning or error"),
     ],
 )
