@@ -35,7 +35,11 @@ async def bulk(request: Request, asker: Asker, tasks: Tasks, users: Users, data:
     """Cancel, pause, resume or retry the tasks that the filter finds, each with a receipt of its own. Sent again, it
     asks how they ended."""
     where = TaskFilter(
-        states=data.states, tags=data.tags, metadata=data.metadata, repository=data.repository, search=data.search
+        states=data.states,
+        tags=data.tags,
+        metadata=data.metadata,
+        repository=data.repository.strip(),
+        search=data.search.strip(),  # a space finds every task, and is no wish for all of them
     )
     key = key_of(request, data.key)
     return await Bulk(tasks, users).carry_out(asker, key, data.action, where, data.reason)

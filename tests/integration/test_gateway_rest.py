@@ -150,7 +150,9 @@ async def test_many_tasks_are_steered_at_once_and_a_repeated_request_means_the_s
     assert (await owner.get(f"/api/tasks/{later}")).json()["state"] == "queued"
     assert set(await carry_out({"action": "cancel", "tags": ["bulk"], "key": "c"})) == {one, other, later}
     assert await carry_out({"action": "resume", "tags": ["bulk"], "key": "r"}) == {}
-    for wrong, field in (({**pause, "action": "retry"}, "key"), ({"action": "cancel", "key": "all"}, "states")):
+    everything = {"action": "cancel", "key": "all"}
+    cases = (({**pause, "action": "retry"}, "key"), (everything, "states"), ({**everything, "search": " "}, "states"))
+    for wrong, field in cases:
         answer = await owner.post("/api/tasks/bulk", json=wrong)
         assert (answer.status_code, answer.json()["field"]) == (422, field)
 
