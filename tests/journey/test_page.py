@@ -104,7 +104,7 @@ def test_a_task_that_no_runner_takes_says_so(browser: Browser, house: House, rep
         expect(me.page.locator(".outcome")).to_contain_text("Cancelled")
 
 
-def test_a_task_is_paused_goes_on_and_is_tried_again_by_a_tap(browser: Browser, house: House, repository: str) -> None:
+def test_a_task_is_paused_and_goes_on_by_a_tap(browser: Browser, house: House, repository: str) -> None:
     with phone(browser, house) as me:
         me.sign_in()
         page = me.page
@@ -116,12 +116,21 @@ def test_a_task_is_paused_goes_on_and_is_tried_again_by_a_tap(browser: Browser, 
         page.get_by_role("button", name="Let it go on").click()
         expect(page.locator(".outcome")).to_contain_text("Done", timeout=60_000)
         expect(page.get_by_role("button", name="Try again")).to_be_hidden()
-        me.say("[scenario: slow] And now once more.")
+
+
+def test_a_stopped_turn_is_tried_again_and_its_work_forked_by_a_tap(
+    browser: Browser, house: House, repository: str
+) -> None:
+    with phone(browser, house) as me:
+        me.sign_in()
+        page = me.page
+        me.submit("[scenario: slow] seconds=5", repository)
+        expect(page.locator(".out.tail")).to_contain_text("waiting")
         page.get_by_role("button", name="Stop").click()
         page.get_by_role("button", name="Stop it").click()
         page.get_by_role("button", name="Try again").click()
-        expect(page.locator(".turn-title").last).to_have_text("Turn 3")
-        expect(page.locator(".outcome")).to_have_count(3, timeout=60_000)
+        expect(page.locator(".turn-title").last).to_have_text("Turn 2")
+        expect(page.locator(".outcome")).to_have_count(2, timeout=60_000)
         page.get_by_role("link", name="Fork").click()
         page.get_by_label("What is to be done?").fill("[scenario: noop] Another way")
         page.get_by_role("button", name="Start").click()
