@@ -4,6 +4,8 @@ a time."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -42,6 +44,9 @@ class LogActor(Protocol):
     id: str
     sequence: int
     """Of its last decision."""
+    unread: int
+    """The sequence of the first event of its log that cannot be read, 0 for none. Behind it nothing is folded and
+    nothing decided: what the event says, an attempt's number even, would be given out again."""
     mailbox: Mailbox
     lock: asyncio.Lock
 
@@ -56,7 +61,8 @@ class LogActor(Protocol):
         ...
 
     def fold(self, stored: Stored) -> None:
-        """Take in a decision that was stored; one that is known already changes nothing."""
+        """Take in a decision that was stored; one that is known already changes nothing. Raises msgspec.MsgspecError
+        when it cannot be read."""
         ...
 
     def applied(self, decision: Any, sequence: int) -> None:
@@ -88,7 +94,7 @@ class LogActor(Protocol):
 class TaskActor:
     """A task. There may be a hundred thousand in memory."""
 
-    __slots__ = ("archived", "id", "is_cleared", "lock", "mailbox", "sequence", "task", "user")
+    __slots__ = ("archived", "id", "is_cleared", "lock", "mailbox", "sequence", "task", "unread", "user")
 
     def __init__(self, user: str, task: str) -> None:
         self.id = task
@@ -107,15 +113,17 @@ class TaskActor:
 
     def forget(self) -> None:
         self.task = Task(id=self.id, user=self.user)
-        self.sequence = 0
+        self.sequence = self.unread = 0
         self.archived = 0
         """The sequence of the decision that put it away last."""
         self.is_cleared = True
         """Whether what the archive has is gone from the stream."""
 
     def fold(self, stored: Stored) -> None:
-        if stored.sequence > self.sequence:
-            self.applied(decode_decision(stored.data), stored.sequence)
+        if stored.sequence > self.sequence and not self.unread:
+            with _noted(self, stored):
+                decision = decode_decision(stored.data)
+            self.applied(decision, stored.sequence)
 
     def applied(self, decision: Decision, sequence: int) -> None:
         if sequence > self.sequence:
@@ -166,12 +174,13 @@ class UserActor:
 
     def forget(self) -> None:
         self.user = User(id=self.id)
-        self.sequence = 0
+        self.sequence = self.unread = 0
 
     def fold(self, stored: Stored) -> None:
-        if stored.sequence > self.sequence:
-            self.user = evolve_user(self.user, decode_user_decision(stored.data))
-            self.sequence = stored.sequence
+        if stored.sequence > self.sequence and not self.unread:
+            with _noted(self, stored):
+                decision = decode_user_decision(stored.data)
+            self.applied(decision, stored.sequence)
 
     def applied(self, decision: UserDecision, sequence: int) -> None:
         if sequence > self.sequence:
@@ -195,6 +204,16 @@ class UserActor:
     def timer(self, name: str, due: datetime) -> Entry:
         fired = FireSchedule(key=f"fire {name} {due.isoformat()} {self.sequence}", schedule=name, due=due)
         return Entry(user_command_subject(self.id, fired), fired)
+
+
+@contextmanager
+def _noted(actor: LogActor, stored: Stored) -> Iterator[None]:
+    """An event that cannot be read stops its actor."""
+    try:
+        yield
+    except msgspec.MsgspecError:
+        actor.unread = stored.sequence
+        raise
 
 
 class _Keyed(Struct):

@@ -159,10 +159,10 @@ class Line:
                 counts[queue] += sum(map(len, group.users.values() if user is None else group.of(user)))
         return +counts
 
-    def update(self, task: Task, *, is_granted: bool = False) -> bool:
+    def update(self, task: Task, *, is_granted: bool = False, is_stopped: bool = False) -> bool:
         """Take in what the task has become; whether anything is different for a slot. `is_granted`: it is being given
-        to a slot, and counts as running until that is decided."""
-        new, old = self._entry(task, is_granted=is_granted), self._filed.get(task.id)
+        to a slot, and counts as running until that is decided. `is_stopped`: it gets no slot."""
+        new, old = self._entry(task, is_granted=is_granted, is_stopped=is_stopped), self._filed.get(task.id)
         served = served_at(task)
         is_served = served > self.load.served.get(task.user, 0.0)
         if new == old and not is_served:
@@ -213,9 +213,9 @@ class Line:
                 heapq.heapreplace(heap, (running + 1, latest + later, head, user))
                 yield turn[1]
 
-    def _entry(self, task: Task, *, is_granted: bool) -> _Filed | None:
+    def _entry(self, task: Task, *, is_granted: bool, is_stopped: bool) -> _Filed | None:
         runs = task.holder is not None or (is_granted and is_queued(task))
-        if not runs and not is_queued(task):
+        if not runs and (is_stopped or not is_queued(task)):
             return None
         turn = turn_of(task, self.rules)
         return _Filed(task.user, task.repository, task.queue, frozenset(task.labels), turn, runs)

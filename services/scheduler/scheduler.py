@@ -74,6 +74,9 @@ VERSION = "0.1.0"
 COMMIT_AGAIN_SECONDS = 0.05
 SWEEP_SECONDS = 86_400.0
 """Between two looks for objects that belong to nothing."""
+UNREAD_AGAIN_SECONDS = 60.0
+"""Between two looks whether what stopped an actor can be read by now, or was taken out of its log."""
+STOPPED = "An event in its log cannot be read by this release: it goes on after an update."
 LOOK_AT_ONCE = 1_000
 """Tasks that are looked at before others have their turn."""
 
@@ -110,6 +113,10 @@ class NotActive(Exception):
     """This scheduler lost its lease: it commits nothing more."""
 
 
+class Stopped(NotActive):
+    """An event of the actor's log cannot be read: nothing is committed to this one, until it can be."""
+
+
 class Scheduler:
     """The service."""
 
@@ -130,6 +137,8 @@ class Scheduler:
         self._held: dict[str, TaskActor] = {}
         self._short: dict[str, TaskActor] = {}
         """Those whose user's money for the day is spent."""
+        self._stopped: dict[str, LogActor] = {}
+        """Those with an event that cannot be read, by their logs."""
         self._ledger = Ledger()
         self._timers = Timers(bus, self._clock, self._limits)
         self._outbox = Outbox(bus, self._user, self._task)
@@ -214,6 +223,7 @@ class Scheduler:
             group.start_soon(self._keep_snapshots)
             group.start_soon(self._keep_archived)
             group.start_soon(self._keep_swept)
+            group.start_soon(self._keep_looking_at_stopped)
             await self._election.hold()
             self._active = False
             self._log.info("standby")
@@ -241,10 +251,12 @@ class Scheduler:
             actor.mailbox.append(stored)
             self._wake(actor)
         else:
-            known = actor.sequence
-            actor.fold(stored)
-            if actor.sequence != known:
-                self._index(actor)
+            known = actor.sequence, actor.unread
+            try:
+                actor.fold(stored)
+            finally:
+                if (actor.sequence, actor.unread) != known:
+                    self._index(actor)
             if not self._active:
                 # Another scheduler answered these; without this a standby would keep every command for ever.
                 while actor.mailbox and actor.mailbox[0].sequence <= actor.answered:
@@ -268,6 +280,7 @@ class Scheduler:
 
     def _index(self, actor: LogActor) -> None:
         """What is queued, what is held and what waits by the clock, kept beside the states."""
+        self._note_stopped(actor)
         if self._active:
             self._timers.look_at(actor)
             self._outbox.look_at(actor)
@@ -278,9 +291,9 @@ class Scheduler:
             return
         self._ledger.take(actor.task)
         for index, belongs in (
-            (self._queued, is_queued(actor.task) and actor.id not in self._granting),
+            (self._queued, is_queued(actor.task) and actor.id not in self._granting and not actor.unread),
             (self._held, actor.task.holder is not None),
-            (self._short, is_short(actor.task)),
+            (self._short, is_short(actor.task) and not actor.unread),
         ):
             if belongs == (actor.id in index):
                 continue
@@ -288,9 +301,26 @@ class Scheduler:
                 index[actor.id] = actor
             else:
                 del index[actor.id]
-        if self._line.update(actor.task, is_granted=actor.id in self._granting):
+        if self._line.update(actor.task, is_granted=actor.id in self._granting, is_stopped=actor.unread > 0):
             # A task more in the queue, or a slot more in its user's limit.
             self._claims.stir()
+
+    def _note_stopped(self, actor: LogActor) -> None:
+        if actor.unread and actor.log not in self._stopped:
+            self._stopped[actor.log] = actor
+            self._log.error("stopped", log=actor.log, sequence=actor.unread)
+        elif not actor.unread and self._stopped.pop(actor.log, None):
+            self._log.info("goes_on", log=actor.log)
+
+    async def _keep_looking_at_stopped(self) -> None:
+        """A snapshot may have kept it as stopped, and somebody may have taken the event away by hand."""
+        while True:
+            for actor in list(self._stopped.values()):
+                with suppress(NotActive):
+                    async with actor.lock:
+                        await self._fold_again(actor)
+                self._wake(actor)
+            await anyio.sleep(UNREAD_AGAIN_SECONDS)
 
     def _heed(self, actor: UserActor) -> None:
         """The owner's log says how the queues are served."""
@@ -301,13 +331,13 @@ class Scheduler:
     # Mailboxes
 
     def _wake(self, actor: LogActor) -> None:
-        if self._active and actor.mailbox and not actor.lock.locked():
+        if self._active and actor.mailbox and not actor.unread and not actor.lock.locked():
             self._work.start_soon(self._empty_mailbox, actor)
 
     async def _empty_mailbox(self, actor: LogActor) -> None:
         """Answer the actor's commands, one after the other."""
         async with actor.lock:
-            while actor.mailbox and self._active:
+            while actor.mailbox and self._active and not actor.unread:
                 command = actor.mailbox[0]
                 with log.bound(task=actor.id if isinstance(actor, TaskActor) else "", subject=command.subject):
                     try:
@@ -366,6 +396,8 @@ class Scheduler:
         folded again, and the decision must be made again."""
         if not self._may_commit():
             raise NotActive
+        if actor.unread:
+            raise Stopped
         try:
             message, sequence = await self._store(actor, entry)
         except (Conflict, Unavailable) as error:
@@ -422,9 +454,9 @@ class Scheduler:
                 await anyio.sleep(COMMIT_AGAIN_SECONDS)
                 continue
             actor.forget()
-            for each in stored:
-                # What cannot be read was buried when it came by.
-                with suppress(msgspec.MsgspecError):
+            # What cannot be read was buried when it came by.
+            with suppress(msgspec.MsgspecError):
+                for each in stored:
                     actor.fold(each)
             self._index(actor)
             return
@@ -490,11 +522,11 @@ class Scheduler:
         for kept in snapshot.tasks:
             actor = self._task(kept.task.user, kept.task.id)
             actor.task, actor.sequence = kept.task, kept.sequence
-            actor.archived, actor.is_cleared = kept.archived, kept.is_cleared
+            actor.archived, actor.is_cleared, actor.unread = kept.archived, kept.is_cleared, kept.unread
             self._index(actor)
         for kept in snapshot.users:
             known = self._user(kept.user.id)
-            known.user, known.sequence = kept.user, kept.sequence
+            known.user, known.sequence, known.unread = kept.user, kept.sequence, kept.unread
             self._index(known)
 
     @property
@@ -525,8 +557,8 @@ class Scheduler:
         return Snapshot(
             folds=FOLDS,
             sequence=min((self._taken, *unanswered)),
-            tasks=tuple(KeptTask(a.task, a.sequence, a.archived, a.is_cleared) for a in self._tasks.values()),
-            users=tuple(KeptUser(actor.user, actor.sequence) for actor in self._users.values()),
+            tasks=tuple(KeptTask(a.task, a.sequence, a.archived, a.is_cleared, a.unread) for a in self._tasks.values()),
+            users=tuple(KeptUser(actor.user, actor.sequence, actor.unread) for actor in self._users.values()),
         )
 
     # Claims and leases
@@ -678,7 +710,10 @@ class Scheduler:
 
     def _summaries(self, tasks: list[Task]) -> tuple[TaskSummary, ...]:
         scene = self._scene() if any(map(is_queued, tasks)) else None
-        return tuple(summarize(task, reason(task, scene) if scene and is_queued(task) else "") for task in tasks)
+        return tuple(summarize(task, self._waits(task, scene) if scene and is_queued(task) else "") for task in tasks)
+
+    def _waits(self, task: Task, scene: Scene) -> str:
+        return STOPPED if self._task(task.user, task.id).unread else reason(task, scene)
 
     async def _show_queue(self, asked: ShowQueue) -> QueueShown:
         return show(asked, self._scene())

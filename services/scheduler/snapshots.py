@@ -32,11 +32,13 @@ class KeptTask(Struct, frozen=True, gc=False):
     """Of its last decision."""
     archived: int = 0
     is_cleared: bool = True
+    unread: int = 0
 
 
 class KeptUser(Struct, frozen=True):
     user: User
     sequence: int
+    unread: int = 0
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):

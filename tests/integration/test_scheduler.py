@@ -36,6 +36,7 @@ from protocol.task import (
 )
 from services.bus import Bus, Conflict, Stored, Unavailable, connect
 from services.nats_server import password_file
+from services.scheduler.scheduler import STOPPED
 from tests.integration.nats_house import NatsHouse, nats_house
 
 pytestmark = pytest.mark.anyio
@@ -281,3 +282,36 @@ async def test_an_event_that_is_no_text_is_parked_and_stops_no_other_task(
         await play.until(task, lambda t: t.state is TaskState.QUEUED)
         async with connect(house.bus_config(Service.OPERATOR), Service.OPERATOR) as operator:
             assert NO_TEXT in [d.data for d in await operator.replay("dead.>", stream=Stream.DEAD)]
+
+
+UNREAD = b'{"type":"decision"}'
+
+
+async def test_a_queued_task_with_an_event_that_cannot_be_read_keeps_no_other_from_a_slot(
+    house: NatsHouse, schedulers: Schedulers
+) -> None:
+    schedulers.start()
+    async with player(house) as play:
+        stopped = await play.submit("stopped", queue="odd")
+        await play.until(stopped, lambda t: t.state is TaskState.QUEUED)
+        async with connect(house.bus_config(Service.SCHEDULER), Service.SCHEDULER) as other:
+            await other._jetstream.publish(f"evt.{USER}.{stopped}.task.running", UNREAD)
+        behind = await play.submit("behind it", queue="odd")
+        granted = await play.claim("odd1", queue="odd")
+        assert isinstance(granted, AttemptGranted)
+        assert granted.task.id == behind
+        listed = await play.gateway.ask(Service.SCHEDULER, ListTasks(user=USER), TaskList)
+        assert {line.id: line.waits for line in listed.tasks}[stopped] == STOPPED
+        await play.send(stopped, CancelTask(key="c"))
+        await play.send(behind, CancelTask(key="c"))
+        await play.until(behind, lambda t: t.state is TaskState.CANCELLED)
+        assert isinstance(await play.claim("odd2", queue="odd", wait_seconds=0.1), NothingToClaim)
+        *_, last = await play.gateway.replay(f"evt.{USER}.{stopped}.task.>")
+        assert last.data == UNREAD, "nothing was decided without it"
+
+        # One that can read it, played by taking it away: the command that waited is answered.
+        async with connect(house.bus_config(Service.SCHEDULER), Service.SCHEDULER) as other:
+            await other.purge(Stream.TASKS, last.subject)
+        schedulers.processes[0].terminate()
+        schedulers.start()
+        await play.until(stopped, lambda t: t.state is TaskState.CANCELLED)
