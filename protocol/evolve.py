@@ -335,11 +335,13 @@ def _moved(task: Task, state: TaskState, reason: str) -> Task:
 def _spend(task: Task, usage: Usage, at: datetime) -> Task:
     """`usage` is of the whole turn; one that ended without its runner's word may tell less than is known."""
     cost = usage.cost_usd - task.turn_usage.cost_usd
+    # A model without a price still has its tokens counted.
+    task = replace(task, turn_usage=task.turn_usage.at_least(usage))
     if cost <= 0:
         return task
     quarter = at.replace(minute=at.minute // 15 * 15, second=0, microsecond=0)
     kept = {then: spent for then, spent in task.spent.items() if at - then < SPENT_KEPT}
-    return replace(task, turn_usage=usage, spent=kept | {quarter: kept.get(quarter, 0.0) + cost})
+    return replace(task, spent=kept | {quarter: kept.get(quarter, 0.0) + cost})
 
 
 def _published(before: Published | None, now: Published | None) -> Published | None:

@@ -95,6 +95,10 @@ class Usage(Part, frozen=True):
     def __add__(self, other: Usage) -> Usage:
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
 
+    def at_least(self, other: Usage) -> Usage:
+        """Of each the more: what is known stays so."""
+        return Usage(**{name: max(getattr(self, name), getattr(other, name)) for name in self.__struct_fields__})
+
     @property
     def tokens(self) -> int:
         return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens + self.output_tokens

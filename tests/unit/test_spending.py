@@ -22,9 +22,9 @@ from protocol.task import (
     Usage,
 )
 from protocol.user import Settings
-from services.scheduler.decide import go_on, may_go_on, terms_of, wait_for_day
+from services.scheduler.decide import go_on, lose_lease, may_go_on, terms_of, wait_for_day
 from services.scheduler.spending import Ledger, day_of, limit_of
-from tests.unit.desk import NOW, Desk
+from tests.unit.desk import LIMITS, NOW, Desk
 
 
 @pytest.mark.parametrize(
@@ -130,6 +130,18 @@ def test_what_is_spent_is_counted_once_over_all_attempts_and_turns_by_the_quarte
     desk.give(CancelTask(key="c"))
     assert desk.task.spent == {NOW: 1.0, NOW + timedelta(minutes=15): 0.75}
     assert desk.task.usage.cost_usd == 1.75, "a turn that is cancelled between two attempts has cost something too"
+
+
+def test_a_model_without_a_price_has_its_tokens_counted_and_what_is_known_never_shrinks() -> None:
+    desk = Desk().submit().claim()
+    free = Usage(input_tokens=900, output_tokens=40)
+    desk.give(FailAttempt(key="f", attempt=1, journal_sequence=1, reason="x", retry_after_seconds=0, usage=free))
+    assert desk.task.turn_usage == free
+    desk.give(FireTimer(key="t", name="delay", due=NOW + timedelta(minutes=1)))
+    desk.claim()
+    desk.take(lose_lease(desk.task, desk.now, LIMITS))
+    desk.give(CancelTask(key="c"))
+    assert (desk.task.usage, desk.task.spent) == (free, {})
 
 
 def cost(dollars: float) -> Usage:
