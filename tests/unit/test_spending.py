@@ -17,6 +17,8 @@ from protocol.task import (
     FireTimer,
     ParkAttempt,
     SendMessage,
+    SetBudget,
+    SubmitTask,
     TaskState,
     Terms,
     Usage,
@@ -111,10 +113,31 @@ def test_a_turn_that_the_day_stops_goes_on_with_the_next_and_has_lost_no_attempt
     desk.claim(Terms(day_usd=0.3, day_ends=ends))
     desk.give(ParkAttempt(key="p", attempt=1, journal_sequence=3, usage=Usage(cost_usd=0.2), day_is_spent="No money."))
     assert (desk.task.state, desk.task.reason, desk.task.turn_attempts) == (TaskState.DELAYED, "No money.", 0)
-    assert not may_go_on(desk.task, spending(spent=4.7)), "as much as was too little"
+    assert not may_go_on(desk.task, spending(spent=4.9)), "as much as was too little"
     assert may_go_on(desk.task, spending(spent=4.0))
     desk.give(FireTimer(key="t", name="delay", due=ends))
     assert desk.task.state is TaskState.QUEUED
+
+
+def test_a_turn_whose_budget_was_raised_goes_on_at_once_while_the_day_has_more_than_was_set_aside() -> None:
+    desk = Desk()
+    desk.give(SubmitTask(key="s", prompt="do it", repository="r", budget=Budget(money_usd=5.0)))
+    first = terms_of(desk.task, USER, spending(limit=8.0))
+    desk.claim(first)
+    desk.give(SetBudget(key="b", budget=Budget(money_usd=20.0)))
+    desk.give(ParkAttempt(key="p", attempt=1, journal_sequence=3, usage=cost(4.9), day_is_spent="No money."))
+    today = spending(spent=4.9, limit=8.0)
+    assert may_go_on(desk.task, today), "3.10 are left, and 0.10 were too little"
+    desk.take(go_on(desk.task, NOW))
+    second = terms_of(desk.task, USER, today)
+    assert first is not None
+    assert second is not None
+    assert (first.day_usd, second.day_usd) == (5.0, pytest.approx(3.1))
+    desk.claim(second)
+    desk.give(ParkAttempt(key="p", attempt=2, journal_sequence=4, usage=cost(7.95), day_is_spent="No money."))
+    assert not may_go_on(desk.task, spending(spent=7.95, limit=8.0)), (
+        "the whole day was set aside: it waits for the next"
+    )
 
 
 def test_what_is_spent_is_counted_once_over_all_attempts_and_turns_by_the_quarter_of_an_hour() -> None:

@@ -29,6 +29,9 @@ from services.scheduler.decide.turns import next_turn
 NO_TERMS = Terms()
 """Of a user who has set nothing."""
 
+ROUNDING_USD = 0.01
+"""By so much more than was too little, the day has more for a turn."""
+
 
 def claim(task: Task, asked: ClaimAttempt, now: datetime, terms: Terms = NO_TERMS) -> Decision:
     """A runner gets the queued turn."""
@@ -110,8 +113,16 @@ def park(task: Task, command: ParkAttempt) -> tuple[AnyTaskEvent, ...]:
     if task.question is not None or task.state is TaskState.PAUSED:
         return (ended,)
     if command.day_is_spent and task.holder and (day_ends := task.holder.terms.day_ends):
-        return ended, TaskDelayed(until=day_ends, reason=command.day_is_spent, day_usd=task.holder.terms.day_usd)
+        return ended, TaskDelayed(until=day_ends, reason=command.day_is_spent, day_usd=_too_little(task, command))
     return ended, TaskQueued(reason="The runner gave the attempt back.")
+
+
+def _too_little(task: Task, command: ParkAttempt) -> float:
+    """What the attempt leaves of what was set aside for it. The day may have more, as the turn's budget may be higher
+    by now: then it goes on at once."""
+    assert task.holder is not None
+    set_aside = task.holder.terms.day_usd or 0.0
+    return max(0.0, set_aside - (command.usage.cost_usd - task.turn_usage.cost_usd)) + ROUNDING_USD
 
 
 def must_hold(task: Task, attempt: int) -> None:
