@@ -56,6 +56,7 @@ from services.scheduler.decide import (
     may_go_on,
     put_away,
     terms_of,
+    time_of_claim,
     wait_for_day,
 )
 from services.scheduler.election import Election
@@ -632,21 +633,22 @@ class Scheduler:
     def _claimed(self, task: Task, asked: ClaimAttempt) -> Decision:
         """The claim, or that the turn waits for its user's next day. What it may spend is set aside at once: other
         claims are decided before it is committed."""
-        now, spending = self._clock.now(), self._spending(task.user)
+        now = time_of_claim(task, self._clock.now())
+        spending = self._spending(task.user, now)
         terms = terms_of(task, self._user(task.user).user, spending)
         if terms is None:
             return wait_for_day(task, spending, now)
         self._set_aside[task.id] = task.user, terms.day_usd or 0.0
         return claim(task, asked, now, terms)
 
-    def _spending(self, user: str) -> Spending:
+    def _spending(self, user: str, now: datetime | None = None) -> Spending:
         held = (actor.task.holder for actor in self._held.values() if actor.user == user)
         reserved = sum(holder.terms.day_usd or 0.0 for holder in held if holder)
         reserved += sum(
             dollars for task, (of, dollars) in self._set_aside.items() if of == user and task not in self._held
         )
         limit = self._config.daily_usd_per_user
-        return self._ledger.spending(self._user(user).user, reserved, limit, self._clock.now())
+        return self._ledger.spending(self._user(user).user, reserved, limit, now or self._clock.now())
 
     async def _let_go_on(self) -> None:
         """Queue what waits for money that is there now: one a user, queue and labels, whose claim then shows what is

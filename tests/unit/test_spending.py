@@ -24,7 +24,7 @@ from protocol.task import (
     Usage,
 )
 from protocol.user import Settings
-from services.scheduler.decide import go_on, lose_lease, may_go_on, terms_of, wait_for_day
+from services.scheduler.decide import go_on, lose_lease, may_go_on, terms_of, time_of_claim, wait_for_day
 from services.scheduler.spending import Ledger, day_of, limit_of
 from tests.unit.desk import LIMITS, NOW, Desk
 
@@ -138,6 +138,29 @@ def test_a_turn_whose_budget_was_raised_goes_on_at_once_while_the_day_has_more_t
     assert not may_go_on(desk.task, spending(spent=7.95, limit=8.0)), (
         "the whole day was set aside: it waits for the next"
     )
+
+
+def test_a_clock_behind_the_servers_puts_a_turn_off_to_the_end_of_its_day_only_once() -> None:
+    ledger, midnight = Ledger(), NOW + timedelta(days=1)
+    ledger.take(Task(id="other", user="owner", spent={NOW: 5.0}))
+
+    def today(now: datetime) -> Spending:
+        return ledger.spending(USER, 0.0, 5.0, now)
+
+    desk = Desk().submit()
+    desk.now = midnight - timedelta(seconds=30)
+    desk.take(wait_for_day(desk.task, today(desk.now), desk.now))
+    assert desk.task.delayed_until == midnight
+    desk.give(FireTimer(key="t", name="delay", due=midnight))
+    assert (desk.task.state, desk.task.queued_at) == (TaskState.QUEUED, midnight)
+    assert terms_of(desk.task, USER, today(desk.now)) is None, "by our own clock it would wait for the same time again"
+    now = time_of_claim(desk.task, desk.now)
+    terms = terms_of(desk.task, USER, today(now))
+    assert terms is not None
+    assert (now, terms.day_ends) == (midnight, midnight + timedelta(days=1))
+    desk.now = now
+    assert desk.claim(terms).task.has_begun
+    assert time_of_claim(desk.task, midnight + timedelta(hours=1)) == midnight + timedelta(hours=1)
 
 
 def test_what_is_spent_is_counted_once_over_all_attempts_and_turns_by_the_quarter_of_an_hour() -> None:

@@ -3,7 +3,7 @@
 from services.scheduler.decide.archive import put_away
 from services.scheduler.decide.attempts import claim, lose_lease
 from services.scheduler.decide.base import Limits, Rejected
-from services.scheduler.decide.days import go_on, is_short, may_go_on, terms_of, wait_for_day
+from services.scheduler.decide.days import go_on, is_short, may_go_on, terms_of, time_of_claim, wait_for_day
 from services.scheduler.decide.schedules import owed
 from services.scheduler.decide.schedules import timers as user_timers
 from services.scheduler.decide.task import answer, reject
@@ -25,6 +25,7 @@ __all__ = [
     "reject",
     "reject_user",
     "terms_of",
+    "time_of_claim",
     "timers",
     "user_timers",
     "wait_for_day",

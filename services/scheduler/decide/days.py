@@ -31,6 +31,12 @@ def terms_of(task: Task, user: User, spending: Spending) -> Terms | None:
     )
 
 
+def time_of_claim(task: Task, now: datetime) -> datetime:
+    """Never before the task was queued. By a clock that is behind the server's, whose timer has begun the new day, it
+    would be the old day's still, and the turn put off to the same time again and again."""
+    return max(now, task.queued_at or now)
+
+
 def wait_for_day(task: Task, spending: Spending, now: datetime) -> Decision:
     """The queued turn waits until the user's next day, or until there is money before."""
     running = f" and ${spending.reserved_usd:.2f} is set aside for what runs" if spending.reserved_usd else ""

@@ -52,6 +52,8 @@ def answer(task: Task, command: AnyTaskCommand, sequence: int, now: datetime, li
     """The decision on a command that the stream has at `sequence`; None when it has its receipt already."""
     if sequence <= task.answered or command.key in task.receipts:
         return None
+    if isinstance(command, FireTimer):
+        now = max(now, command.due)  # our clock may be behind the server's, which has fired
     events: tuple[AnyTaskEvent, ...] = ()
     try:
         events = restored(task, decide(task, command, now, limits))
