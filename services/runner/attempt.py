@@ -151,6 +151,8 @@ class Attempt:
         if ending is not None:
             return ending
         with anyio.move_on_after(PARK_SECONDS, shield=True):
+            # What was being written may be stored all the same: it is the journal's end, and may have cost something.
+            await self._log.refresh()
             await self._save_work()
         return self._park()
 
