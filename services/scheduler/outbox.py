@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 import anyio
 
 from protocol.routes import command_subject, user_command_subject
-from protocol.task import OUTCOMES
+from protocol.task import OUTCOMES, SubmitTask
 from protocol.user import EndRun
 from services import log
 from services.bus import Bus, Refused, Unavailable
 from services.scheduler.actors import LogActor, TaskActor, UserActor
-from services.scheduler.decide import owed
+from services.scheduler.decide import end_unsent, owed
 
 AGAIN_SECONDS = 1.0
 
@@ -63,9 +63,17 @@ class Outbox:
                 if isinstance(each, EndRun):
                     await self._bus.publish(user_command_subject(user, each), each, key=f"{user}.{each.key}")
                 else:
-                    task, command = each
-                    await self._bus.publish(command_subject(user, task, command), command, key=f"{task}.{command.key}")
+                    await self._submit(user, *each)
         except (Unavailable, Refused) as error:
             log.get().warning("not_sent", user=user, error=str(error))
             await anyio.sleep(AGAIN_SECONDS)
             self._mark(user)
+
+    async def _submit(self, user: str, task: str, command: SubmitTask) -> None:
+        try:
+            await self._bus.publish(command_subject(user, task, command), command, key=f"{task}.{command.key}")
+        except Refused as error:
+            # Too long, say: it stays so, and whoever waits behind it would wait for ever.
+            log.get().warning("run_refused", user=user, task=task, error=error.reason)
+            end = end_unsent(task, command, error.reason)
+            await self._bus.publish(user_command_subject(user, end), end, key=f"{user}.{end.key}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from protocol.evolve import Task, User, evolve_user
 from protocol.schedule import OPEN_RUNS_LIMIT, CatchUp, Schedule, Submission
@@ -28,7 +29,7 @@ from protocol.user import (
     UserDecision,
 )
 from services import cron
-from services.scheduler.decide import answer_user, owed, user_timers
+from services.scheduler.decide import answer_user, end_unsent, owed, user_timers
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -262,3 +263,26 @@ def test_what_comes_after_a_beginning_that_could_not_be_read_changes_nothing(eve
     log = Log()
     after = evolve_user(log.user, UserDecision(at=NOW, events=(event,)))
     assert after.schedules == log.user.schedules
+
+
+def test_a_time_zone_that_the_machine_no_longer_has_pauses_the_schedule_with_the_reason() -> None:
+    log = Log()
+    lost = replace(log.schedule, time_zone="Europe/Gone")
+    log.user = replace(log.user, schedules={"s1": lost})
+    assert log.fire() == "consumed"
+    assert "no time zone 'Europe/Gone'" in log.schedule.paused
+    assert user_timers(log.user) == {}, "and is not due again"
+    assert log.give(ResumeSchedule(key="r", schedule="s1"))[0] == "rejected"
+
+
+def test_a_run_whose_task_can_never_be_sent_has_failed_with_the_reason() -> None:
+    log = Log()
+    log.fire()
+    [(task, command)] = owed(log.user, nothing_yet)  # type: ignore[misc]
+    end = end_unsent(task, command, "Too long.")
+    [told] = owed(log.user, lambda _: Task(id=task, user="owner", turn=1, state=TaskState.FAILED))
+    assert isinstance(told, EndRun)
+    assert end.key == told.key, "one run ends once"
+    assert log.give(end)[0] == "consumed"
+    assert (log.schedule.runs, log.schedule.failures) == ((), 1)
+    assert list(owed(log.user, nothing_yet)) == []

@@ -44,6 +44,7 @@ from services import cron
 from services.scheduler.decide.base import Rejected
 
 BY_USER = "Paused by the user."
+UNSENT = "Its task could not be sent"
 
 
 def timers(user: User) -> dict[str, datetime]:
@@ -63,6 +64,13 @@ def owed(user: User, task_of: Callable[[str], Task]) -> Iterator[tuple[str, Subm
                 yield run.task, command
             elif task.state in OUTCOMES:
                 yield _end(schedule, run, task.state, task.reason)
+
+
+def end_unsent(task: str, command: SubmitTask, reason: str) -> EndRun:
+    """The end of a run whose task can never be sent: `command` was refused."""
+    key = command.key.removeprefix("schedule ")
+    reason = f"{UNSENT}: {reason}"
+    return EndRun(key=f"end {key}", schedule=command.schedule, task=task, outcome=TaskState.FAILED, reason=reason)
 
 
 def add(user: User, command: AddSchedule, now: datetime) -> tuple[AnyScheduleEvent, ...]:
@@ -111,11 +119,16 @@ def fire(user: User, command: FireSchedule, now: datetime) -> tuple[AnyScheduleE
         raise Rejected("Nothing waits for this timer any more.")
     # Our clock may be behind the server's, which has fired.
     until = max(now, schedule.next_at)
+    try:
+        cron.check(schedule.cron, schedule.time_zone)
+    except ValueError as error:
+        # The machine had this time zone once. To be refused would leave the timer due, again and again.
+        return (SchedulePaused(schedule=schedule.id, reason=str(error)),)
     room = OPEN_RUNS_LIMIT - len(schedule.runs)
     runs = [Run(task=task_id(user.id, _key(schedule, due)), due=due) for due in _due(schedule, until)][
         -OPEN_RUNS_LIMIT:
     ]
-    next_at = _next_after(schedule.cron, schedule.time_zone, until)
+    next_at = cron.next_after(schedule.cron, schedule.time_zone, until)
     return (ScheduleFired(schedule=schedule.id, runs=tuple(runs[:room]), next_at=next_at),)
 
 
