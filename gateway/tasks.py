@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from datetime import datetime
 from typing import assert_never
 
 import msgspec
@@ -166,11 +167,17 @@ class Tasks:
     # What is known
 
     async def list(
-        self, asker: Asker, *, where: TaskFilter = EVERYTHING, limit: int = 50, before: str = ""
+        self,
+        asker: Asker,
+        *,
+        where: TaskFilter = EVERYTHING,
+        limit: int = 50,
+        before: str = "",
+        before_at: datetime | None = None,
     ) -> TaskList:
         """Raises Refused or Unavailable."""
         limit = max(1, min(limit, LIST_LIMIT))
-        question = ListTasks(user=asker.user, **asdict(where), limit=limit, before=before)
+        question = ListTasks(user=asker.user, **asdict(where), limit=limit, before=before, before_at=before_at)
         return await self._bus.ask(Service.SCHEDULER, question, TaskList)
 
     async def must_exist(self, asker: Asker, task: str) -> None:

@@ -188,6 +188,9 @@ class ListTasks(Message, TaskFilter, frozen=True):
     limit: int = 50
     before: str = ""
     """The last task id of the page before."""
+    before_at: datetime | None = None
+    """That one's `updated_at` there: the page goes on from then, also where the task has changed since. None: from
+    where the task is now."""
 
 
 class TaskSummary(Part, frozen=True):

@@ -119,7 +119,7 @@ class KeyBody(Struct, frozen=True):
 class Listed(Struct, frozen=True):
     tasks: tuple[TaskSummary, ...]
     more: bool
-    """Whether there are older ones: ask again with `before`, the id of the last one here."""
+    """Whether there are older ones: ask again with `before` and `before_at`, the last one's `id` and `updated_at`."""
 
 
 def key_of(request: Request, key: str) -> str:
@@ -166,6 +166,7 @@ async def list_tasks(
     search: Annotated[str, Parameter(description="Words that are all in the title or the prompt.")] = "",
     limit: int = 50,
     before: str = "",
+    before_at: Annotated[datetime | None, Parameter(description="The `updated_at` of `before` in its line.")] = None,
 ) -> Listed:
     """The asker's tasks of which all of this is so, the last changed first."""
     where = TaskFilter(
@@ -175,7 +176,7 @@ async def list_tasks(
         repository=repository,
         search=search,
     )
-    found = await tasks.list(asker, where=where, limit=limit, before=before)
+    found = await tasks.list(asker, where=where, limit=limit, before=before, before_at=before_at)
     return Listed(found.tasks, found.more)
 
 

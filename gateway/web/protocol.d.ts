@@ -935,7 +935,7 @@ export interface LinkBody {
 
 export interface Listed {
   tasks: TaskSummary[];
-  /** Whether there are older ones: ask again with `before`, the id of the last one here. */
+  /** Whether there are older ones: ask again with `before` and `before_at`, the last one's `id` and `updated_at`. */
   more: boolean;
 }
 

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from protocol.evolve import Task
 from protocol.query import LIST_TASKS_LIMIT, ListTasks, TaskFilter
 
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
 
 def search(tasks: Iterable[Task], asked: ListTasks) -> tuple[list[Task], bool]:
     """A page of those of `tasks` that are asked for, the last changed first, and whether there are more."""
+    tasks = list(tasks)
     found = [task for task in tasks if matches(task, asked)]
-    found.sort(key=lambda task: (task.updated_at, task.id), reverse=True)
-    if asked.before:
-        index = next((i for i, task in enumerate(found) if task.id == asked.before), -1)
-        found = found[index + 1 :]
+    # The last one of the page before may be none of these any more: its place counts, not the task.
+    if asked.before and (place := _place(tasks, asked)):
+        found = [task for task in found if (task.updated_at or LONG_AGO, task.id) < place]
+    found.sort(key=lambda task: (task.updated_at or LONG_AGO, task.id), reverse=True)
     limit = max(1, min(asked.limit, LIST_TASKS_LIMIT))
     return found[:limit], len(found) > limit
+
+
+def _place(tasks: Iterable[Task], asked: ListTasks) -> tuple[datetime, str] | None:
+    if asked.before_at is not None:
+        at = asked.before_at
+        return at if at.tzinfo else at.replace(tzinfo=UTC), asked.before
+    return next(((task.updated_at or LONG_AGO, task.id) for task in tasks if task.id == asked.before), None)
 
 
 def matches(task: Task, asked: TaskFilter) -> bool:

@@ -89,6 +89,8 @@ async def test_a_submitted_task_is_listed_shown_and_steered(scheduler: Scheduler
     await until(owner, f"/api/tasks/{task}", lambda answer: answer.json()["state"] == "cancelled")
     listed = (await owner.get("/api/tasks", params={"state": "cancelled", "limit": 200})).json()["tasks"]
     assert task in [each["id"] for each in listed]
+    older = {"limit": 200, "before": task, "before_at": "2020-01-01T00:00:00+00:00"}
+    assert (await owner.get("/api/tasks", params=older)).json()["tasks"] == [], "older than it was then"
 
 
 async def test_a_task_is_held_back_let_go_on_and_tried_again(scheduler: Scheduler, owner: httpx2.AsyncClient) -> None:

@@ -20,6 +20,11 @@ export function grouped(tasks) {
   };
 }
 
+/** Where the page after `last` begins, also where that one changes before it is asked for. @param {TaskSummary} [last] */
+function place(last) {
+  return last ? `&before=${last.id}&before_at=${encodeURIComponent(last.updated_at)}` : "";
+}
+
 export class TaskList {
   /** @type {Emitter<void>} */
   changed = new Emitter();
@@ -78,7 +83,7 @@ export class TaskList {
     for (const task of tasks) this.#tasks.set(task.id, task);
     this.known = true;
     this.more = more;
-    this.#before = tasks.at(-1)?.id ?? "";
+    this.#before = place(tasks.at(-1));
   }
 
   /** Whether what is known is newer than this. @param {TaskSummary} task */
@@ -91,9 +96,9 @@ export class TaskList {
     if (this.#loading || !this.more) return;
     this.#loading = true;
     try {
-      const found = await this.#api.get(`/api/tasks/?limit=${PAGE}&before=${this.#before}`);
+      const found = await this.#api.get(`/api/tasks/?limit=${PAGE}${this.#before}`);
       for (const task of found.tasks) if (!this.#isNewer(task)) this.#tasks.set(task.id, task);
-      this.#before = found.tasks.at(-1)?.id ?? this.#before;
+      this.#before = place(found.tasks.at(-1)) || this.#before;
       this.more = found.more && found.tasks.length > 0;
       this.changed.emit();
     } finally {
