@@ -61,12 +61,13 @@ class Archivist:
     async def commit(self, actor: TaskActor, subject: str, decision: Decision) -> tuple[Decision, int]:
         """Write the archive, then the decision that names it. Raises NotYet, and Conflict when the task's log went on
         since `decision` was made."""
-        whole = f"evt.{actor.user}.{actor.id}.>"
+        # As decided over: meanwhile the reader may bring a decision of another scheduler's.
+        task, decided_over, whole = actor.task, actor.sequence, f"evt.{actor.user}.{actor.id}.>"
         stored = await whole_log(self._bus, whole)
-        if _last_decision(stored) != actor.sequence:
+        if _last_decision(stored) != decided_over:
             raise Conflict(subject)
         await self._wait_for_history(stored[-1].sequence)
-        put, older = _put_away(actor.task, stored), actor.task.archive
+        put, older = _put_away(task, stored), task.archive
         # A name of its own for each end of the log: who is late overwrites nobody's.
         await self._bus.put_blob(put.archive, pack(stored), ARCHIVE)
         events = tuple(put if isinstance(event, TaskArchived) else event for event in decision.events)
