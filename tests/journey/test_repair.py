@@ -142,6 +142,8 @@ async def test_a_paused_task_gives_its_sandbox_back_with_the_work_saved_and_goes
     async with phone(house) as owner:
         task = await owner.submit("[scenario: slow] 3 seconds", str(repository), key="pause")
         await owner.until(lambda: "waiting" in output(owner, task))
+        running = sandbox_processes(task)
+        assert running, "the sandbox runs"
         await owner.command(Pause(key="hold", task=task))
         await owner.until(lambda: owner.tasks[task].state is TaskState.PAUSED and owner.tasks[task].holder is None)
         saved = [frame for frame in owner.journal(task) if isinstance(frame.entry.event, CheckpointMade)]
@@ -149,7 +151,9 @@ async def test_a_paused_task_gives_its_sandbox_back_with_the_work_saved_and_goes
         await owner.command(Say(key="meanwhile", task=task, text="It should speak of tides."))
         await owner.until(lambda: owner.tasks[task].messages == 1)
         assert owner.tasks[task].state is TaskState.PAUSED
-        assert sandbox_processes(task) == []
+        # The sandbox is given back once the attempt is over.
+        _, alive = await anyio.to_thread.run_sync(psutil.wait_procs, running, CANCEL_SECONDS)
+        assert (alive, sandbox_processes(task)) == ([], [])
         await owner.command(Resume(key="go-on", task=task))
         done = await owner.ended(task)
         assert (done.state, done.turn, done.attempt) == (TaskState.SUCCEEDED, 1, 2), f"{done.reason}\n{house.logs()}"
