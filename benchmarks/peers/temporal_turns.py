@@ -35,7 +35,7 @@ async def connected(address: str) -> Client:
         try:
             return await Client.connect(address)
         except RuntimeError:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # another program's server tells nobody when it is ready
     raise SystemExit(f"nobody answers at {address}")
 
 

@@ -58,7 +58,7 @@ def _carry_out(place: Place, body: dict[str, Any]) -> dict[str, Any]:
         more = more or answer["more"]
         if all(task["status"] for task in answer["tasks"]) or time.monotonic() > until:
             return {**answer, "more": more}
-        time.sleep(AGAIN_SECONDS)
+        time.sleep(AGAIN_SECONDS)  # over plain HTTP nobody is told of a receipt: it is asked for
 
 
 def _body(where: TaskFilter) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from msgspec import Struct
 from protocol.evolve import Task
 from services.scheduler.policy import Load, Rank, Rules, Slot, Turn, is_queued, served_at, turn_of
 
-T = TypeVar("T")
+T = TypeVar("T", bound=tuple)
 Labels = frozenset[str]
 
 
@@ -265,4 +265,4 @@ def _turns(own: list[_Own]) -> Iterator[Turn]:
 
 
 def _remove(ordered: list[T], item: T) -> None:
-    del ordered[bisect_left(ordered, item)]  # type: ignore[type-var]
+    del ordered[bisect_left(ordered, item)]

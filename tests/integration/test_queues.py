@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
@@ -48,9 +48,11 @@ async def command(play: Player, command: UserCommand) -> None:
     await play.gateway.publish(user_command_subject(OWNER, command), command, key=command.key)
 
 
-async def until(play: Player, holds: object, **asked: object) -> QueueShown:
+async def until(
+    play: Player, holds: Callable[[QueueShown], bool], *, user: str = OWNER, everything: bool = True
+) -> QueueShown:
     with anyio.fail_after(20):
-        while not holds(seen := await shown(play, **asked)):  # type: ignore[operator, arg-type]
+        while not holds(seen := await shown(play, user=user, everything=everything)):
             await anyio.lowlevel.checkpoint()
     return seen
 
