@@ -118,6 +118,8 @@ class View(Struct, frozen=True, kw_only=True):
     task: Task
     notices: tuple[str, ...] = ()
     running: tuple[Running, ...] = ()
+    cut_off: tuple[Running, ...] = ()
+    """Steps that ran when their turn ended: the next attempt says what became of them."""
     plan: tuple[PlanItem, ...] = ()
     model: str = ""
     steps: int = 0
@@ -212,7 +214,7 @@ def _event(view: View, event: AnyTaskEvent, at: datetime) -> Folded:
         case QuestionAnswered():
             return view, (_line(Kind.INFO, _answered(event)),)
         case TurnEnded():
-            return replace(view, running=()), _outcome(view, event, at)
+            return replace(view, running=(), cut_off=view.running), _outcome(view, event, at)
         case TaskArchived():
             return view, (_line(Kind.INFO, "in the archive"),)
         case TaskRestored():
@@ -343,7 +345,7 @@ def _planned(view: View, action: ModelCall | ToolCall) -> View:
 
 
 def _finished(view: View, finished: StepFinished) -> Folded:
-    running = next((one for one in view.running if one.step == finished.step), None)
+    running = next((one for one in (*view.running, *view.cut_off) if one.step == finished.step), None)
     what = running.what if running else f"step {finished.step}"
     view = replace(view, running=tuple(one for one in view.running if one.step != finished.step))
     took = units.seconds(finished.duration_seconds)

@@ -118,6 +118,26 @@ def test_a_task_is_paused_and_goes_on_by_a_tap(browser: Browser, house: House, r
         expect(page.get_by_role("button", name="Try again")).to_be_hidden()
 
 
+def test_a_stopped_turn_is_tried_again_and_its_work_forked_by_a_tap(
+    browser: Browser, house: House, repository: str
+) -> None:
+    with phone(browser, house) as me:
+        me.sign_in()
+        page = me.page
+        me.submit("[scenario: slow] seconds=5", repository)
+        expect(page.locator(".out.tail")).to_contain_text("waiting")
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_role("button", name="Stop it").click()
+        page.get_by_role("button", name="Try again").click()
+        expect(page.locator(".turn-title").last).to_have_text("Turn 2")
+        expect(page.locator(".outcome")).to_have_count(2, timeout=60_000)
+        page.get_by_role("link", name="Fork").click()
+        page.get_by_label("What is to be done?").fill("[scenario: noop] Another way")
+        page.get_by_role("button", name="Start").click()
+        expect(page.locator(".said")).to_contain_text("Another way")
+        expect(page.locator(".outcome")).to_contain_text("Done", timeout=60_000)
+
+
 def test_a_question_waits_on_top_of_the_list_and_is_answered_by_a_tap(
     browser: Browser, house: House, repository: str
 ) -> None:
@@ -431,26 +451,6 @@ def test_the_page_and_the_terminal_tell_the_same_of_every_task(browser: Browser,
     for task in known:
         frames = [as_frame(task, message) for message in stored(house, task)]
         assert steps_on_the_page(frames) == steps_in_the_terminal(task, frames), task
-
-
-def test_a_stopped_turn_is_tried_again_and_its_work_forked_by_a_tap(
-    browser: Browser, house: House, repository: str
-) -> None:
-    with phone(browser, house) as me:
-        me.sign_in()
-        page = me.page
-        me.submit("[scenario: slow] seconds=5", repository)
-        expect(page.locator(".out.tail")).to_contain_text("waiting")
-        page.get_by_role("button", name="Stop").click()
-        page.get_by_role("button", name="Stop it").click()
-        page.get_by_role("button", name="Try again").click()
-        expect(page.locator(".turn-title").last).to_have_text("Turn 2")
-        expect(page.locator(".outcome")).to_have_count(2, timeout=60_000)
-        page.get_by_role("link", name="Fork").click()
-        page.get_by_label("What is to be done?").fill("[scenario: noop] Another way")
-        page.get_by_role("button", name="Start").click()
-        expect(page.locator(".said")).to_contain_text("Another way")
-        expect(page.locator(".outcome")).to_contain_text("Done", timeout=60_000)
 
 
 def as_frame(task: str, message: Message) -> dict[str, Any]:
