@@ -28,6 +28,7 @@ from protocol.journal import (
     StepStarted,
     ToolCall,
     ToolResult,
+    decode_entry,
 )
 from protocol.task import (
     AnyTaskEvent,
@@ -132,7 +133,7 @@ class Batch:
         """Fold one message; raises before anything is changed when it cannot be decoded."""
         match stored.subject.split("."):
             case ["evt", user, task, "journal", _]:
-                entry = _decode_entry(stored.data)
+                entry = decode_entry(stored.data)
                 payload = str(_decode_raw_entry(stored.data).event, "utf-8")
                 self._take_entry(stored.sequence, user, task, entry, payload)
             case ["evt", user, task, "task", _]:
@@ -292,7 +293,8 @@ def fold(messages: Iterable[Stored], tasks: Mapping[str, Task]) -> Batch:
     for stored in messages:
         try:
             batch.take(stored)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            # A field that this release does not know is not decoded, and may be no UTF-8: only its payload tells.
             batch.undecodable.append(Undecodable(stored, str(error)))
         batch.sequence = stored.sequence
     return batch
@@ -382,6 +384,5 @@ class _RawDecision(Struct):
     events: tuple[Raw, ...] = ()
 
 
-_decode_entry = msgspec.json.Decoder(JournalEntry).decode
 _decode_raw_entry = msgspec.json.Decoder(_RawEntry).decode
 _decode_raw_decision = msgspec.json.Decoder(_RawDecision).decode

@@ -128,6 +128,16 @@ def test_the_kept_state_has_neither_receipts_nor_the_prompt() -> None:
         ),
         ("evt.u.t.journal.noticed", b"[" * 100_000, "nested beyond every limit"),
         ("evt.u.t.journal.noticed", b'{"attempt":1,"at":"2026-11-01T00:00:00Z","x":"\xff"', "not UTF-8"),
+        (
+            "evt.u.t.journal.noticed",
+            b'{"attempt":1,"at":"2026-11-01T00:00:00Z","event":{"type":"noticed","text":"\xff"}}',
+            "a text that is not UTF-8",
+        ),
+        (
+            "evt.u.t.journal.noticed",
+            b'{"attempt":1,"at":"2026-11-01T00:00:00Z","event":{"type":"noticed","text":"","x":"\xff"}}',
+            "an unknown field that is not UTF-8",
+        ),
         ("evt.u.t.journal.a.b", b"{}", "a subject that nobody made"),
         ("evt.u", b"{}", "a subject that nobody made"),
     ],
