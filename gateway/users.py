@@ -127,8 +127,10 @@ class Users:
         after = evolve_user(before, decision)
         self._users[user] = after
         self._index(before, after)
-        if decision.receipt is not None and (arrived := self._waiting.get((user, decision.receipt.key))):
-            arrived.set()
+        # Not the decision's own receipt: of a command that was answered long ago, a folded log brings it with others.
+        for (of, key), arrived in self._waiting.items():
+            if of == user and key in after.receipts:
+                arrived.set()
 
     def _index(self, before: User, after: User) -> None:
         for device in before.devices.values():

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from protocol.evolve_schedules import evolve_schedules
+from protocol.evolve_schedules import evolve_schedules, with_progress
 from protocol.journal import AttemptStarted, JournalEntry, ModelReply, StepFinished, StepLost
 from protocol.rules import Rule
 from protocol.schedule import Schedule
@@ -59,6 +59,7 @@ from protocol.user import (
     GithubTokensRotated,
     HostAdded,
     HostRemoved,
+    LogFolded,
     PushSubscriptionAdded,
     PushSubscriptionRemoved,
     QueueSet,
@@ -502,10 +503,22 @@ def _apply_to_user(user: User, event: AnyUserEvent, at: datetime) -> User:
             return replace(user, settings=event.settings)
         case DailyLimitSet():
             return replace(user, daily_usd=event.daily_usd)
+        case LogFolded():
+            return _with_routine(user, event)
         case BulkBegun():
             return user  # the receipt of its command says that it was
         case _:
             assert_never(event)
+
+
+def _with_routine(user: User, event: LogFolded) -> User:
+    return replace(
+        user,
+        schedules=with_progress(user.schedules, event.schedules),
+        github=replace(user.github, sealed=event.github_sealed) if user.github else None,
+        receipts={receipt.key: receipt for receipt in event.receipts},
+        answered=max(user.answered, event.answered),
+    )
 
 
 def _with_push(user: User, device: str, push: PushSubscription | None) -> User:

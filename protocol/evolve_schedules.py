@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import assert_never
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
-from protocol.schedule import Schedule
+from protocol.schedule import Progress, Schedule
 from protocol.task import TaskState
 from protocol.user import (
     AnyScheduleEvent,
@@ -32,6 +32,12 @@ def evolve_schedules(schedules: Schedules, event: AnyScheduleEvent, at: datetime
     if event.schedule not in schedules:
         return dict(schedules)
     return {**schedules, event.schedule: _evolve(schedules[event.schedule], event)}
+
+
+def with_progress(schedules: Schedules, progress: Iterable[Progress]) -> dict[str, Schedule]:
+    """`schedules`, each as far as its runs have come."""
+    known = [each for each in progress if each.id in schedules]
+    return {**schedules, **{each.id: replace(schedules[each.id], **asdict(each)) for each in known}}
 
 
 def _added(event: ScheduleAdded, at: datetime) -> Schedule:

@@ -226,8 +226,11 @@ def journal_subject(user_id: str, task_id: str, event: task.Message) -> str:
 
 
 def user_decision_subject(user_id: str, decision: user.UserDecision) -> str:
-    kind = tag_of(decision.events[0]) if decision.events else "rejected"
-    return f"evt.{user_id}.user.{kind}"
+    return f"evt.{user_id}.user.{user_decision_kind(decision)}"
+
+
+def user_decision_kind(decision: user.UserDecision) -> str:
+    return tag_of(decision.events[0]) if decision.events else user.REJECTED
 
 
 def timer_subject(owner: str, name: str) -> str:

@@ -59,6 +59,19 @@ class Run(Part, frozen=True):
     due: datetime
 
 
+class Progress(Part, frozen=True):
+    """What a schedule's runs change of it."""
+
+    id: str
+    next_at: datetime | None = None
+    paused: str = ""
+    failures: int = 0
+    runs: tuple[Run, ...] = ()
+    last_task: str = ""
+    last_due: datetime | None = None
+    last_outcome: TaskState | None = None
+
+
 class Schedule(Part, frozen=True):
     """As the user's log made it."""
 

@@ -9,9 +9,9 @@ from enum import StrEnum
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from protocol.base import Message, Part, reader
+from protocol.base import Message, Part, reader, tag_of
 from protocol.rules import Rule
-from protocol.schedule import CatchUp, Run, Submission
+from protocol.schedule import CatchUp, Progress, Run, Submission
 from protocol.task import OUTCOMES, Budget, Receipt, TaskState
 
 QUEUES_LIMIT = 100
@@ -475,6 +475,19 @@ class RunEnded(UserEvent, frozen=True):
     outcome: TaskState
 
 
+class LogFolded(UserEvent, frozen=True):
+    """What nobody did by hand leaves the log before this (`ROUTINE`); here is what it came to. A fold that has it all
+    stays as it is, one that begins later ends up the same."""
+
+    schedules: tuple[Progress, ...] = ()
+    github_sealed: str = ""
+    """The account's tokens as they were changed last; empty without an account."""
+    receipts: tuple[Receipt, ...] = ()
+    """All that are kept, in the place of those before."""
+    answered: int = 0
+    """The stream sequence of the last command that has a receipt."""
+
+
 AnyScheduleEvent = ScheduleAdded | ScheduleRemoved | SchedulePaused | ScheduleResumed | ScheduleFired | RunEnded
 AnyUserEvent = (
     UserAdded
@@ -496,7 +509,14 @@ AnyUserEvent = (
     | DailyLimitSet
     | BulkBegun
     | AnyScheduleEvent
+    | LogFolded
 )
+
+REJECTED = "rejected"
+"""The kind of a decision without an event."""
+ROUTINE = frozenset((*map(tag_of, (ScheduleFired, RunEnded, GithubTokensRotated, LogFolded)), REJECTED))
+"""Kinds of decisions that come by the clock, day and night, or only refuse. All others are a person's doing and stay:
+a log grows with them alone."""
 
 
 class UserDecision(Message, frozen=True):

@@ -14,9 +14,15 @@ from msgspec import Struct
 
 from protocol.evolve import Task, User, evolve, evolve_user
 from protocol.ids import KEY_LIMIT_BYTES
-from protocol.routes import command_subject, decision_subject, user_command_subject, user_decision_subject
+from protocol.routes import (
+    command_subject,
+    decision_subject,
+    user_command_subject,
+    user_decision_kind,
+    user_decision_subject,
+)
 from protocol.task import Decision, FireTimer, decode_decision, decode_task_command
-from protocol.user import FireSchedule, UserDecision, decode_user_command, decode_user_decision
+from protocol.user import ROUTINE, FireSchedule, LogFolded, UserDecision, decode_user_command, decode_user_decision
 from services.archive import archived
 from services.bus import Stored
 from services.scheduler.decide import Limits, answer, answer_user, reject, reject_user, timers, user_timers
@@ -175,6 +181,12 @@ class UserActor:
     def forget(self) -> None:
         self.user = User(id=self.id)
         self.sequence = self.unread = 0
+        self.folded = 0
+        """The sequence of the decision that folded the log last."""
+        self.routine = 0
+        """Messages since that came by the clock."""
+        self.is_cleared = True
+        """Whether those before it are gone from the stream."""
 
     def fold(self, stored: Stored) -> None:
         if stored.sequence > self.sequence and not self.unread:
@@ -184,19 +196,23 @@ class UserActor:
 
     def applied(self, decision: UserDecision, sequence: int) -> None:
         if sequence > self.sequence:
+            if any(isinstance(event, LogFolded) for event in decision.events):
+                # Whoever finds none before it in the log finds it cleared.
+                self.folded, self.is_cleared, self.routine = sequence, self.routine == 0 and self.is_cleared, 0
+            elif user_decision_kind(decision) in ROUTINE:
+                self.routine += 1
             self.user = evolve_user(self.user, decision)
             self.sequence = sequence
 
     def answer(self, command: Stored, now: datetime, limits: Limits) -> Entry | None:
         decision = answer_user(self.user, decode_user_command(command.data), command.sequence, now)
-        return Entry(user_decision_subject(self.id, decision), decision) if decision else None
+        return self.entry(decision) if decision else None
 
     def reject(self, command: Stored, now: datetime, reason: str) -> Entry | None:
         key = key_of(command)
         if not key or command.sequence <= self.user.answered or key in self.user.receipts:
             return None
-        decision = reject_user(key, command.sequence, now, reason)
-        return Entry(user_decision_subject(self.id, decision), decision)
+        return self.entry(reject_user(key, command.sequence, now, reason))
 
     def timers(self, limits: Limits) -> dict[str, datetime]:
         return user_timers(self.user)
@@ -204,6 +220,9 @@ class UserActor:
     def timer(self, name: str, due: datetime) -> Entry:
         fired = FireSchedule(key=f"fire {name} {due.isoformat()} {self.sequence}", schedule=name, due=due)
         return Entry(user_command_subject(self.id, fired), fired)
+
+    def entry(self, decision: UserDecision) -> Entry:
+        return Entry(user_decision_subject(self.id, decision), decision)
 
 
 @contextmanager

@@ -16,35 +16,28 @@ from msgspec.structs import replace
 
 from protocol.base import tag_of
 from protocol.evolve import Task
-from protocol.history import AskReached, HistoryReached
 from protocol.journal import CheckpointMade, decode_entry
-from protocol.routes import Service, Stream
+from protocol.routes import Stream
 from protocol.task import OUTCOMES, Decision, TaskArchived
 from services.archive import pack, whole_log
-from services.bus import ARCHIVE, BLOBS, Bus, Conflict, Refused, Stored, Unavailable
+from services.bus import ARCHIVE, BLOBS, Bus, Conflict, Stored, Unavailable
 from services.scheduler.actors import TaskActor
+from services.scheduler.reached import Reached
 
 PROMPT_KEPT_CHARS = 10_000
 """Of a longer prompt, so much stays outside of the archive."""
 POSTPONED = timedelta(hours=1)
 """A task that could not be put away is tried again so much later."""
-HISTORY_SECONDS = 2.0
-"""How long the history may take to catch up with a task that its user puts away at once."""
-
-
-class NotYet(Exception):
-    """The task cannot be put away now; the reason is for a person."""
 
 
 class Archivist:
     """What the scheduler does about the archive, without its decisions."""
 
-    def __init__(self, bus: Bus, after: timedelta) -> None:
+    def __init__(self, bus: Bus, reached: Reached, after: timedelta) -> None:
         """`after`: how long a task must have rested; zero puts none away but by its user's wish."""
         self._bus = bus
+        self._reached = reached
         self._after = after
-        self._reached = 0
-        """How far the history was when it was asked last."""
         self._postponed: dict[str, datetime] = {}
         self._older: dict[str, str] = {}
         """The archive of each task before the one that was just written."""
@@ -66,7 +59,7 @@ class Archivist:
         stored = await whole_log(self._bus, whole)
         if _last_decision(stored) != decided_over:
             raise Conflict(subject)
-        await self._wait_for_history(stored[-1].sequence)
+        await self._reached.wait(stored[-1].sequence)
         put, older = _put_away(task, stored), task.archive
         # A name of its own for each end of the log: who is late overwrites nobody's.
         await self._bus.put_blob(put.archive, pack(stored), ARCHIVE)
@@ -77,16 +70,6 @@ class Archivist:
         if older:
             self._older[actor.id] = older
         return decision, sequence
-
-    async def _wait_for_history(self, sequence: int) -> None:
-        if self._reached >= sequence:
-            return
-        asked = AskReached(at_least=sequence, wait_seconds=HISTORY_SECONDS)
-        try:
-            answer = await self._bus.ask(Service.HISTORY, asked, HistoryReached, timeout_seconds=HISTORY_SECONDS + 2)
-        except (Unavailable, Refused) as error:
-            raise NotYet(f"The history does not have the whole task yet, try again later: {error}") from None
-        self._reached = answer.sequence
 
     async def clear(self, actor: TaskActor) -> None:
         """Take out of the stream what the archive has. Raises Unavailable; again it does nothing."""

@@ -45,11 +45,12 @@ from services.bus import Bus, Conflict, Reader, Refused, Stored, Unavailable
 from services.clock import Clock
 from services.config import Count, Days, LogLevel, Seconds
 from services.scheduler.actors import Entry, LogActor, TaskActor, UserActor
-from services.scheduler.archivist import Archivist, NotYet
+from services.scheduler.archivist import Archivist
 from services.scheduler.claims import Claims
 from services.scheduler.decide import (
     Limits,
     claim,
+    fold_log,
     go_on,
     is_short,
     lose_lease,
@@ -62,8 +63,10 @@ from services.scheduler.decide import (
 from services.scheduler.election import Election
 from services.scheduler.leases import AttemptLeases
 from services.scheduler.line import Line
+from services.scheduler.log_keeper import LogKeeper
 from services.scheduler.outbox import Outbox
 from services.scheduler.policy import Rules, Slot, is_queued
+from services.scheduler.reached import NotYet, Reached
 from services.scheduler.runners import Runners
 from services.scheduler.search import search
 from services.scheduler.show import Scene, reason, show
@@ -104,6 +107,9 @@ class Config(Struct, frozen=True, kw_only=True):
     archive_after_days: Days = 30.0
     """A task that ended so long ago goes into the archive and out of the stream, which lives in memory and is read at
     each start of NATS. It can be opened again at any time. 0: only what a user archives."""
+    user_log_messages: Count = 1_000
+    """Once a user's log has so many messages that came by the clock (a schedule's runs, changed tokens) or only refuse,
+    one message says what they came to, and they are taken away."""
     log_level: LogLevel = "info"
 
 
@@ -154,7 +160,9 @@ class Scheduler:
             )
         )
         self._runners = Runners()
-        self._archivist = Archivist(bus, timedelta(days=config.archive_after_days))
+        reached = Reached(bus)
+        self._archivist = Archivist(bus, reached, timedelta(days=config.archive_after_days))
+        self._log_keeper = LogKeeper(bus, reached, config.user_log_messages)
         self._set_aside: dict[str, tuple[str, float]] = {}
         """Their users, and what each may spend of its user's money for the day."""
         self._claims = Claims()
@@ -224,6 +232,7 @@ class Scheduler:
             group.start_soon(self._keep_snapshots)
             group.start_soon(self._keep_archived)
             group.start_soon(self._keep_swept)
+            group.start_soon(self._keep_logs_short)
             group.start_soon(self._keep_looking_at_stopped)
             await self._election.hold()
             self._active = False
@@ -516,6 +525,33 @@ class Scheduler:
                 self._log.warning("not_swept", error=str(error))
             await anyio.sleep(SWEEP_SECONDS)
 
+    async def _keep_logs_short(self) -> None:
+        while True:
+            for actor in list(self._users.values()):
+                if self._log_keeper.is_due(actor):
+                    await self._fold_log(actor)
+                if not actor.is_cleared:
+                    await self._clear_log(actor)
+            await anyio.sleep(self.archive_look_seconds)
+
+    async def _fold_log(self, actor: UserActor) -> None:
+        async with actor.lock:
+            with log.bound(user=actor.id):
+                try:
+                    await self._commit(actor, actor.entry(fold_log(actor.user, self._clock.now())))
+                    self._log.info("log_folded")
+                except NotActive:
+                    pass
+                except (Conflict, Unavailable, Refused) as error:
+                    self._log.warning("log_not_folded", error=repr(error))
+        self._wake(actor)
+
+    async def _clear_log(self, actor: UserActor) -> None:
+        try:
+            await self._log_keeper.clear(actor, self.archive_pace_seconds)
+        except (NotYet, Unavailable, Refused) as error:
+            self._log.info("log_not_cleared", user=actor.id, reason=str(error))
+
     # Snapshots
 
     def _restore(self, snapshot: Snapshot) -> None:
@@ -528,6 +564,7 @@ class Scheduler:
         for kept in snapshot.users:
             known = self._user(kept.user.id)
             known.user, known.sequence, known.unread = kept.user, kept.sequence, kept.unread
+            known.folded, known.routine, known.is_cleared = kept.folded, kept.routine, kept.is_cleared
             self._index(known)
 
     @property
@@ -559,7 +596,9 @@ class Scheduler:
             folds=FOLDS,
             sequence=min((self._taken, *unanswered)),
             tasks=tuple(KeptTask(a.task, a.sequence, a.archived, a.is_cleared, a.unread) for a in self._tasks.values()),
-            users=tuple(KeptUser(actor.user, actor.sequence, actor.unread) for actor in self._users.values()),
+            users=tuple(
+                KeptUser(a.user, a.sequence, a.unread, a.folded, a.routine, a.is_cleared) for a in self._users.values()
+            ),
         )
 
     # Claims and leases

@@ -39,6 +39,9 @@ class KeptUser(Struct, frozen=True):
     user: User
     sequence: int
     unread: int = 0
+    folded: int = 0
+    routine: int = 0
+    is_cleared: bool = True
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):

@@ -7,7 +7,10 @@ run by a runner that does nothing, ended and archived over the real bus.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +18,23 @@ import anyio
 import pytest
 
 from benchmarks.noop_runner import slot
+from gateway.users import Users
+from protocol.evolve import User, evolve_user
 from protocol.history import AskReached, HistoryReached
-from protocol.ids import task_id
+from protocol.ids import OWNER, task_id
 from protocol.query import ListTasks, TaskList
 from protocol.routes import Service, Stream
-from protocol.task import SubmitTask
+from protocol.schedule import Submission
+from protocol.task import SubmitTask, TaskState
+from protocol.user import AddSchedule, AddUser, EndRun, FireSchedule, Role, decode_user_decision
+from services.background import background
 from services.bus import ARCHIVE, Bus, connect, jetstream_api
 from services.scheduler.scheduler import Config, Scheduler
 from tests.integration.nats_house import NatsHouse, nats_house
 from tests.integration.test_scheduler import Player, player
 
 pytestmark = pytest.mark.anyio
+Counts = dict[tuple[str, str], int]
 USERS = 16
 SLOTS = 64
 AT_ONCE = 256
@@ -49,6 +58,12 @@ LEASES_ALLOWED = 2 * SLOTS
 """Each lease ends 5 s after its attempt."""
 FILES_ALLOWED = 40
 
+RUNS = 300
+"""Of a schedule; each writes two messages into its user's log."""
+LOG_MESSAGES = 50
+BY_HAND = 2
+"""What stays in the log besides: the user, and the schedule."""
+
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[NatsHouse]:
@@ -70,21 +85,12 @@ async def count_around(house: NatsHouse, tasks: int) -> None:
     config = Config(running_per_user=SLOTS, running_per_repository=SLOTS, archive_after_days=1e-9)
     async with (
         player(house) as play,
-        connect(house.bus_config(Service.SCHEDULER), Service.SCHEDULER) as bus,
         connect(house.bus_config(Service.HISTORY), Service.HISTORY) as history,
         connect(house.bus_config(Service.OPERATOR), Service.OPERATOR) as operator,
+        begun(house, config),
         anyio.create_task_group() as group,
     ):
-
-        async def reached(asked: AskReached) -> HistoryReached:
-            return HistoryReached(sequence=max(asked.at_least, await history.last("evt.>")))
-
-        await history.serve({AskReached: reached}, version="0.0.0")
-        scheduler, started = Scheduler(bus, config), anyio.Event()
-        scheduler.archive_pace_seconds = 0
-        scheduler.archive_look_seconds = 0.1
-        group.start_soon(scheduler.run, started.set)
-        await started.wait()
+        await serve_reached(history)
         for number in range(SLOTS):
             group.start_soon(slot, play.runner, f"noop-{number}")
         await put_through(play, operator, "warm", 2 * SLOTS)
@@ -92,7 +98,11 @@ async def count_around(house: NatsHouse, tasks: int) -> None:
         await put_through(play, operator, "task", tasks, already=2 * SLOTS)
         after = await counts(operator, house)
         await everything_is_listed(play, tasks)
+        assert_bounded(before, after, tasks)
         group.cancel_scope.cancel()
+
+
+def assert_bounded(before: Counts, after: Counts, tasks: int) -> None:
     print({name: (before[name], after[name]) for name in after if before[name] != after[name]})
     for (stream, what), count in after.items():
         allowed = LEFT_A_TASK.get((stream, what), 0) * tasks + ALLOWED.get((stream, what), 0)
@@ -103,6 +113,87 @@ async def count_around(house: NatsHouse, tasks: int) -> None:
         if what == "files":
             allowed += FILES_ALLOWED
         assert count - before[stream, what] <= allowed, f"{what} of {stream}"
+
+
+async def test_a_schedule_that_runs_and_runs_leaves_no_more_in_its_users_log(house: NatsHouse) -> None:
+    config = Config(user_log_messages=LOG_MESSAGES)
+    async with (
+        connect(house.bus_config(Service.SCHEDULER), Service.SCHEDULER) as bus,
+        connect(house.bus_config(Service.GATEWAY), Service.GATEWAY) as gateway,
+        connect(house.bus_config(Service.HISTORY), Service.HISTORY) as history,
+    ):
+        await serve_reached(history)
+        async with begun(house, config) as scheduler, begun_users(gateway) as people, begun_users(bus) as users:
+            await add_schedule(people)
+            await run_often(users, RUNS)
+            await people.catch_up()
+            assert people.get(OWNER) == users.get(OWNER)
+            last, log = users.get(OWNER), f"evt.{OWNER}.user.>"
+            actor = scheduler._user(OWNER)  # pyright: ignore[reportPrivateUsage]
+            with anyio.fail_after(20):
+                while not actor.is_cleared or actor.routine >= LOG_MESSAGES:
+                    await anyio.sleep(0.05)
+            stored = await bus.replay(log)
+        assert last is not None
+        assert len(stored) <= BY_HAND + 1 + LOG_MESSAGES
+        assert last == reduce(evolve_user, (decode_user_decision(each.data) for each in stored), User(id=OWNER))
+        async with begun(house, config), begun_users(bus) as users:
+            assert users.get(OWNER) == last, "who comes later finds the same"
+            again = await users.command(
+                OWNER, FireSchedule(key=f"fire {RUNS - 1}", schedule="s", due=datetime.now(UTC))
+            )
+            assert again == last.receipts[again.key]
+            assert await bus.last(log) == stored[-1].sequence, "and a command that is repeated has its receipt"
+
+
+async def add_schedule(users: Users) -> None:
+    submission = Submission(prompt="Nothing.", repository="https://git.example/1")
+    await users.command(OWNER, AddUser(key="u", name="Owner", role=Role.OWNER))
+    await users.command(
+        OWNER, AddSchedule(key="a", schedule="s", name="s", cron="0 0 1 * *", time_zone="UTC", submission=submission)
+    )
+
+
+async def run_often(users: Users, runs: int) -> None:
+    await users.catch_up()
+    for number in range(runs):
+        schedule = users.schedules(OWNER)["s"]
+        assert schedule.next_at is not None
+        await users.command(OWNER, FireSchedule(key=f"fire {number}", schedule="s", due=schedule.next_at))
+        [run] = users.schedules(OWNER)["s"].runs
+        await users.command(
+            OWNER, EndRun(key=f"end {number}", schedule="s", task=run.task, outcome=TaskState.SUCCEEDED)
+        )
+
+
+@asynccontextmanager
+async def begun(house: NatsHouse, config: Config) -> AsyncIterator[Scheduler]:
+    async with connect(house.bus_config(Service.SCHEDULER), Service.SCHEDULER) as bus, background() as group:
+        scheduler, started = Scheduler(bus, config), anyio.Event()
+        scheduler.archive_pace_seconds = 0
+        scheduler.archive_look_seconds = 0.1
+        group.start_soon(scheduler.run, started.set)
+        await started.wait()
+        yield scheduler
+        await scheduler.drain()
+
+
+@asynccontextmanager
+async def begun_users(bus: Bus) -> AsyncIterator[Users]:
+    users, started = Users(bus), anyio.Event()
+    async with background() as group:
+        group.start_soon(users.follow, started.set)
+        await started.wait()
+        yield users
+
+
+async def serve_reached(history: Bus) -> None:
+    """A history that has everything."""
+
+    async def reached(asked: AskReached) -> HistoryReached:
+        return HistoryReached(sequence=max(asked.at_least, await history.last("evt.>")))
+
+    await history.serve({AskReached: reached}, version="0.0.0")
 
 
 async def put_through(play: Player, operator: Bus, name: str, count: int, *, already: int = 0) -> None:
@@ -137,8 +228,8 @@ async def everything_is_listed(play: Player, tasks: int) -> None:
     assert found == tasks + 2 * SLOTS
 
 
-async def counts(operator: Bus, house: NatsHouse) -> dict[tuple[str, str], int]:
-    found: dict[tuple[str, str], int] = {}
+async def counts(operator: Bus, house: NatsHouse) -> Counts:
+    found: Counts = {}
     for stream in STREAMS:
         now = await state(operator, stream)
         found |= {(stream, what): now.get(what, 0) for what in ("messages", "num_subjects", "consumer_count")}

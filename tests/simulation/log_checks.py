@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import reduce
+from itertools import pairwise
 
+from protocol.evolve import User, evolve_user
 from protocol.journal import StepFinished, StepStarted, ToolCall, ToolResult, decode_entry
 from protocol.rules import RuleAction
 from protocol.task import (
@@ -19,6 +22,7 @@ from protocol.task import (
     decode_decision,
     is_of_a_runner,
 )
+from protocol.user import decode_user_decision
 from services.bus import Stored
 
 
@@ -31,6 +35,19 @@ def check_log(log: list[Stored], sent: set[str]) -> None:
     check_attempts(log)
     check_steps(log)
     check_approvals(log)
+
+
+def check_user_log(user: str, told: list[Stored], log: list[Stored]) -> None:
+    """`told` is everything that was decided over the user, `log` what is in the stream of it."""
+    for before, stored in pairwise(told):
+        assert stored.previous == before.sequence, (
+            f"{stored.subject} at {stored.sequence} was written over an old state"
+        )
+    assert folded(user, log) == folded(user, told)
+
+
+def folded(user: str, log: list[Stored]) -> User:
+    return reduce(evolve_user, (decode_user_decision(stored.data) for stored in log), User(id=user))
 
 
 def check_fence(log: list[Stored]) -> None:

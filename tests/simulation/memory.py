@@ -94,6 +94,8 @@ class Server:
         self.sequence = 0
         self.timers: dict[str, Timer] = {}
         self.blobs: dict[tuple[str, str], bytes] = {}
+        self.told: dict[str, list[Stored]] = {}
+        """Every decision over each user, also those that are gone from the stream."""
         self.buried: list[tuple[Stored, str]] = []
         self.handlers: dict[Service, list[tuple[MemoryBus, Mapping[type, Answer]]]] = {}
         self.connections: list[MemoryBus] = []
@@ -120,6 +122,8 @@ class Server:
         self._logs.setdefault(_log_of(subject), []).append(stored)
         self.stored.set()
         self.stored = anyio.Event()
+        if matches("evt.*.user.*", subject):
+            self.told.setdefault(subject.split(".")[1], []).append(stored)
         if subject.startswith("evt."):
             self._tell("live." + subject.removeprefix("evt."), stored)
         return self.sequence

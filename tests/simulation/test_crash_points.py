@@ -18,17 +18,28 @@ import anyio
 import pytest
 import structlog
 
+from protocol.ids import OWNER
 from protocol.routes import Service
 from protocol.task import decode_decision
 from services.archive import archived
+from services.scheduler.actors import UserActor
 from tests.simulation.clockwork import VirtualClock, VirtualLoop
 from tests.simulation.memory import Link, MemoryBus, connect
-from tests.simulation.test_scheduler_simulation import check, check_slots, drop
+from tests.simulation.test_scheduler_simulation import check, check_slots, check_users, drop
 from tests.simulation.world import World
 
 FIRST = int(os.environ.get("ERRAND_SEED", "0"))
 STORIES = range(FIRST, FIRST + 2)
-MUST_BE = {"commit", "schedule", "purge timer", "purge cmd", "purge evt", "put_blob snapshots", "put_blob archive"}
+MUST_BE = {
+    "commit",
+    "schedule",
+    "purge timer",
+    "purge cmd",
+    "purge evt",
+    "purge log",
+    "put_blob snapshots",
+    "put_blob archive",
+}
 """What happens in each story."""
 PORTIONS = 8
 
@@ -49,7 +60,14 @@ class Story(World):
     def unsettled(self) -> list[str]:
         """Also what is archived and still in the stream."""
         left = [f"{task} is not cleared" for task in self.users if not self._is_cleared(task)]
-        return [*super().unsettled(), *left]
+        return [*super().unsettled(), *left, *self._long_log()]
+
+    def _long_log(self) -> list[str]:
+        owner = UserActor(OWNER)
+        for stored in self.server.find(owner.log):
+            owner.fold(stored)
+        is_short = owner.is_cleared and owner.routine < self.config.user_log_messages
+        return [] if is_short else ["the owner's log is too long"]
 
     def _is_cleared(self, task: str) -> bool:
         state, log = self.state(task), self.server.find(f"evt.{self.users[task]}.{task}.>")
@@ -81,7 +99,8 @@ def _object(name: str, given: tuple[Any, ...]) -> str:
     """What it is done to, where several kinds of it are told apart."""
     match name:
         case "purge":
-            return str(given[1]).partition(".")[0]
+            kind, _, of, *_ = (*str(given[1]).split("."), "", "")
+            return "log" if (kind, of) == ("evt", "user") else kind
         case "put_blob" | "delete_blob":
             return str(given[-1])
     return ""
@@ -95,6 +114,7 @@ def tell(seed: int, dies_after: int) -> Story:
         for task in story.users:
             check(story, story.log(task), task)
         check_slots(story)
+        check_users(story)
         return story
     finally:
         structlog.reset_defaults()

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from protocol.base import encode
-from protocol.evolve import Task
+from protocol.evolve import Task, User
 from protocol.query import ClaimAttempt, Spending
 from protocol.task import (
     AnyTaskCommand,
@@ -41,10 +41,11 @@ from protocol.task import (
     TurnEnded,
     TurnOpened,
 )
-from protocol.user import AnyUserCommand, FireSchedule, UserDecision
+from protocol.user import AddSchedule, AddUser, AnyUserCommand, FireSchedule, UserDecision
 from services.bus import Stored
 from services.scheduler.actors import Entry, TaskActor, UserActor
-from services.scheduler.decide import claim, go_on, is_short, lose_lease, wait_for_day
+from services.scheduler.decide import claim, fold_log, go_on, is_short, lose_lease, wait_for_day
+from services.scheduler.log_keeper import superseded
 from tests.simulation.drawn import Drawn
 from tests.unit.desk import LIMITS, NOW
 
@@ -75,6 +76,8 @@ class Machine:
         self.tell = tell
         self.now = NOW
         self.stream: list[Stored] = []
+        self.gone: set[int] = set()
+        """The sequences of what was taken away."""
         self.keys: list[str] = []
         self.receipts: list[str] = []
         self.answered = 0
@@ -94,7 +97,11 @@ class Machine:
                 self.answer(owner, certain=True)
         self.catch_up(self.owners[0])
         assert sorted(self.receipts) == sorted(set(self.keys)), "each command has exactly one receipt"
-        assert _state(self.owners[0].actor) == _state(self.owners[1].actor) == _state(self.truth)
+        newcomer = self.make()
+        self.fold_all(newcomer)
+        for actor in (self.owners[0].actor, self.owners[1].actor, newcomer):
+            assert _state(actor) == _state(self.truth)
+            assert (actor.sequence, actor.answered) == (self.truth.sequence, self.truth.answered)
 
     def steps(self) -> list[Callable[[], None]]:
         often = [self.send] * 6 + [self.answer_some] * 6 + [self.read_some] * 3
@@ -151,7 +158,7 @@ class Machine:
         for stored in self.stream[owner.read : owner.read + count]:
             if stored.subject == "cmd":
                 owner.actor.mailbox.append(stored)
-            else:
+            elif stored.sequence not in self.gone:
                 owner.actor.fold(stored)
             owner.read = stored.sequence
 
@@ -176,17 +183,20 @@ class Machine:
         """False when it has to be decided again: another owner wrote meanwhile, or no answer came."""
         fate = "stored" if certain else self.drawn.of(("stored", "stored", "stored", "not stored", "answer lost"))
         if owner.actor.sequence == self.truth.sequence and fate != "not stored":
-            sequence = self.store("evt", entry.message)
+            sequence = self.store(entry.subject, entry.message)
             self.check(entry, sequence)
             if fate == "stored":
                 owner.actor.applied(entry.message, sequence)
                 return True
         self.tell(f"not committed by owner {self.owners.index(owner)}: {fate}")
         owner.actor.forget()
-        for stored in self.stream:
-            if stored.subject == "evt":
-                owner.actor.fold(stored)
+        self.fold_all(owner.actor)
         return False
+
+    def fold_all(self, actor: Any) -> None:
+        for stored in self.stream:
+            if stored.subject.startswith("evt.") and stored.sequence not in self.gone:
+                actor.fold(stored)
 
     # What must hold of what was stored
 
@@ -327,6 +337,12 @@ class TaskMachine(Machine):
 class UserMachine(Machine):
     kinds = tuple(kind for kind in get_args(AnyUserCommand) if kind is not FireSchedule)
 
+    def likely(self) -> Sequence[type]:
+        user: User = self.truth.user
+        if not user.exists:
+            return (AddUser,)
+        return self.kinds if user.schedules else (AddSchedule,)
+
     def known(self) -> dict[str, list[Any]]:
         runs = [run.task for one in self.truth.user.schedules.values() for run in one.runs]
         return {
@@ -339,6 +355,21 @@ class UserMachine(Machine):
     @staticmethod
     def make() -> UserActor:
         return UserActor("owner")
+
+    def steps(self) -> list[Callable[[], None]]:
+        return [*super().steps(), self.fold_log, self.clear_log]
+
+    def fold_log(self) -> None:
+        owner = self.drawn.of(self.owners)
+        self.commit(owner, owner.actor.entry(fold_log(owner.actor.user, self.now)))
+
+    def clear_log(self) -> None:
+        """Some of what one owner knows to be said elsewhere leaves the log."""
+        folded = self.drawn.of(self.owners).actor.folded
+        log = [each for each in self.stream if each.subject.startswith("evt.") and each.sequence not in self.gone]
+        going = superseded(log, folded)[: self.drawn.of((1000, 1, 3))]
+        self.tell(f"gone: {[each.sequence for each in going]}")
+        self.gone |= {each.sequence for each in going}
 
     def check_events(self, decision: UserDecision) -> None:
         assert self.truth.user.removed_at is None, "the owner stays"

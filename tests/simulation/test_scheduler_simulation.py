@@ -18,7 +18,7 @@ import structlog
 from protocol.task import AttemptClaimed, AttemptEnded, TaskSubmitted, decode_decision
 from services.bus import Stored
 from tests.simulation.clockwork import VirtualLoop
-from tests.simulation.log_checks import check_log
+from tests.simulation.log_checks import check_log, check_user_log
 from tests.simulation.world import RUNNING_PER_USER, World
 
 FIRST = int(os.environ.get("ERRAND_SEED", "0"))
@@ -50,6 +50,7 @@ def failures(seeds: range) -> list[str]:
             for task in world.users:
                 check(world, world.log(task), task)
             check_slots(world)
+            check_users(world)
         except Exception:
             found.append(f"ERRAND_SEED={seed}\n{traceback.format_exc()}")
     return found
@@ -73,6 +74,11 @@ def test_a_seed_plays_the_same_run_again() -> None:
 def check(world: World, log: list[Stored], task: str) -> None:
     check_log(log, world.sent.get(task, set()))
     assert not world.server.buried
+
+
+def check_users(world: World) -> None:
+    for user, told in world.server.told.items():
+        check_user_log(user, told, world.server.find(f"evt.{user}.user.>"))
 
 
 def check_slots(world: World) -> None:

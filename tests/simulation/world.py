@@ -263,6 +263,7 @@ class World:
             snapshot_messages=20,
             archive_after_days=ARCHIVE_AFTER_DAYS,
             daily_usd_per_user=limit,
+            user_log_messages=3,
         )
         self.told: set[str] = set()
         """The keys of the commands to the owner's log that were acknowledged."""

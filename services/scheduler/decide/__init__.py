@@ -4,6 +4,7 @@ from services.scheduler.decide.archive import put_away
 from services.scheduler.decide.attempts import claim, lose_lease
 from services.scheduler.decide.base import Limits, Rejected
 from services.scheduler.decide.days import go_on, is_short, may_go_on, terms_of, time_of_claim, wait_for_day
+from services.scheduler.decide.folding import fold_log
 from services.scheduler.decide.schedules import end_unsent, owed
 from services.scheduler.decide.schedules import timers as user_timers
 from services.scheduler.decide.task import answer, reject
@@ -17,6 +18,7 @@ __all__ = [
     "answer_user",
     "claim",
     "end_unsent",
+    "fold_log",
     "go_on",
     "is_short",
     "lose_lease",
