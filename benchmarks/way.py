@@ -15,6 +15,7 @@ import anyio.abc
 import psutil
 
 from benchmarks import Row, median, report
+from sandbox.spare import SPARE
 from services.up import free_port
 from tests.journey.house import House, errand_up, phone
 from tests.journey.test_kills import make_repository
@@ -23,6 +24,8 @@ TASKS = 20
 READY_SECONDS = 3.0
 SEND_MILLISECONDS = 15.0
 IDLE_MEBIBYTES = 300.0
+SETTLE_SECONDS = 2.0
+"""In which the sandbox for the next task starts."""
 
 
 class Meter:
@@ -75,21 +78,36 @@ async def scripted_model() -> AsyncIterator[Meter]:
         process.wait()
 
 
-def until_at_rest(house: House) -> None:
-    """Return once nothing runs but the supervisor and the programs it keeps: no sandbox, no git."""
-    kept = set(house.ready.pids.values())
+def at_rest(house: House) -> dict[str, list[psutil.Process]]:
+    """The supervisor, each program it keeps and the sandboxes that wait for a task, once nothing else runs any more: no
+    task's sandbox, no git."""
+    kept = {pid: name for name, pid in house.ready.pids.items()}
     up = psutil.Process(house.process.pid)
-    while {child.pid for child in up.children(recursive=True)} != kept:
+    while True:
+        family = up.children(recursive=True)
+        spares = [one for child in family if waits(child) for one in (child, *child.children(recursive=True))]
+        others = [child for child in family if child not in spares]
+        if {child.pid for child in others} == set(kept):
+            return {"up": [up], **{kept[child.pid]: [child] for child in others}, "warm sandbox": spares}
         time.sleep(0.02)
 
 
+def waits(process: psutil.Process) -> bool:
+    try:
+        return process.environ().get("ERRAND_TASK") == SPARE
+    except psutil.Error:
+        return False
+
+
 def weights(house: House) -> dict[str, float]:
-    """MiB of PSS of the supervisor and each program it keeps, once nothing else of theirs runs any more."""
-    kept = {pid: name for name, pid in house.ready.pids.items()}
-    up = psutil.Process(house.process.pid)
-    until_at_rest(house)
-    sizes = {"up": up.memory_full_info().pss} | {kept[pid]: psutil.Process(pid).memory_full_info().pss for pid in kept}
-    return {name: size / 1024 / 1024 for name, size in sizes.items()}
+    """MiB of PSS of all that goes on when nothing is done."""
+    at_rest(house)
+    time.sleep(SETTLE_SECONDS)
+    return {name: sum(map(mebibytes, processes)) for name, processes in at_rest(house).items()}
+
+
+def mebibytes(process: psutil.Process) -> float:
+    return process.memory_full_info().pss / 1024 / 1024
 
 
 async def send_to_model(house: House, meter: Meter, repository: Path) -> list[float]:
@@ -98,7 +116,7 @@ async def send_to_model(house: House, meter: Meter, repository: Path) -> list[fl
     async with phone(house) as owner:
         await owner.until(lambda: owner.connections > 0)
         for number in range(TASKS):
-            await anyio.to_thread.run_sync(until_at_rest, house)
+            await anyio.to_thread.run_sync(at_rest, house)
             before = len(meter.arrivals)
             sent = time.perf_counter()
             task = await owner.submit("[scenario: noop]", str(repository), key=f"bench-{number}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -29,9 +29,11 @@ from sandbox.contract import Capabilities, SandboxDied, SandboxError, SandboxSpe
 from sandbox.environment import inside
 from sandbox.folders import check_folders, give, is_root, people, task_uid
 from sandbox.limits import Limits
+from sandbox.owners import Owners
 from sandbox.process import start_exec_server
 from sandbox.python import InsidePython, find_python
 from sandbox.seccomp import filter_program
+from sandbox.spare import Spare, start_spare
 
 SERVER_PATH = "/run/errand/exec_server.pyc"
 USER_UID = 1000
@@ -72,8 +74,11 @@ class Bubblewrap:
 
     name = "bubblewrap"
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, owners: Callable[[], Owners] | None = None) -> None:
+        """`owners` is asked once there is something to keep in its folders: a spare."""
         self._limits = limits or Limits()
+        self._make_owners = owners
+        self._owners: Owners | None = None
         self._lock = anyio.Lock()
         self._found: tuple[Path, InsidePython, bytes] | None = None
 
@@ -85,11 +90,42 @@ class Bubblewrap:
 
     async def start(self, spec: SandboxSpec) -> ExecClient:
         """SandboxUnavailable where this machine forbids it; SandboxError when a folder of `spec` cannot be used."""
-        bwrap, python, program = await self._find()
         uid = inside_uid(spec.task)
         check_folders(spec, uid)
         if is_root():
             await anyio.to_thread.run_sync(give, spec.workspace, uid)
+        return await self._start(spec, uid)
+
+    async def spare(self, readonly_paths: tuple[Path, ...]) -> Spare:
+        """A sandbox without a task. SandboxError as `start`."""
+        return await start_spare(self._spares(), readonly_paths, self._start)
+
+    def assign(self, spare: Spare, spec: SandboxSpec) -> None:
+        """Make the spare, over its workspace by now, the sandbox of `spec`."""
+        spare.client.environment = dict(spec.environment)
+
+    async def close(self) -> None:
+        """When all its sandboxes have stopped."""
+        if self._owners is not None:
+            self._owners.release()
+
+    def _spares(self) -> Path:
+        """The folder for them. SandboxError where there is none."""
+        try:
+            if self._owners is None and self._make_owners is not None:
+                self._owners = self._make_owners()
+                self._owners.hold()
+                self._owners.forget_dead()
+            if self._owners is not None:
+                return self._owners.own_folder()
+        except OSError as error:
+            raise SandboxError(f"{error.filename} cannot be used: {error.strerror}") from error
+        raise SandboxError("no folder is known for a sandbox that waits for its task")
+
+    async def _start(self, spec: SandboxSpec, uid: int) -> ExecClient:
+        """A sandbox over a workspace that belongs to `uid`."""
+        bwrap, python, program = await self._find()
+        uid = uid if is_root() else USER_UID
         with ExitStack() as stack:
             made = {SERVER_PATH: program, **made_files(uid)}
             files = {path: data_descriptor(stack, data) for path, data in made.items()}

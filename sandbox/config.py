@@ -35,9 +35,10 @@ class Config(Struct, frozen=True, kw_only=True):
     sandbox_tmp_mib: Annotated[int, Meta(ge=1)] = 2048
     """The size of /tmp (the home is in it), of /var/tmp and of /dev/shm, which live in memory."""
     sandbox_warm: Annotated[int, Meta(ge=0, le=32)] = 2
-    """Docker: containers kept started for the repositories worked on last, one each, of some 20 MB of memory."""
+    """Sandboxes kept started for the repositories worked on last, one each: some 20 MB of memory in Docker, 8 in
+    bubblewrap."""
     sandbox_warm_seconds: Annotated[float, Meta(ge=0)] = 900.0
-    """Docker: how long such a container waits for a task."""
+    """How long such a sandbox waits for a task."""
 
 
 def limits(config: Config) -> Limits:

@@ -12,7 +12,6 @@ import re
 import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -29,17 +28,16 @@ from sandbox.config import Config, limits
 from sandbox.container import ContainerLink, ContainerSpec, Mount
 from sandbox.contract import Capabilities, ImageMissing, SandboxDied, SandboxError, SandboxSpec, SandboxUnavailable
 from sandbox.engine import Engine, EngineError
-from sandbox.folders import TASK_UIDS, check_folders, give, is_root, own, task_uid
+from sandbox.folders import check_folders, give, is_root, own, task_uid
 from sandbox.image import Image
 from sandbox.limits import Limits
 from sandbox.owners import Owners
 from sandbox.seccomp import filter_program
+from sandbox.spare import Spare, start_spare
 
 MEMORY_SHARE = 0.75
 """Of the machine's memory, at most this much is one sandbox's: the rest of the house must live beside it."""
 LABEL = "errand"
-SPARE = "spare"
-"""Stands for the task of a container that has none yet."""
 OWN_CONTAINER = re.compile(r"/containers/([0-9a-f]{64})/")
 NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_.-]+")
 
@@ -56,22 +54,6 @@ class Machine(Struct, frozen=True):
     """Sentences on what this engine cannot hold."""
     memory_limit: bool
     process_limit: bool
-
-
-class Spare(Struct, frozen=True, kw_only=True):
-    """A started container over an empty folder, which nobody has used."""
-
-    client: ExecClient
-    folder: Path
-    uid: int
-    made_at: float
-    """By the monotonic clock."""
-
-    async def remove(self) -> None:
-        """With its folder, unless a task has that by now."""
-        with anyio.CancelScope(shield=True):
-            await self.client.stop()
-            await anyio.to_thread.run_sync(partial(shutil.rmtree, self.folder, ignore_errors=True))
 
 
 class Docker:
@@ -110,21 +92,12 @@ class Docker:
         check_folders(spec, uid)
         if is_root():
             await anyio.to_thread.run_sync(give, spec.workspace, uid)
-        return await self._start(spec, uid, await self._look())
+        return await self._start(await self._look(), spec, uid)
 
     async def spare(self, readonly_paths: tuple[Path, ...]) -> Spare:
         """A sandbox without a task. SandboxError as `start`."""
         machine = await self._look()
-        folder = Path(tempfile.mkdtemp(dir=self._owners.own_folder()))
-        uid = secrets.choice(TASK_UIDS) if is_root() else os.geteuid()
-        own(folder, uid)
-        spec = SandboxSpec(task=SPARE, attempt=0, workspace=folder, readonly_paths=readonly_paths)
-        try:
-            client = await self._start(spec, uid, machine)
-        except BaseException:
-            folder.rmdir()
-            raise
-        return Spare(client=client, folder=folder, uid=uid, made_at=time.monotonic())
+        return await start_spare(self._owners.own_folder(), readonly_paths, partial(self._start, machine))
 
     def assign(self, spare: Spare, spec: SandboxSpec) -> None:
         """Make the spare, over its workspace by now, the sandbox of `spec`. Labels stay; the name says whose it is."""
@@ -133,7 +106,7 @@ class Docker:
         assert isinstance(link, ContainerLink)
         link.rename(container_name(spec))
 
-    async def _start(self, spec: SandboxSpec, uid: int, machine: Machine) -> ExecClient:
+    async def _start(self, machine: Machine, spec: SandboxSpec, uid: int) -> ExecClient:
         """A sandbox over a workspace that belongs to `uid`."""
         key = secrets.token_hex(8)
         container = ContainerSpec(
@@ -208,7 +181,7 @@ class Docker:
         try:
             own(folder, uid)
             spec = SandboxSpec(task="try", attempt=0, workspace=folder)
-            sandbox = await self._start(spec, uid, machine)
+            sandbox = await self._start(machine, spec, uid)
             await sandbox.exec("command -v bash git && touch written")
             await sandbox.stop()
             written = folder / "written"

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,12 @@ import anyio
 from sandbox.bubblewrap import Bubblewrap
 from sandbox.config import DOCKER_HOST, Config, limits
 from sandbox.contract import LOOKING, Driver, ImageMissing, SandboxUnavailable
+from sandbox.owners import Owners
 from sandbox.unsandboxed import Unsandboxed
+from sandbox.warm import Warm
 
 if TYPE_CHECKING:
-    from sandbox.warm import Warm
+    from sandbox.docker import Docker
 
 LOOK_SECONDS = 5.0
 """How often it is looked again for a better driver, and for containers that nobody holds. Less than the tries of a turn
@@ -35,9 +38,10 @@ class Drivers:
         self._config = config
         self._data = data
         self._host = docker_host or DOCKER_HOST
-        self._docker: Warm | None = None
+        self._runner = f"{socket.gethostname()}-{os.getpid()}"
+        self._docker: Warm[Docker] | None = None
         self._docker_found = anyio.Event()
-        self._other = without_engine(config)
+        self._other = self._without_engine()
         self.driver: Driver | None = None
         """For new attempts; None while there is none."""
         self.why = LOOKING
@@ -48,10 +52,12 @@ class Drivers:
         """Set once there is a driver."""
 
     async def keep(self, tell: Callable[[str, str], None]) -> None:
-        """Look from time to time, make a missing image, keep containers warm, remove what nobody holds, until
+        """Look from time to time, make a missing image, keep sandboxes warm, remove what nobody holds, until
         cancelled. Whenever something else is found, `tell` is called with the driver's name, or nothing, and why."""
         async with anyio.create_task_group() as group:
-            group.start_soon(self._keep_warm)
+            group.start_soon(self._keep_docker_warm)
+            if isinstance(self._other, Warm):
+                group.start_soon(self._other.keep)
             told = ("", "")
             while True:
                 is_missing = await self._look_and_sweep()
@@ -62,8 +68,9 @@ class Drivers:
 
     def rest(self) -> None:
         """No new task comes: start nothing ahead of one."""
-        if self._docker is not None:
-            self._docker.rest()
+        for driver in (self._docker, self._other):
+            if isinstance(driver, Warm):
+                driver.rest()
 
     async def look(self) -> None:
         """Find the best driver that works at this moment. ImageMissing where Docker would, if it had its image."""
@@ -85,30 +92,29 @@ class Drivers:
 
     def image_is_being_made(self) -> bool:
         """By whichever process of this installation."""
-        return self._docker is not None and self._docker.docker.image.is_being_made()
+        return self._docker is not None and self._docker.driver.image.is_being_made()
 
     async def close(self) -> None:
         """When all sandboxes have stopped."""
-        if self._docker is not None:
-            with anyio.CancelScope(shield=True):
-                await self._docker.docker.close()
+        with anyio.CancelScope(shield=True):
+            for driver in (self._docker, self._other):
+                if isinstance(driver, Warm):
+                    await driver.driver.close()
 
-    async def _keep_warm(self) -> None:
+    async def _keep_docker_warm(self) -> None:
         await self._docker_found.wait()
         assert self._docker is not None
         await self._docker.keep()
 
-    def _found_docker(self) -> Warm:
+    def _found_docker(self) -> Warm[Docker]:
         """Imported only where there may be an engine: machines without one do not pay for it."""
         if self._docker is None:
             socket_path = Path(self._host.removeprefix("unix://"))
             if self._host.startswith("unix://") and not socket_path.exists():
                 raise SandboxUnavailable(f"there is no Docker Engine at {socket_path}")
             from sandbox.docker import connect
-            from sandbox.warm import Warm
 
-            runner = f"{socket.gethostname()}-{os.getpid()}"
-            docker = connect(self._config, self._host, self._data / "sandbox", runner)
+            docker = connect(self._config, self._host, self._data / "sandbox", self._runner)
             self._docker = Warm(docker, self._config.sandbox_warm, self._config.sandbox_warm_seconds)
         return self._docker
 
@@ -138,7 +144,7 @@ class Drivers:
             self.notice = self._waiting(f"{self.why}: `python -m sandbox.image` does it")
             return LOOK_SECONDS
         try:
-            async for line in self._docker.docker.image.make():
+            async for line in self._docker.driver.image.make():
                 if step := STEP.match(line):
                     self.notice = self._waiting(f"the Docker sandbox's image is being made (step {step[1]})")
         except SandboxUnavailable as error:
@@ -157,15 +163,16 @@ class Drivers:
         except ImageMissing:
             return True
         if self._docker is not None and self.driver is self._docker:
-            await self._docker.docker.sweep()
+            await self._docker.driver.sweep()
         return False
 
-
-def without_engine(config: Config) -> Driver | None:
-    match config.sandbox:
-        case "auto" | "bubblewrap":
-            return Bubblewrap(limits(config))
-        case "unsandboxed":
-            return Unsandboxed()
-        case "docker":
-            return None
+    def _without_engine(self) -> Driver | None:
+        match self._config.sandbox:
+            case "auto" | "bubblewrap":
+                owners = partial(Owners, self._data / "sandbox", f"{self._runner}-bubblewrap")
+                driver = Bubblewrap(limits(self._config), owners)
+                return Warm(driver, self._config.sandbox_warm, self._config.sandbox_warm_seconds)
+            case "unsandboxed":
+                return Unsandboxed()
+            case "docker":
+                return None

@@ -1,7 +1,7 @@
-"""Started containers at hand, so that the next task of a repository waits for none.
+"""Started sandboxes at hand, so that the next task of a repository waits for none.
 
 A spare has the repository's mirror mounted and an empty folder as its workspace. It has run nothing: whose task comes
-next does not matter, and no container is ever used twice. A task's workspace gets into it by renames: what lies in the
+next does not matter, and no sandbox is ever used twice. A task's workspace gets into it by renames: what lies in the
 prepared folder moves into the spare's, which then takes the prepared folder's place and name; a mount follows its
 folder.
 """
@@ -12,14 +12,15 @@ import time
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from sandbox.client import ExecClient
 from sandbox.contract import Capabilities, SandboxDied, SandboxError, SandboxSpec
-from sandbox.docker import Docker, Spare
 from sandbox.folders import check_folders, give, is_root
+from sandbox.spare import Spare, SparingDriver
 
 Key = tuple[Path, ...]
 """What is mounted read-only: the mirror of one repository."""
@@ -27,14 +28,16 @@ LOOK_SECONDS = 10.0
 ANSWER_SECONDS = 1.0
 
 
-class Warm:
-    """The Docker driver with spares: at most `limit` of them, one a repository, those of the last ones worked on, each
-    for `idle_seconds`."""
+D = TypeVar("D", bound=SparingDriver, covariant=True)
 
-    name = "docker"
 
-    def __init__(self, docker: Docker, limit: int, idle_seconds: float) -> None:
-        self.docker = docker
+class Warm(Generic[D]):
+    """A driver with spares: at most `limit` of them, one a repository, those of the last ones worked on, each for
+    `idle_seconds`."""
+
+    def __init__(self, driver: D, limit: int, idle_seconds: float) -> None:
+        self.name = driver.name
+        self.driver = driver
         self._limit = limit
         self.idle_seconds = idle_seconds
         self.spares: OrderedDict[Key, Spare] = OrderedDict()
@@ -43,11 +46,11 @@ class Warm:
         self._changed = anyio.Event()
 
     async def capabilities(self) -> Capabilities:
-        return await self.docker.capabilities()
+        return await self.driver.capabilities()
 
     async def start(self, spec: SandboxSpec) -> ExecClient:
-        """As `Docker.start`."""
-        sandbox = await self._from_spare(spec) or await self.docker.start(spec)
+        """As the driver's own."""
+        sandbox = await self._from_spare(spec) or await self.driver.start(spec)
         sandbox.on_stop(lambda: self._want(spec.readonly_paths))
         return sandbox
 
@@ -84,7 +87,7 @@ class Warm:
                 self.spares.move_to_end(key)
                 continue
             with suppress(SandboxError):  # it would only have been faster
-                self.spares[key] = await self.docker.spare(key)
+                self.spares[key] = await self.driver.spare(key)
             while len(self.spares) > self._limit:
                 await self.spares.popitem(last=False)[1].remove()
 
@@ -102,9 +105,10 @@ class Warm:
             return None
         try:
             check_folders(spec, spare.uid)
-            await spare.client.exec(":", timeout_seconds=ANSWER_SECONDS)  # it may have died a moment ago
+            with anyio.fail_after(ANSWER_SECONDS):
+                await spare.client.processes()  # it may have died a moment ago
             await anyio.to_thread.run_sync(take_place, spare, spec.workspace)
-            self.docker.assign(spare, spec)
+            self.driver.assign(spare, spec)
         except (OSError, SandboxDied):
             await spare.remove()
             return None

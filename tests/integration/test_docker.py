@@ -210,16 +210,7 @@ async def test_a_start_that_is_cancelled_leaves_no_container(docker: Docker, dat
 # A container at hand
 
 
-@pytest.fixture
-async def warm(docker: Docker) -> AsyncIterator[Warm]:
-    async with anyio.create_task_group() as group:
-        warm = Warm(docker, limit=1, idle_seconds=600)
-        group.start_soon(warm.keep)
-        yield warm
-        group.cancel_scope.cancel()
-
-
-async def until_spare(warm: Warm, key: tuple[Path, ...]) -> str:
+async def until_spare(warm: Warm[Docker], key: tuple[Path, ...]) -> str:
     """The container that waits for a task with these mounts."""
     with anyio.fail_after(20):
         while key not in warm.spares:
@@ -227,33 +218,16 @@ async def until_spare(warm: Warm, key: tuple[Path, ...]) -> str:
     return container_of(warm.spares[key].client)
 
 
-async def test_the_next_task_of_a_repository_gets_a_started_container_that_nobody_has_used(
-    warm: Warm, data: Path, tmp_path: Path
-) -> None:
-    mirror = tmp_path / "mirror"
-    mirror.mkdir()
-    (mirror / "object").write_text("object")
-    first = await warm.start(spec_of(tmp_path / "task_1-1", mirror))
-    await first.exec("echo was here > /tmp/trace; echo was here > trace")
-    await first.stop()
-    spare = await until_spare(warm, (mirror,))
-    workspace = tmp_path / "task_2-1"
-    (workspace / "folder").mkdir(parents=True)
-    (workspace / "folder" / "file").write_text("prepared")
-    (workspace / ".hidden").write_text("too")
-    spec = spec_of(workspace, mirror, task="task_2")
-    second = await warm.start(spec)
-    assert container_of(second) == spare != container_of(first)
-    look = f"cat folder/file .hidden {mirror}/object; ls -A; ls /tmp/trace; touch folder/new new; pwd"
-    assert (await second.exec(look)).output == (
-        "preparedtooobject.hidden\nfolder\nls: cannot access '/tmp/trace': No such file or directory\n/workspace\n"
-    )
-    assert sorted(path.name for path in workspace.iterdir()) == [".hidden", "folder", "new"]
-    assert (workspace / "folder" / "new").exists()
-    await second.stop()
+async def test_a_spares_container_takes_the_name_of_its_task(docker: Docker, data: Path, tmp_path: Path) -> None:
+    spare = await docker.spare(())
+    spec = spec_of(tmp_path / "workspace", task="task_2")
+    docker.assign(spare, spec)
     assert container_name(spec).rpartition("-")[0] == "errand-task_2-1"
-    await until_spare(warm, (mirror,))
-    assert containers_of(installation_of(data)) == [container_of(warm.spares[mirror,].client)]
+    with anyio.fail_after(20):
+        while "/errand-task_2-1-" not in inspect(container_of(spare.client))["Name"]:
+            await anyio.sleep(0.02)
+    await spare.remove()
+    assert containers_of(installation_of(data)) == []
 
 
 async def test_no_more_wait_than_are_allowed_and_none_when_the_runner_stops(
@@ -275,25 +249,6 @@ async def test_no_more_wait_than_are_allowed_and_none_when_the_runner_stops(
         group.cancel_scope.cancel()
     assert containers_of(installation_of(data)) == []
     assert list((data / "spares").rglob("*")) in ([], [data / "spares" / "me"])
-
-
-async def test_one_that_waited_too_long_or_died_is_not_used(docker: Docker, data: Path, tmp_path: Path) -> None:
-    warm = Warm(docker, limit=1, idle_seconds=600)
-    async with anyio.create_task_group() as group:
-        group.start_soon(warm.keep)
-        sandbox = await warm.start(spec_of(tmp_path / "first"))
-        await sandbox.stop()
-        spare = await until_spare(warm, ())
-        docker_cli("kill", spare)
-        sandbox = await warm.start(spec_of(tmp_path / "second"))
-        assert container_of(sandbox) != spare
-        assert (await sandbox.exec("echo fine")).output == "fine\n"
-        await sandbox.stop()
-        await until_spare(warm, ())
-        warm.idle_seconds = 0
-        await warm.remove_old()
-        assert containers_of(installation_of(data)) == []
-        group.cancel_scope.cancel()
 
 
 # The image, the engine, and what is said

@@ -1,0 +1,78 @@
+"""A started sandbox that waits for its task, and what a driver needs to have some."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+import anyio.to_thread
+from msgspec import Struct
+
+from sandbox.client import ExecClient
+from sandbox.contract import Capabilities, SandboxError, SandboxSpec
+from sandbox.folders import TASK_UIDS, is_root, own
+
+SPARE = "spare"
+"""Stands for the task of a sandbox that has none yet."""
+
+
+class Spare(Struct, frozen=True, kw_only=True):
+    """A started sandbox over an empty folder, which nobody has used."""
+
+    client: ExecClient
+    folder: Path
+    uid: int
+    made_at: float
+    """By the monotonic clock."""
+
+    async def remove(self) -> None:
+        """With its folder, unless a task has that by now."""
+        with anyio.CancelScope(shield=True):
+            await self.client.stop()
+            await anyio.to_thread.run_sync(partial(shutil.rmtree, self.folder, ignore_errors=True))
+
+
+class SparingDriver(Protocol):
+    """A driver whose sandboxes can be started ahead of their tasks."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def capabilities(self) -> Capabilities: ...
+
+    async def start(self, spec: SandboxSpec) -> ExecClient: ...
+
+    async def spare(self, readonly_paths: tuple[Path, ...]) -> Spare:
+        """A sandbox without a task. SandboxError as `start`."""
+        ...
+
+    def assign(self, spare: Spare, spec: SandboxSpec) -> None:
+        """Make the spare, over its workspace by now, the sandbox of `spec`."""
+        ...
+
+
+async def start_spare(
+    parent: Path, readonly_paths: tuple[Path, ...], start: Callable[[SandboxSpec, int], Awaitable[ExecClient]]
+) -> Spare:
+    """Over a new folder below `parent`, as a uid that no task has yet. SandboxError."""
+    uid = secrets.choice(TASK_UIDS) if is_root() else os.geteuid()
+    try:
+        folder = Path(tempfile.mkdtemp(dir=parent))
+        own(folder, uid)
+    except OSError as error:
+        raise SandboxError(f"{parent} cannot be used: {error.strerror}") from error
+    try:
+        spec = SandboxSpec(task=SPARE, attempt=0, workspace=folder, readonly_paths=readonly_paths)
+        client = await start(spec, uid)
+    except BaseException:
+        folder.rmdir()
+        raise
+    return Spare(client=client, folder=folder, uid=uid, made_at=time.monotonic())
