@@ -205,8 +205,14 @@ class Bus:
         were dropped because they were not handled fast enough."""
         self._on_interruption.append(call)
 
+    def lost(self) -> None:
+        """The connection is gone, and every answer that was awaited on it with it: also a service's, which may answer a
+        question only over the connection that brought it."""
+        self._writer.give_up()
+        self._nats.give_up()
+
     def interrupted(self) -> None:
-        for call in self._on_interruption:
+        for call in (*(reader.make_again for reader in self._readers), *self._on_interruption):
             call()
 
     async def begin(self) -> None:
@@ -692,6 +698,10 @@ class Reader:
         """False when the server has been silent for longer than its heartbeat allows."""
         return self._now() - self._heard_at < SILENCE_SECONDS + 2
 
+    def make_again(self) -> None:
+        """Do not wait for the silence: a server that restarted has no such consumer."""
+        self._remake.set()
+
     async def keep(self) -> None:
         """Keep a consumer going until cancelled."""
         while True:
@@ -936,6 +946,12 @@ class _Client(Client):
             headers = {k: self.cell.subject(v) if k in SUBJECT_HEADERS else v for k, v in headers.items()}
         await super().publish(self.cell.subject(subject), payload, reply, headers)
 
+    def give_up(self) -> None:
+        """End every request that waits for its answer."""
+        for answer in self._resp_map.values():
+            if not answer.done():
+                answer.set_exception(nats.errors.StaleConnectionError())
+
     async def subscribe(self, subject: str, *arguments: Any, **named: Any) -> Subscription:
         return await super().subscribe(self.cell.subject(subject), *arguments, **named)
 
@@ -972,6 +988,10 @@ async def connect(config: BusConfig, service: Service) -> AsyncIterator[Bus]:
         if bus is not None and isinstance(error, nats.errors.SlowConsumerError):
             bus.interrupted()
 
+    async def on_loss() -> None:
+        if bus is not None:
+            bus.lost()
+
     async def on_reconnect() -> None:
         logger.info("nats_reconnected")
         if bus is not None:
@@ -991,6 +1011,7 @@ async def connect(config: BusConfig, service: Service) -> AsyncIterator[Bus]:
         reconnect_time_wait=RECONNECT_SECONDS,  # pyright: ignore[reportArgumentType] - a float does
         connect_timeout=2,
         error_cb=on_error,
+        disconnected_cb=on_loss,
         reconnected_cb=on_reconnect,
     )
     try:

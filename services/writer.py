@@ -121,6 +121,11 @@ class Writer:
                 write.answered.set_result(Answer(seq=place, error=answer.error))
         self._land(token)
 
+    def give_up(self) -> None:
+        """No answer comes to what is on its way: the connection is lost."""
+        for write in [write for writes in self._flying.values() for write in writes]:
+            _expire(write.answered)
+
     async def run(self) -> None:
         """Send what has to wait, as soon as it may."""
         while True:

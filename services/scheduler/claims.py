@@ -38,7 +38,7 @@ class Claims:
         async def free(self) -> None:
             await self._free.wait()
 
-        def answer(self, reply: AttemptGranted) -> None:
+        def answer(self, reply: AttemptGranted | NothingToClaim) -> None:
             self.reply = reply
             self._answered.set()
 
@@ -66,6 +66,11 @@ class Claims:
             waiting.askers -= 1
             if not waiting.askers:
                 del self._waiting[asked.request]
+
+    def give_up(self) -> None:
+        """Another scheduler gives the work: who waits here asks again, and is heard there."""
+        for waiting in self.waiting():
+            waiting.answer(NothingToClaim())
 
     def stir(self) -> None:
         """Something changed: a claim came, a task was queued, a slot of a user's limit became free."""

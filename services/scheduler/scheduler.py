@@ -236,6 +236,7 @@ class Scheduler:
             group.start_soon(self._keep_looking_at_stopped)
             await self._election.hold()
             self._active = False
+            self._claims.give_up()
             self._log.info("standby")
             group.cancel_scope.cancel()
         await stop_listening()

@@ -148,3 +148,16 @@ async def test_a_write_of_another_stream_waits_for_nobody() -> None:
         await settled()
         assert server.subjects == ["a", "b", "c", "lease"]
         group.cancel_scope.cancel()
+
+
+async def test_what_was_on_its_way_over_a_lost_connection_is_unknown_at_once_and_what_waited_leaves() -> None:
+    async with Server() as server, anyio.create_task_group() as group:
+        server.begin(group, *"abcde")
+        await settled()
+        server.writer.give_up()
+        await settled()
+        assert server.subjects == list("abcde")
+        assert all(isinstance(server.results[subject], TimeoutError) for subject in "abc")
+        for sequence, subject in enumerate("de", start=1):
+            server.answer(subject, Answer(seq=sequence))
+    assert (server.results["d"].seq, server.results["e"].seq) == (1, 2)
