@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from litestar import Request, Router, get, post
 from litestar.params import Parameter
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from gateway.errors import Problem
 from gateway.tasks import Shown, Tasks
@@ -20,6 +21,7 @@ from protocol.live import (
     Archive,
     Cancel,
     ChangeBudget,
+    CommandFrame,
     Deny,
     Pause,
     Prioritize,
@@ -35,12 +37,15 @@ from protocol.rules import Rule
 from protocol.task import DEFAULT_QUEUE, Budget, TaskState
 
 
-class SubmitBody(Struct, frozen=True):
+class KeyBody(Struct, frozen=True, kw_only=True):
+    key: str = ""
+    """The idempotency key; or in the header `Idempotency-Key`."""
+
+
+class SubmitBody(KeyBody, frozen=True, kw_only=True):
     prompt: str
     repository: str = ""
     """A git URL, or a path on the server (the owner only); a fork's is the other task's."""
-    key: str = ""
-    """The idempotency key; or in the header `Idempotency-Key`."""
     base: str = ""
     model: str = ""
     budget: Budget = Budget()
@@ -65,61 +70,52 @@ class SubmitBody(Struct, frozen=True):
     """A turn is ended after so long, its work saved; counted from when a runner could have begun it."""
 
 
-class SayBody(Struct, frozen=True):
+class SayBody(KeyBody, frozen=True, kw_only=True):
     text: str
-    key: str = ""
 
 
-class AnswerBody(Struct, frozen=True):
+class AnswerBody(KeyBody, frozen=True, kw_only=True):
     question: str
     text: str
-    key: str = ""
 
 
-class ApproveBody(Struct, frozen=True):
+class ApproveBody(KeyBody, frozen=True, kw_only=True):
     question: str
-    key: str = ""
 
 
-class DenyBody(Struct, frozen=True):
+class DenyBody(KeyBody, frozen=True, kw_only=True):
     question: str
     reason: str = ""
     """What to do instead: the agent is told."""
-    key: str = ""
 
 
-class ReasonBody(Struct, frozen=True):
-    key: str = ""
+class ReasonBody(KeyBody, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class BudgetBody(Struct, frozen=True):
+class BudgetBody(KeyBody, frozen=True, kw_only=True):
     budget: Budget
     """What it says nothing of stays as it is."""
-    key: str = ""
 
 
-class PriorityBody(Struct, frozen=True):
+class PriorityBody(KeyBody, frozen=True, kw_only=True):
     priority: int
-    key: str = ""
 
 
-class TagBody(Struct, frozen=True):
+class TagBody(KeyBody, frozen=True, kw_only=True):
     add: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     metadata: dict[str, str | None] = {}
     """What to put under these names; null takes away what is there."""
-    key: str = ""
-
-
-class KeyBody(Struct, frozen=True):
-    key: str = ""
 
 
 class Listed(Struct, frozen=True):
     tasks: tuple[TaskSummary, ...]
     more: bool
     """Whether there are older ones: ask again with `before` and `before_at`, the last one's `id` and `updated_at`."""
+
+
+F = TypeVar("F", bound=CommandFrame)
 
 
 def key_of(request: Request, key: str) -> str:
@@ -133,26 +129,7 @@ async def submit(request: Request, asker: Asker, tasks: Tasks, data: SubmitBody)
 
 
 def frame_of(data: SubmitBody, key: str) -> Submit:
-    return Submit(
-        key=key,
-        prompt=data.prompt,
-        repository=data.repository,
-        base=data.base,
-        model=data.model,
-        budget=data.budget,
-        title=data.title,
-        queue=data.queue,
-        labels=data.labels,
-        priority=data.priority,
-        pull_request=data.pull_request,
-        rules=data.rules,
-        tags=data.tags,
-        metadata=data.metadata,
-        fork_of=data.fork_of,
-        start_at=data.start_at,
-        queue_seconds=data.queue_seconds,
-        turn_seconds=data.turn_seconds,
-    )
+    return Submit(**{**asdict(data), "key": key})
 
 
 @get("/")
@@ -199,81 +176,81 @@ async def diff(asker: Asker, tasks: Tasks, task: str) -> Diff:
     return await tasks.diff(asker, task)
 
 
+def on_task(kind: type[F], request: Request, task: str, data: KeyBody) -> F:
+    """The frame that says over HTTP's body what a phone says over its socket."""
+    return kind(**{**asdict(data), "key": key_of(request, data.key), "task": task})
+
+
 @post("/{task:str}/messages", status_code=202)
 async def say(request: Request, asker: Asker, tasks: Tasks, task: str, data: SayBody) -> Accepted:
     """Steer the open turn, or open the next one."""
-    return await tasks.store(asker, Say(key=key_of(request, data.key), task=task, text=data.text))
+    return await tasks.store(asker, on_task(Say, request, task, data))
 
 
 @post("/{task:str}/answers", status_code=202)
 async def answer(request: Request, asker: Asker, tasks: Tasks, task: str, data: AnswerBody) -> Accepted:
     """Answer the open question; the first answer wins."""
-    key = key_of(request, data.key)
-    return await tasks.store(asker, Answer(key=key, task=task, question=data.question, text=data.text))
+    return await tasks.store(asker, on_task(Answer, request, task, data))
 
 
 @post("/{task:str}/approve", status_code=202)
 async def approve(request: Request, asker: Asker, tasks: Tasks, task: str, data: ApproveBody) -> Accepted:
     """Yes to what the open question asks to do; the first decision wins."""
-    return await tasks.store(asker, Approve(key=key_of(request, data.key), task=task, question=data.question))
+    return await tasks.store(asker, on_task(Approve, request, task, data))
 
 
 @post("/{task:str}/deny", status_code=202)
 async def deny(request: Request, asker: Asker, tasks: Tasks, task: str, data: DenyBody) -> Accepted:
     """No to it; the agent goes on without."""
-    key = key_of(request, data.key)
-    return await tasks.store(asker, Deny(key=key, task=task, question=data.question, reason=data.reason))
+    return await tasks.store(asker, on_task(Deny, request, task, data))
 
 
 @post("/{task:str}/archive", status_code=202)
 async def archive(request: Request, asker: Asker, tasks: Tasks, task: str, data: KeyBody) -> Accepted:
     """Put the ended task into the archive now; a message opens it again."""
-    return await tasks.store(asker, Archive(key=key_of(request, data.key), task=task))
+    return await tasks.store(asker, on_task(Archive, request, task, data))
 
 
 @post("/{task:str}/cancel", status_code=202)
 async def cancel(request: Request, asker: Asker, tasks: Tasks, task: str, data: ReasonBody) -> Accepted:
     """End the open turn now."""
-    return await tasks.store(asker, Cancel(key=key_of(request, data.key), task=task, reason=data.reason))
+    return await tasks.store(asker, on_task(Cancel, request, task, data))
 
 
 @post("/{task:str}/budget", status_code=202)
 async def change_budget(request: Request, asker: Asker, tasks: Tasks, task: str, data: BudgetBody) -> Accepted:
     """What a turn may spend from now on; a running one has it before its next step."""
-    return await tasks.store(asker, ChangeBudget(key=key_of(request, data.key), task=task, budget=data.budget))
+    return await tasks.store(asker, on_task(ChangeBudget, request, task, data))
 
 
 @post("/{task:str}/priority", status_code=202)
 async def prioritize(request: Request, asker: Asker, tasks: Tasks, task: str, data: PriorityBody) -> Accepted:
     """This one sooner, or later, than the asker's others."""
-    frame = Prioritize(key=key_of(request, data.key), task=task, priority=data.priority)
-    return await tasks.store(asker, frame)
+    return await tasks.store(asker, on_task(Prioritize, request, task, data))
 
 
 @post("/{task:str}/pause", status_code=202)
 async def pause(request: Request, asker: Asker, tasks: Tasks, task: str, data: ReasonBody) -> Accepted:
     """Hold the open turn back: the work is saved, and no attempt starts until it is resumed."""
-    return await tasks.store(asker, Pause(key=key_of(request, data.key), task=task, reason=data.reason))
+    return await tasks.store(asker, on_task(Pause, request, task, data))
 
 
 @post("/{task:str}/resume", status_code=202)
 async def resume(request: Request, asker: Asker, tasks: Tasks, task: str, data: KeyBody) -> Accepted:
     """Let a paused turn go on."""
-    return await tasks.store(asker, Resume(key=key_of(request, data.key), task=task))
+    return await tasks.store(asker, on_task(Resume, request, task, data))
 
 
 @post("/{task:str}/retry", status_code=202)
 async def retry(request: Request, asker: Asker, tasks: Tasks, task: str, data: KeyBody) -> Accepted:
     """Try a turn that failed or was cancelled again: the next turn, with the same wish."""
-    return await tasks.store(asker, Retry(key=key_of(request, data.key), task=task))
+    return await tasks.store(asker, on_task(Retry, request, task, data))
 
 
 @post("/{task:str}/tags", status_code=202)
 async def tag(request: Request, asker: Asker, tasks: Tasks, task: str, data: TagBody) -> Accepted:
     """Mark the task, in any state, so that it is found again."""
-    key = key_of(request, data.key)
-    frame = Tag(key=key, task=task, add=data.add, remove=data.remove, metadata=data.metadata)
-    return await tasks.store(asker, frame)
+    return await tasks.store(asker, on_task(Tag, request, task, data))
 
 
 ROUTER = Router(

@@ -755,23 +755,23 @@ export interface AddUserBody {
 }
 
 export interface AnswerBody {
+  /** The idempotency key; or in the header `Idempotency-Key`. @default "" */
+  key?: string;
   question: string;
   text: string;
-  /** @default "" */
-  key?: string;
 }
 
 export interface ApproveBody {
-  question: string;
-  /** @default "" */
+  /** The idempotency key; or in the header `Idempotency-Key`. @default "" */
   key?: string;
+  question: string;
 }
 
 export interface BudgetBody {
+  /** The idempotency key; or in the header `Idempotency-Key`. @default "" */
+  key?: string;
   /** What it says nothing of stays as it is. */
   budget: Budget;
-  /** @default "" */
-  key?: string;
 }
 
 export interface BulkBody {
@@ -814,11 +814,11 @@ export interface DailyLimitBody {
 }
 
 export interface DenyBody {
+  /** The idempotency key; or in the header `Idempotency-Key`. @default "" */
+  key?: string;
   question: string;
   /** What to do instead: the agent is told. @default "" */
   reason?: string;
-  /** @default "" */
-  key?: string;
 }
 
 export interface Diff {
@@ -902,7 +902,7 @@ export interface Installation {
 }
 
 export interface KeyBody {
-  /** @default "" */
+  /** The idempotency key; or in the header `Idempotency-Key`. @default "" */
   key?: string;
 }
 
@@ -965,9 +965,9 @@ export interface DeviceShown {
 }
 
 export interface PriorityBody {
-  priority: number;
-  /** @default "" */
+  /** The idempotency key; or in the header `Idempotency-Key`. @default "" */
   key?: string;
+  priority: number;
 }
 
 export interface PushOffered {
@@ -1081,7 +1081,7 @@ export interface RunnerLine {
 }
 
 export interface ReasonBody {
-  /** @default "" */
+  /** The idempotency key; or in the header `Idempotency-Key`. @default "" */
   key?: string;
   /** @default "" */
   reason?: string;
@@ -1097,9 +1097,9 @@ export interface Rules {
 }
 
 export interface SayBody {
-  text: string;
-  /** @default "" */
+  /** The idempotency key; or in the header `Idempotency-Key`. @default "" */
   key?: string;
+  text: string;
 }
 
 /** As the user's log made it. */
@@ -1180,11 +1180,11 @@ export interface ScheduleBody {
 }
 
 export interface SubmitBody {
+  /** The idempotency key; or in the header `Idempotency-Key`. @default "" */
+  key?: string;
   prompt: string;
   /** A git URL, or a path on the server (the owner only); a fork's is the other task's. @default "" */
   repository?: string;
-  /** The idempotency key; or in the header `Idempotency-Key`. @default "" */
-  key?: string;
   /** @default "" */
   base?: string;
   /** @default "" */
@@ -1418,14 +1418,14 @@ export interface SubscriptionKeys {
 }
 
 export interface TagBody {
+  /** The idempotency key; or in the header `Idempotency-Key`. @default "" */
+  key?: string;
   /** @default [] */
   add?: string[];
   /** @default [] */
   remove?: string[];
   /** What to put under these names; null takes away what is there. */
   metadata?: Record<string, string | null>;
-  /** @default "" */
-  key?: string;
 }
 
 export interface UsersShown {
