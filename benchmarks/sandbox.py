@@ -23,7 +23,7 @@ from sandbox.config import DOCKER_HOST, Config
 from sandbox.contract import Driver, Sandbox, SandboxSpec, SandboxUnavailable
 from sandbox.docker import Docker, connect
 from sandbox.owners import Owners
-from sandbox.spare import SparingDriver
+from sandbox.spare import SparingDriver, ahead_of
 from sandbox.warm import Warm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -247,7 +247,7 @@ async def warm_starts(driver: SparingDriver, workspaces: Workspaces) -> list[flo
         for _ in range(STARTS):
             spec = workspaces.next()
             with anyio.fail_after(SPARE_SECONDS):
-                while spec.readonly_paths not in warm.spares:
+                while ahead_of(spec) not in warm.spares:
                     await anyio.sleep(0.01)
             taken.append(await start(warm, spec))
         group.cancel_scope.cancel()

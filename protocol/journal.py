@@ -32,6 +32,8 @@ class AttemptStarted(Message, frozen=True):
     """The repository's AGENTS.md or CLAUDE.md at the base commit, as put into the system prompt."""
     told: str = ""
     """What Errand tells the model where a turn begins otherwise than by the user's words; once a turn."""
+    egress: tuple[str, ...] = ()
+    """What the sandbox may reach of the network: hosts and names of registries, as the owner wrote them."""
     restored_step: int = 0
     """The last step whose effect on the workspace is there again; what came after it is lost."""
 
@@ -117,7 +119,18 @@ class Noticed(Message, frozen=True):
     """`info` or `warning`."""
 
 
-AnyJournalEvent = AttemptStarted | StepStarted | StepFinished | CheckpointMade | Noticed
+class HostRefused(Message, frozen=True):
+    """A command asked for a host of the network that its sandbox may not reach. Told once a host and port; where there
+    are very many, of some."""
+
+    host: str
+    """As it was asked for, in visible ASCII; empty where further ones are not told."""
+    port: int
+    reason: str
+    """A sentence that says what can be done."""
+
+
+AnyJournalEvent = AttemptStarted | StepStarted | StepFinished | CheckpointMade | Noticed | HostRefused
 
 
 class JournalEntry(Part, frozen=True):

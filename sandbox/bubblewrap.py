@@ -14,8 +14,9 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import anyio
 import anyio.to_thread
@@ -26,14 +27,16 @@ from sandbox import exec_server
 from sandbox.checkpoints import GITCONFIG
 from sandbox.client import ExecClient
 from sandbox.contract import Capabilities, SandboxDied, SandboxError, SandboxSpec, SandboxUnavailable
+from sandbox.egress.environment import GATE_INSIDE
+from sandbox.egress.outside import Outside
 from sandbox.environment import inside
-from sandbox.folders import check_folders, give, is_root, people, task_uid
+from sandbox.folders import check_folders, give, is_root, own, people, task_uid
 from sandbox.limits import Limits
 from sandbox.owners import Owners
 from sandbox.process import start_exec_server
 from sandbox.python import InsidePython, find_python
 from sandbox.seccomp import filter_program
-from sandbox.spare import Spare, start_spare
+from sandbox.spare import Ahead, Spare, hand_over, start_spare
 
 SERVER_PATH = "/run/errand/exec_server.pyc"
 USER_UID = 1000
@@ -74,9 +77,15 @@ class Bubblewrap:
 
     name = "bubblewrap"
 
-    def __init__(self, limits: Limits | None = None, owners: Callable[[], Owners] | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        owners: Callable[[], Owners] | None = None,
+        outside: Outside | None = None,
+    ) -> None:
         """`owners` is asked once there is something to keep in its folders: a spare."""
         self._limits = limits or Limits()
+        self._outside = outside or Outside()
         self._make_owners = owners
         self._owners: Owners | None = None
         self._lock = anyio.Lock()
@@ -85,7 +94,12 @@ class Bubblewrap:
     async def capabilities(self) -> Capabilities:
         await self._find()
         return Capabilities(
-            isolated=True, memory_limit=False, disk_limit=False, process_limit=limits_processes(), notes=tuple(notes())
+            isolated=True,
+            memory_limit=False,
+            disk_limit=False,
+            process_limit=limits_processes(),
+            egress=True,
+            notes=tuple(notes()),
         )
 
     async def start(self, spec: SandboxSpec) -> ExecClient:
@@ -96,13 +110,13 @@ class Bubblewrap:
             await anyio.to_thread.run_sync(give, spec.workspace, uid)
         return await self._start(spec, uid)
 
-    async def spare(self, readonly_paths: tuple[Path, ...]) -> Spare:
+    async def spare(self, ahead: Ahead) -> Spare:
         """A sandbox without a task. SandboxError as `start`."""
-        return await start_spare(self._spares(), readonly_paths, self._start)
+        return await start_spare(self._spares(), ahead, self._start)
 
     def assign(self, spare: Spare, spec: SandboxSpec) -> None:
         """Make the spare, over its workspace by now, the sandbox of `spec`."""
-        spare.client.environment = dict(spec.environment)
+        hand_over(spare.client, spec)
 
     async def close(self) -> None:
         """When all its sandboxes have stopped."""
@@ -131,7 +145,8 @@ class Bubblewrap:
             files = {path: data_descriptor(stack, data) for path, data in made.items()}
             info = data_descriptor(stack, b"")
             server = server_command(python, self._limits, uid)
-            argv = [str(bwrap), "--info-fd", str(info), *arguments(spec, python, self._limits, files), *server]
+            gate = stack.enter_context(gate_folder(uid)) if spec.egress.allowed else None
+            argv = [str(bwrap), "--info-fd", str(info), *arguments(spec, python, self._limits, files, gate), *server]
             owner = {"ERRAND_TASK": spec.task, "ERRAND_ATTEMPT": str(spec.attempt)}
             client = ExecClient(spec.environment)
             try:
@@ -139,7 +154,18 @@ class Bubblewrap:
             except SandboxDied as error:
                 raise SandboxError(f"bubblewrap could not start the sandbox: {error}") from error
             process.adopt(inner_pid(info))
+            if gate is not None:
+                await self._open_way(client, spec, gate, uid)
             return client
+
+    async def _open_way(self, client: ExecClient, spec: SandboxSpec, gate: Path, uid: int) -> None:
+        from sandbox.egress.way import open_way
+
+        try:
+            await open_way(client, spec, gate, uid, self._outside)
+        except BaseException:
+            await client.stop()
+            raise
 
     async def _find(self) -> tuple[Path, InsidePython, bytes]:
         """bwrap, the Python inside, and the exec server compiled by it."""
@@ -215,12 +241,15 @@ def what_to_allow(switches: Mapping[str, str], refusal: str) -> str:
     )
 
 
-def arguments(spec: SandboxSpec, python: InsidePython, limits: Limits, files: Mapping[str, int]) -> list[str]:
+def arguments(
+    spec: SandboxSpec, python: InsidePython, limits: Limits, files: Mapping[str, int], gate: Path | None
+) -> list[str]:
     """bwrap's arguments for one sandbox. Later mounts lie over earlier ones."""
     return [
         *base_arguments(python, limits),
         *("--dir", "/run", "--dir", "/run/errand"),
         *(word for path, fd in files.items() for word in ("--perms", "0644", "--ro-bind-data", str(fd), path)),
+        *(("--ro-bind", str(gate), GATE_INSIDE) if gate is not None else ()),
         *(word for path in spec.readonly_paths for word in same_path(path)),
         *("--bind", str(spec.workspace), "/workspace"),
         *("--remount-ro", "/"),
@@ -286,6 +315,14 @@ def made_files(uid: int) -> dict[str, bytes]:
         "/etc/gitconfig": GITCONFIG,
     }
     return {path: text.encode() for path, text in files.items()}
+
+
+@contextmanager
+def gate_folder(uid: int) -> Iterator[Path]:
+    """Where a sandbox that starts lends its socket. It is needed no longer than that."""
+    with TemporaryDirectory(prefix="errand-gate-") as folder:
+        own(Path(folder), uid)
+        yield Path(folder)
 
 
 def data_descriptor(stack: ExitStack, data: bytes) -> int:

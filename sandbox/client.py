@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import anyio
 import anyio.to_thread
@@ -31,6 +31,9 @@ from sandbox.contract import (
     SandboxError,
 )
 from sandbox.text import NUL_PICTURE, TextDecoder, join_kept
+
+if TYPE_CHECKING:
+    from sandbox.egress.gate import Gate
 
 READY_SECONDS = 20.0
 STOP_SECONDS = 5.0
@@ -286,6 +289,8 @@ class ExecClient:
         self.link: Link | None = None
         self._cleanup = cleanup
         self._on_stop: Callable[[], None] = lambda: None
+        self.gate: Gate | None = None
+        """Of a sandbox with a way out."""
         self._frames = exec_server.FrameReader()
         self._replies = msgspec.json.Decoder(Reply)
         self._ready = ReadyCall()
@@ -348,6 +353,12 @@ class ExecClient:
 
     async def stop_process(self, number: int) -> Process:
         return await self._process({"op": "end", "process": number})
+
+    async def lend(self, path: str, port: int) -> None:
+        """Have it send the socket that listens at `port` inside to the Unix socket at `path`, as seen inside."""
+        call = DoneCall()
+        async with self._calling(call, {"op": "lend", "path": path, "port": port}):
+            await self._finish(call)
 
     async def _process(self, request: dict[str, object]) -> Process:
         found = await self._processes(request)
@@ -424,6 +435,8 @@ class ExecClient:
 
     async def stop(self) -> None:
         self._death = self._death or "it was stopped"
+        if self.gate is not None:
+            await self.gate.close()
         if self.link is not None:
             await self.link.stop(STOP_SECONDS)
         with anyio.CancelScope(shield=True):

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from sandbox.egress.policy import SETTING, Egress, parse
 from sandbox.limits import MIB, Limits
 
 DOCKER_HOST = "unix:///var/run/docker.sock"
@@ -34,11 +35,27 @@ class Config(Struct, frozen=True, kw_only=True):
     """The largest file that a process may write."""
     sandbox_tmp_mib: Annotated[int, Meta(ge=1)] = 2048
     """The size of /tmp (the home is in it), of /var/tmp and of /dev/shm, which live in memory."""
+    sandbox_egress: str = ""
+    """Hosts that tasks may reach, separated by commas: `example.com`, `example.com:8443` (without a port: 443),
+    `*.example.com`, `registries` for the public package registries, or one of them: `pypi`, `npm`, `debian`, `ubuntu`,
+    `go`, `crates`, `rubygems`, `maven`, `nuget`. Nothing by default. What may be reached can be sent to."""
+    sandbox_egress_connections: Annotated[int, Meta(ge=1, le=1024)] = 64
+    """Connections that one sandbox may have open to such hosts; the next one waits."""
+    sandbox_egress_idle_seconds: Annotated[float, Meta(ge=1)] = 120.0
+    """After so long without a byte such a connection is closed."""
+    sandbox_egress_header_bytes: Annotated[int, Meta(ge=1024, le=1_048_576)] = 32_768
+    """Of a request to the proxy: its line and headers."""
     sandbox_warm: Annotated[int, Meta(ge=0, le=32)] = 2
     """Sandboxes kept started for the repositories worked on last, one each: some 20 MB of memory in Docker, 8 in
     bubblewrap."""
     sandbox_warm_seconds: Annotated[float, Meta(ge=0)] = 900.0
     """How long such a sandbox waits for a task."""
+
+    def __post_init__(self) -> None:
+        try:
+            parse(self.sandbox_egress)
+        except ValueError as error:
+            raise ValueError(f"{SETTING}: {error}") from None
 
 
 def limits(config: Config) -> Limits:
@@ -49,4 +66,15 @@ def limits(config: Config) -> Limits:
         open_files=config.sandbox_open_files,
         file_bytes=config.sandbox_file_mib * MIB,
         tmp_bytes=config.sandbox_tmp_mib * MIB,
+    )
+
+
+def egress(config: Config) -> Egress:
+    words, allowed = parse(config.sandbox_egress)
+    return Egress(
+        words=words,
+        allowed=allowed,
+        connections=config.sandbox_egress_connections,
+        idle_seconds=config.sandbox_egress_idle_seconds,
+        header_bytes=config.sandbox_egress_header_bytes,
     )

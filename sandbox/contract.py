@@ -8,6 +8,8 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from sandbox.egress.policy import Egress, Refusal
+
 OUTPUT_LIMIT_BYTES = 64 * 1024
 """Of a command's output, this much is kept by default: half from its head, half from its tail."""
 FILE_LIMIT_BYTES = 16 * 1024 * 1024
@@ -45,6 +47,11 @@ class SandboxSpec(Struct, frozen=True, kw_only=True):
     """Host folders seen inside at the same path, read-only: the mirror's objects, tool chains."""
     environment: Mapping[str, str] = {}
     """Added to the sandbox's own small environment. Never a credential."""
+    egress: Egress = Egress()
+    """What it may reach of the network. A driver without `Capabilities.egress` gives none."""
+    on_refused: Callable[[Refusal], None] | None = None
+    """Called for what was asked of the network and refused, in the event loop: once a host and port, and once more when
+    there were too many to tell."""
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):
@@ -55,6 +62,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     memory_limit: bool
     disk_limit: bool
     process_limit: bool
+    egress: bool = False
+    """Whether it can open a way out, by a proxy that lets nothing else through."""
     notes: tuple[str, ...] = ()
     """Sentences for the user: what is missing, and what would give it."""
 

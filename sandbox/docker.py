@@ -27,13 +27,15 @@ from sandbox.client import ExecClient
 from sandbox.config import Config, limits
 from sandbox.container import ContainerLink, ContainerSpec, Mount
 from sandbox.contract import Capabilities, ImageMissing, SandboxDied, SandboxError, SandboxSpec, SandboxUnavailable
+from sandbox.egress.environment import GATE_INSIDE
+from sandbox.egress.outside import Outside
 from sandbox.engine import Engine, EngineError
 from sandbox.folders import check_folders, give, is_root, own, task_uid
 from sandbox.image import Image
 from sandbox.limits import Limits
 from sandbox.owners import Owners
 from sandbox.seccomp import filter_program
-from sandbox.spare import Spare, start_spare
+from sandbox.spare import Ahead, Spare, hand_over, start_spare
 
 MEMORY_SHARE = 0.75
 """Of the machine's memory, at most this much is one sandbox's: the rest of the house must live beside it."""
@@ -61,11 +63,19 @@ class Docker:
 
     name = "docker"
 
-    def __init__(self, engine: Engine, image: Image, owners: Owners, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        image: Image,
+        owners: Owners,
+        limits: Limits | None = None,
+        outside: Outside | None = None,
+    ) -> None:
         self.image = image
         self._engine = engine
         self._owners = owners
         self._limits = limits or Limits()
+        self._outside = outside or Outside()
         self._machine: Machine | None = None
         self._held: set[str] = set()
         """Keys of the containers that this driver has made or is making."""
@@ -83,6 +93,7 @@ class Docker:
             memory_limit=machine.memory_limit,
             disk_limit=False,
             process_limit=machine.process_limit,
+            egress=True,
             notes=(f"Docker Engine {machine.version}, image {self.image.name}.", *machine.missing),
         )
 
@@ -94,14 +105,14 @@ class Docker:
             await anyio.to_thread.run_sync(give, spec.workspace, uid)
         return await self._start(await self._look(), spec, uid)
 
-    async def spare(self, readonly_paths: tuple[Path, ...]) -> Spare:
+    async def spare(self, ahead: Ahead) -> Spare:
         """A sandbox without a task. SandboxError as `start`."""
         machine = await self._look()
-        return await start_spare(self._owners.own_folder(), readonly_paths, partial(self._start, machine))
+        return await start_spare(self._owners.own_folder(), ahead, partial(self._start, machine))
 
     def assign(self, spare: Spare, spec: SandboxSpec) -> None:
         """Make the spare, over its workspace by now, the sandbox of `spec`. Labels stay; the name says whose it is."""
-        spare.client.environment = dict(spec.environment)
+        hand_over(spare.client, spec)
         link = spare.client.link
         assert isinstance(link, ContainerLink)
         link.rename(container_name(spec))
@@ -109,20 +120,31 @@ class Docker:
     async def _start(self, machine: Machine, spec: SandboxSpec, uid: int) -> ExecClient:
         """A sandbox over a workspace that belongs to `uid`."""
         key = secrets.token_hex(8)
+        gate = self._gate_folder(key, uid) if spec.egress.allowed else None
         container = ContainerSpec(
             image=self.image.name,
             uid=uid,
             limits=machine.limits,
-            mounts=mounts(spec, machine.folders),
+            mounts=mounts(spec, gate, machine.folders),
             labels=self._labels(spec, key),
         )
         self._held.add(key)
-        client = ExecClient(spec.environment, cleanup=lambda: self._held.discard(key))
+
+        def clean_up() -> None:
+            self._held.discard(key)
+            if gate is not None:
+                shutil.rmtree(gate, ignore_errors=True)
+
+        client = ExecClient(spec.environment, cleanup=clean_up)
         link = ContainerLink(self._engine, container_name(spec), client)
         client.attach(link)
         try:
             await link.start(container)
             await client.ready()
+            if gate is not None:
+                from sandbox.egress.way import open_way
+
+                await open_way(client, spec, gate, uid, self._outside)
         except BaseException as error:
             await client.stop()
             if isinstance(error, EngineError) and error.status == 404:
@@ -131,6 +153,12 @@ class Docker:
                 raise SandboxError(f"Docker could not start the sandbox: {error}") from error
             raise
         return client
+
+    def _gate_folder(self, key: str, uid: int) -> Path:
+        folder = self._owners.own_folder() / f"gate-{key}"
+        folder.mkdir(mode=0o700)
+        own(folder, uid)
+        return folder
 
     async def sweep(self) -> int:
         """Remove the containers of this installation that no living runner holds; how many there were. What the engine
@@ -196,11 +224,11 @@ class Docker:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def connect(config: Config, host: str, folder: Path, runner: str) -> Docker:
+def connect(config: Config, host: str, folder: Path, runner: str, outside: Outside | None = None) -> Docker:
     """The driver that the settings say; `folder` is for what all runners of the installation share."""
     engine = Engine(host)
     owners = Owners(folder, runner)
-    return Docker(engine, Image(engine, config.sandbox_image, folder / "image.lock"), owners, limits(config))
+    return Docker(engine, Image(engine, config.sandbox_image, folder / "image.lock"), owners, limits(config), outside)
 
 
 def user(task: str) -> int:
@@ -212,10 +240,13 @@ def container_name(spec: SandboxSpec) -> str:
     return f"{LABEL}-{NOT_IN_A_NAME.sub('-', spec.task)}-{spec.attempt}-{secrets.token_hex(4)}"
 
 
-def mounts(spec: SandboxSpec, folders: Mapping[Path, Path]) -> tuple[Mount, ...]:
+def mounts(spec: SandboxSpec, gate: Path | None, folders: Mapping[Path, Path]) -> tuple[Mount, ...]:
+    readonly = {path: str(path) for path in spec.readonly_paths}
+    if gate is not None:
+        readonly[gate] = GATE_INSIDE
     return (
         Mount(as_the_engine_sees(spec.workspace, folders), "/workspace", readonly=False),
-        *(Mount(as_the_engine_sees(path, folders), str(path), readonly=True) for path in spec.readonly_paths),
+        *(Mount(as_the_engine_sees(path, folders), target, readonly=True) for path, target in readonly.items()),
     )
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import anyio
 
 from sandbox.bubblewrap import Bubblewrap
-from sandbox.config import DOCKER_HOST, Config, limits
-from sandbox.contract import LOOKING, Driver, ImageMissing, SandboxUnavailable
+from sandbox.config import DOCKER_HOST, Config, egress, limits
+from sandbox.contract import LOOKING, Capabilities, Driver, ImageMissing, SandboxUnavailable
+from sandbox.egress.policy import Egress
 from sandbox.owners import Owners
 from sandbox.unsandboxed import Unsandboxed
 from sandbox.warm import Warm
@@ -42,6 +43,8 @@ class Drivers:
         self._docker: Warm[Docker] | None = None
         self._docker_found = anyio.Event()
         self._other = self._without_engine()
+        self._able: Capabilities | None = None
+        """What the one in use gives."""
         self.driver: Driver | None = None
         """For new attempts; None while there is none."""
         self.why = LOOKING
@@ -50,6 +53,11 @@ class Drivers:
         """What every user should know, while there is something."""
         self.found = anyio.Event()
         """Set once there is a driver."""
+
+    @property
+    def egress(self) -> Egress:
+        """What new sandboxes can reach of the network: nothing where the driver cannot hold them to it."""
+        return egress(self._config) if self._able is not None and self._able.egress else Egress()
 
     async def keep(self, tell: Callable[[str, str], None]) -> None:
         """Look from time to time, make a missing image, keep sandboxes warm, remove what nobody holds, until
@@ -77,8 +85,7 @@ class Drivers:
         if self._config.sandbox in ("auto", "docker"):
             try:
                 docker = self._found_docker()
-                await docker.capabilities()
-                return self._use(docker, f"Docker Engine answers at {self._host}")
+                return self._use(docker, f"Docker Engine answers at {self._host}", await docker.capabilities())
             except ImageMissing as error:
                 await self._use_other(str(error))
                 self.notice = self._waiting(str(error))
@@ -122,13 +129,13 @@ class Drivers:
         if self._other is None:
             return self._use(None, why)
         try:
-            await self._other.capabilities()
+            able = await self._other.capabilities()
         except SandboxUnavailable as error:
             return self._use(None, f"{why}. {error}" if self._config.sandbox == "auto" else str(error))
-        return self._use(self._other, why)
+        return self._use(self._other, why, able)
 
-    def _use(self, driver: Driver | None, why: str) -> None:
-        self.driver, self.why = driver, why
+    def _use(self, driver: Driver | None, why: str, able: Capabilities | None = None) -> None:
+        self.driver, self.why, self._able = driver, why, able
         if driver is not None and driver is self._docker:
             self.notice = ""
             self._docker_found.set()

@@ -16,6 +16,7 @@ Frame: two big-endian u32 (header bytes, payload bytes), a JSON header, a payloa
     host to sandbox   exec{command,shell,cwd,environment,timeout,limit,stream}  restart (the shell)  cancel
                       spawn{command,cwd,environment,limit}  processes  collect{process}  end{process}
                       read{path,limit}  write{path,size}+bytes  data+bytes (more of a write)  ack{bytes} (output shown)
+                      lend{path,port} (the socket that listens there, through the Unix socket at that path)
     sandbox to host   ready{version}  output{skipped}+bytes  exit{code,ended_by,dropped,head,cwd,shell}+kept output
                       data+bytes (part of a read)  done{size}+bytes  error{reason,message}
                       processes{processes}  process{process,head,dropped}+output since it was last collected
@@ -593,6 +594,8 @@ class Server:
         """How many shells there have been."""
         self._uploads: dict[int, Upload] = {}
         self._downloads: dict[int, Download] = {}
+        self._lent: Any = None
+        """The socket that listens for the proxy of the host."""
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._running = True
@@ -690,6 +693,9 @@ class Server:
             elif request["op"] == "restart":
                 self._restart()
                 self._reply({"op": "done", "id": call_id, "size": 0})
+            elif request["op"] == "lend":
+                self._lend(request["path"], request["port"])
+                self._reply({"op": "done", "id": call_id, "size": 0})
             elif request["op"] == "spawn":
                 self._start_process(call_id, request)
             elif request["op"] == "processes":
@@ -724,6 +730,21 @@ class Server:
         else:
             return
         self._fail(call_id, "failed", "cancelled")
+
+    def _lend(self, path: str, port: int) -> None:
+        """What listens at that port of our loopback is the host's to accept from. Kept, for a host that comes again."""
+        import socket  # takes as long as all else we import, and most sandboxes have no network
+
+        if self._lent is None:
+            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
+            listener.listen(CALLS_LIMIT)
+            self._lent = listener
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as host:
+            host.setblocking(False)
+            host.connect(path)
+            socket.send_fds(host, [b"x"], [self._lent.fileno()])
 
     # Files
 

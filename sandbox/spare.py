@@ -18,10 +18,24 @@ from msgspec import Struct
 
 from sandbox.client import ExecClient
 from sandbox.contract import Capabilities, SandboxError, SandboxSpec
+from sandbox.egress.environment import proxied
+from sandbox.egress.policy import Egress
 from sandbox.folders import TASK_UIDS, is_root, own
 
 SPARE = "spare"
 """Stands for the task of a sandbox that has none yet."""
+
+
+class Ahead(Struct, frozen=True):
+    """With what a sandbox is started before its task is known."""
+
+    readonly_paths: tuple[Path, ...] = ()
+    """The mirror of one repository."""
+    egress: Egress = Egress()
+
+
+def ahead_of(spec: SandboxSpec) -> Ahead:
+    return Ahead(spec.readonly_paths, spec.egress)
 
 
 class Spare(Struct, frozen=True, kw_only=True):
@@ -50,7 +64,7 @@ class SparingDriver(Protocol):
 
     async def start(self, spec: SandboxSpec) -> ExecClient: ...
 
-    async def spare(self, readonly_paths: tuple[Path, ...]) -> Spare:
+    async def spare(self, ahead: Ahead) -> Spare:
         """A sandbox without a task. SandboxError as `start`."""
         ...
 
@@ -59,9 +73,7 @@ class SparingDriver(Protocol):
         ...
 
 
-async def start_spare(
-    parent: Path, readonly_paths: tuple[Path, ...], start: Callable[[SandboxSpec, int], Awaitable[ExecClient]]
-) -> Spare:
+async def start_spare(parent: Path, ahead: Ahead, start: Callable[[SandboxSpec, int], Awaitable[ExecClient]]) -> Spare:
     """Over a new folder below `parent`, as a uid that no task has yet. SandboxError."""
     uid = secrets.choice(TASK_UIDS) if is_root() else os.geteuid()
     try:
@@ -70,9 +82,19 @@ async def start_spare(
     except OSError as error:
         raise SandboxError(f"{parent} cannot be used: {error.strerror}") from error
     try:
-        spec = SandboxSpec(task=SPARE, attempt=0, workspace=folder, readonly_paths=readonly_paths)
+        spec = SandboxSpec(
+            task=SPARE, attempt=0, workspace=folder, readonly_paths=ahead.readonly_paths, egress=ahead.egress
+        )
         client = await start(spec, uid)
     except BaseException:
         folder.rmdir()
         raise
     return Spare(client=client, folder=folder, uid=uid, made_at=time.monotonic())
+
+
+def hand_over(client: ExecClient, spec: SandboxSpec) -> None:
+    """What was started ahead is that of `spec` now."""
+    client.environment = dict(spec.environment)
+    if client.gate is not None:
+        client.environment = {**proxied(), **spec.environment}
+        client.gate.tell(spec.on_refused)

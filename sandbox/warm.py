@@ -20,10 +20,8 @@ import anyio.to_thread
 from sandbox.client import ExecClient
 from sandbox.contract import Capabilities, SandboxDied, SandboxError, SandboxSpec
 from sandbox.folders import check_folders, give, is_root
-from sandbox.spare import Spare, SparingDriver
+from sandbox.spare import Ahead, Spare, SparingDriver, ahead_of
 
-Key = tuple[Path, ...]
-"""What is mounted read-only: the mirror of one repository."""
 LOOK_SECONDS = 10.0
 ANSWER_SECONDS = 1.0
 
@@ -40,9 +38,9 @@ class Warm(Generic[D]):
         self.driver = driver
         self._limit = limit
         self.idle_seconds = idle_seconds
-        self.spares: OrderedDict[Key, Spare] = OrderedDict()
+        self.spares: OrderedDict[Ahead, Spare] = OrderedDict()
         """The oldest first."""
-        self._wanted: OrderedDict[Key, None] = OrderedDict()
+        self._wanted: OrderedDict[Ahead, None] = OrderedDict()
         self._changed = anyio.Event()
 
     async def capabilities(self) -> Capabilities:
@@ -51,7 +49,7 @@ class Warm(Generic[D]):
     async def start(self, spec: SandboxSpec) -> ExecClient:
         """As the driver's own."""
         sandbox = await self._from_spare(spec) or await self.driver.start(spec)
-        sandbox.on_stop(lambda: self._want(spec.readonly_paths))
+        sandbox.on_stop(lambda: self._want(ahead_of(spec)))
         return sandbox
 
     async def keep(self) -> None:
@@ -74,33 +72,33 @@ class Warm(Generic[D]):
         self._limit = 0
         self._wanted.clear()
 
-    def _want(self, key: Key) -> None:
+    def _want(self, ahead: Ahead) -> None:
         """A task of this repository has ended: its next one is likely."""
         if self._limit > 0:
-            self._wanted[key] = None
+            self._wanted[ahead] = None
             self._changed.set()
 
     async def _make_wanted(self) -> None:
         while self._wanted:
-            key, _ = self._wanted.popitem(last=False)
-            if key in self.spares:
-                self.spares.move_to_end(key)
+            ahead, _ = self._wanted.popitem(last=False)
+            if ahead in self.spares:
+                self.spares.move_to_end(ahead)
                 continue
             with suppress(SandboxError):  # it would only have been faster
-                self.spares[key] = await self.driver.spare(key)
+                self.spares[ahead] = await self.driver.spare(ahead)
             while len(self.spares) > self._limit:
                 await self.spares.popitem(last=False)[1].remove()
 
     async def remove_old(self) -> None:
         oldest = time.monotonic() - self.idle_seconds
-        for key, spare in list(self.spares.items()):
+        for ahead, spare in list(self.spares.items()):
             if spare.made_at < oldest or spare.client.is_dead:
-                del self.spares[key]
+                del self.spares[ahead]
                 await spare.remove()
 
     async def _from_spare(self, spec: SandboxSpec) -> ExecClient | None:
         """None when there is none, or when the workspace cannot be moved into it."""
-        spare = self.spares.pop(spec.readonly_paths, None)
+        spare = self.spares.pop(ahead_of(spec), None)
         if spare is None:
             return None
         try:

@@ -46,11 +46,11 @@ def variable(field: str) -> str:
 
 def _named(config: type[Struct], message: str) -> str:
     """msgspec says `... - at `$.port``; people look for the variable that they set, and for what it may be."""
-    text, _, path = message.rpartition(" - at `$.")
+    text, at, path = message.rpartition(" - at `$.")
+    if not at:
+        return message  # of a check of the settings' own, which names what it means
     field = path.rstrip("`")
-    return (
-        f"{variable(field)}: {_wanted(text, get_type_hints(config, include_extras=True)[field])}" if path else message
-    )
+    return f"{variable(field)}: {_wanted(text, get_type_hints(config, include_extras=True)[field])}"
 
 
 def _wanted(text: str, kind: Any) -> str:

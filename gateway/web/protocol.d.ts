@@ -17,7 +17,7 @@ export type AnyTaskEvent =
   | TaskSubmitted | MessageSent | TurnOpened | AttemptClaimed | BudgetSet | PrioritySet | AttemptEnded | TaskQueued | TaskDelayed | TaskPaused | TaskResumed | TaskTagged | QuestionRaised | QuestionAnswered | TurnEnded | TaskArchived | TaskRestored;
 
 export type AnyJournalEvent =
-  | AttemptStarted | StepStarted | StepFinished | CheckpointMade | Noticed;
+  | AttemptStarted | StepStarted | StepFinished | CheckpointMade | Noticed | HostRefused;
 
 /** The first frame. */
 export interface SignIn {
@@ -574,6 +574,8 @@ export interface AttemptStarted {
   instructions?: string;
   /** What Errand tells the model where a turn begins otherwise than by the user's words; once a turn. @default "" */
   told?: string;
+  /** What the sandbox may reach of the network: hosts and names of registries, as the owner wrote them. @default [] */
+  egress?: string[];
   /** The last step whose effect on the workspace is there again; what came after it is lost. @default 0 */
   restored_step?: number;
 }
@@ -661,6 +663,16 @@ export interface Noticed {
   text: string;
   /** `info` or `warning`. @default "info" */
   level?: string;
+}
+
+/** A command asked for a host of the network that its sandbox may not reach. Told once a host and port; where there are very many, of some. */
+export interface HostRefused {
+  type: "host_refused";
+  /** As it was asked for, in visible ASCII; empty where further ones are not told. */
+  host: string;
+  port: number;
+  /** A sentence that says what can be done. */
+  reason: string;
 }
 
 /** A preview of a running step. On a slow connection pieces are joined, or left out: `output.offset` shows it. */

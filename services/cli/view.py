@@ -13,6 +13,7 @@ from protocol.evolve import Task, evolve
 from protocol.journal import (
     AttemptStarted,
     CheckpointMade,
+    HostRefused,
     JournalEntry,
     ModelCall,
     ModelReply,
@@ -301,6 +302,8 @@ def _journalled(view: View, entry: JournalEntry) -> Folded:
         case Noticed(text=text, level=level):
             kind = Kind.WARNING if level == "warning" else Kind.INFO
             return view, (_line(kind, one_line(text, LINE_LIMIT_CHARS)),)
+        case HostRefused(reason=reason):
+            return view, (_line(Kind.WARNING, f"Network: {one_line(reason, LINE_LIMIT_CHARS)}"),)
         case CheckpointMade():
             return view, ()
         case _:

@@ -19,6 +19,7 @@ from protocol.evolve import Task, evolve
 from protocol.journal import (
     AttemptStarted,
     CheckpointMade,
+    HostRefused,
     JournalEntry,
     ModelCall,
     ModelReply,
@@ -176,7 +177,7 @@ class Batch:
                 )
             case CheckpointMade():
                 step = event.step
-            case Noticed():
+            case Noticed() | HostRefused():
                 pass
             case _:
                 assert_never(event)

@@ -6,10 +6,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from protocol.addresses import is_ip
 from protocol.repo import HOST, normal_host
 from services.bus import Refused
 from services.config import WrongSetting
-from services.reach import LookUp, NotLookedUp, is_ip, look_up, public_addresses
+from services.reach import LookUp, NotLookedUp, look_up, public_addresses
 from services.repos.address import DEFAULT_PORTS, Address
 
 

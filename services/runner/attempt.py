@@ -23,6 +23,7 @@ from protocol.routes import Service, command_subject
 from protocol.rules import Rule, RuleAction
 from protocol.task import FailAttempt, FinishAttempt, ParkAttempt, Published, TaskCommand
 from sandbox.contract import Driver, SandboxError, SandboxUnavailable
+from sandbox.egress.policy import Egress
 from services import log
 from services.background import background
 from services.bus import LEASE_SECONDS, Bus, Refused, Renewal, Unavailable
@@ -56,6 +57,8 @@ class AttemptConfig(Struct, frozen=True, kw_only=True):
     default_model: str
     hold_question_seconds: float
     settings: Settings
+    egress: Egress = Egress()
+    """What sandboxes may reach of the network."""
 
 
 class Attempt:
@@ -161,8 +164,14 @@ class Attempt:
         await self._log.append(started)
         group.start_soon(self._follow)
         self._workspace = Workspace(
-            self._bus, self._driver, self._log, base_commit=started.base_commit, branch=started.branch
+            self._bus,
+            self._driver,
+            self._log,
+            base_commit=started.base_commit,
+            branch=started.branch,
+            egress=self._config.egress,
         )
+        group.start_soon(self._workspace.refusals.keep)
         group.start_soon(self._open_workspace, self._workspace)
         settings = Settings(
             day_usd=self._log.terms.day_usd,
@@ -215,6 +224,7 @@ class Attempt:
             scripted=self._model.scripted,
             instructions=instructions,
             told=told,
+            egress=self._config.egress.words,
             restored_step=last.step if last else 0,
         )
 
@@ -255,6 +265,8 @@ class Attempt:
         return self._workspace
 
     async def _finish(self, result: TurnResult) -> FinishAttempt:
+        if self._workspace is not None:
+            await self._workspace.refusals.flush()
         published = await self._publish(result.commit_message, summary=result.summary)
         return FinishAttempt(
             key=f"finish {self._log.attempt}",

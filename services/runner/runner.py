@@ -199,6 +199,7 @@ class Runner:
             default_model=self._config.model,
             hold_question_seconds=self._config.hold_question_seconds,
             settings=Settings(max_tokens=self._config.max_tokens),
+            egress=self._drivers.egress,
         )
         return Attempt(self._bus, self._model, driver, config, granted, self._clock)
 

@@ -25,8 +25,10 @@ from sandbox.contract import (
     SandboxError,
     SandboxSpec,
 )
+from sandbox.egress.policy import Egress
 from services.bus import Bus, Unavailable
 from services.runner.log import TaskLog
+from services.runner.refusals import Refusals
 
 PREPARE_SECONDS = 300.0
 ASK_AGAIN_SECONDS = 5.0
@@ -41,7 +43,9 @@ T = TypeVar("T")
 class Workspace:
     """Implements the agent's `Sandbox`. `open` first, `close` always."""
 
-    def __init__(self, bus: Bus, driver: Driver, log: TaskLog, *, base_commit: str, branch: str) -> None:
+    def __init__(
+        self, bus: Bus, driver: Driver, log: TaskLog, *, base_commit: str, branch: str, egress: Egress
+    ) -> None:
         self.base_commit = base_commit
         self.last: CheckpointMade | None = None
         """The last checkpoint that the journal has."""
@@ -49,6 +53,9 @@ class Workspace:
         self._driver = driver
         self._log = log
         self._branch = branch
+        self._egress = egress
+        self.refusals = Refusals(log)
+        """What its commands asked of the network in vain."""
         self._sandbox: Sandbox | None = None
 
     async def open(self, last: CheckpointMade | None) -> None:
@@ -77,6 +84,8 @@ class Workspace:
             attempt=self._log.attempt,
             workspace=Path(prepared.path),
             readonly_paths=tuple(Path(path) for path in prepared.readonly_paths),
+            egress=self._egress,
+            on_refused=self.refusals.add,
         )
         self._sandbox = await self._driver.start(spec)
         if last is not None and last.blob:

@@ -16,7 +16,7 @@ from sandbox.client import ExecClient
 from sandbox.config import DOCKER_HOST, limits
 from sandbox.docker import connect
 from sandbox.owners import Owners
-from sandbox.spare import Spare, SparingDriver
+from sandbox.spare import Ahead, Spare, SparingDriver
 from sandbox.warm import Warm
 from tests.contract.test_sandbox import LIMITED, skip_unless_available, spec_of
 
@@ -57,9 +57,9 @@ async def kept_warm(driver: SparingDriver) -> AsyncIterator[Warm[SparingDriver]]
 
 async def until_spare(warm: Warm[SparingDriver], *readonly: Path) -> Spare:
     with anyio.fail_after(20):
-        while readonly not in warm.spares:
+        while Ahead(readonly) not in warm.spares:
             await anyio.sleep(0.02)
-    return warm.spares[readonly]
+    return warm.spares[Ahead(readonly)]
 
 
 async def use(warm: Warm[SparingDriver], workspace: Path, *readonly: Path) -> ExecClient:

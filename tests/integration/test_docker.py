@@ -26,6 +26,7 @@ from sandbox.drivers import Drivers
 from sandbox.engine import Engine
 from sandbox.image import Image, own_name
 from sandbox.owners import Owners
+from sandbox.spare import Ahead
 from sandbox.warm import Warm
 from tests.contract.test_sandbox import skip_unless_available
 
@@ -210,7 +211,7 @@ async def test_a_start_that_is_cancelled_leaves_no_container(docker: Docker, dat
 # A container at hand
 
 
-async def until_spare(warm: Warm[Docker], key: tuple[Path, ...]) -> str:
+async def until_spare(warm: Warm[Docker], key: Ahead) -> str:
     """The container that waits for a task with these mounts."""
     with anyio.fail_after(20):
         while key not in warm.spares:
@@ -219,7 +220,7 @@ async def until_spare(warm: Warm[Docker], key: tuple[Path, ...]) -> str:
 
 
 async def test_a_spares_container_takes_the_name_of_its_task(docker: Docker, data: Path, tmp_path: Path) -> None:
-    spare = await docker.spare(())
+    spare = await docker.spare(Ahead())
     spec = spec_of(tmp_path / "workspace", task="task_2")
     docker.assign(spare, spec)
     assert container_name(spec).rpartition("-")[0] == "errand-task_2-1"
@@ -241,11 +242,11 @@ async def test_no_more_wait_than_are_allowed_and_none_when_the_runner_stops(
             mirror.mkdir()
             sandbox = await warm.start(spec_of(tmp_path / f"workspace_{number}", mirror))
             await sandbox.stop()
-            await until_spare(warm, (mirror,))
+            await until_spare(warm, Ahead((mirror,)))
         with anyio.fail_after(20):
             while len(containers_of(installation_of(data))) != 1:
                 await anyio.sleep(0.02)
-        assert list(warm.spares) == [(mirrors[1],)]
+        assert list(warm.spares) == [Ahead((mirrors[1],))]
         group.cancel_scope.cancel()
     assert containers_of(installation_of(data)) == []
     assert list((data / "spares").rglob("*")) in ([], [data / "spares" / "me"])

@@ -25,6 +25,7 @@ from services.runner.runner import Config as Runner
         (Runner, "ERRAND_SLOTS", "1.5", "Expected a whole number"),
         (Runner, "ERRAND_SLOTS", "0", "Expected `int` >= 1"),
         (Sandboxes, "ERRAND_SANDBOX_CPUS", "few", "Expected a number"),
+        (Sandboxes, "ERRAND_SANDBOX_EGRESS", "10.0.0.1", "10.0.0.1 is no host to allow: give names such as"),
         (Runner, "ERRAND_QUEUE", "GPU pool", "Expected a name of at most 40 lower-case letters, digits"),
         (Runner, "ERRAND_LABELS", "gpu,", "Expected names separated by commas, each of at most 40"),
         (BusConfig, "ERRAND_CELL", "B!", "Expected 1 to 16 characters of a-z and 0-9, none of cmd,"),

@@ -46,6 +46,7 @@ HOMES = {
     "authlib": ("services.github",),
     "cronsim": ("services.cron",),
     "gidgethub": ("services.repos.hosts",),
+    "h11": ("sandbox.egress",),
 }
 """Heavy or replaceable packages, and where alone they may be imported."""
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from protocol.addresses import is_public
 from services.bus import Refused
 from services.config import WrongSetting
-from services.reach import is_public, look_up
+from services.reach import look_up
 from services.repos.address import parse
 from services.repos.git import OLDEST_THAT_PINS, Git, Remote
 from services.repos.reach import Reach, http_settings, ssh_options
@@ -49,6 +50,8 @@ async def names(name: str) -> Sequence[str]:
         ("100.64.0.1", False, "carrier-grade NAT"),
         ("169.254.169.254", False, "a cloud's metadata"),
         ("192.88.99.1", False, "6to4 relay"),
+        ("168.63.129.16", False, "Azure's own services"),
+        ("3fff::1", False, "documentation"),
         ("198.18.0.1", False, "benchmarks"),
         ("224.0.0.1", False, "multicast"),
         ("255.255.255.255", False, "broadcast"),

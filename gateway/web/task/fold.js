@@ -329,6 +329,8 @@ export class View {
         return this.#stepFinished(event);
       case "noticed":
         return this.#note(event.level === "warning" ? "warning" : "info", oneLine(event.text));
+      case "host_refused":
+        return this.#note("warning", `Network: ${oneLine(event.reason)}`);
     }
   }
 
