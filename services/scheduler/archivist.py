@@ -19,8 +19,9 @@ from protocol.evolve import Task
 from protocol.journal import CheckpointMade, decode_entry
 from protocol.routes import Stream
 from protocol.task import OUTCOMES, Decision, TaskArchived
+from services import log
 from services.archive import pack, whole_log
-from services.bus import ARCHIVE, BLOBS, Bus, Conflict, Stored, Unavailable
+from services.bus import ARCHIVE, BLOBS, Bus, Conflict, Refused, Stored, Unavailable
 from services.scheduler.actors import TaskActor
 from services.scheduler.reached import Reached
 
@@ -72,7 +73,16 @@ class Archivist:
         return decision, sequence
 
     async def clear(self, actor: TaskActor) -> None:
-        """Take out of the stream what the archive has. Raises Unavailable; again it does nothing."""
+        """What the archive has leaves the stream; where that fails it is left for another time."""
+        if actor.is_cleared:
+            return
+        try:
+            await self._purge(actor)
+            actor.is_cleared = True
+        except (Unavailable, Refused) as error:
+            log.get().warning("not_cleared", task=actor.id, error=str(error))
+
+    async def _purge(self, actor: TaskActor) -> None:
         task, below = actor.task, actor.archived
         await self._bus.purge(Stream.TASKS, f"evt.{task.user}.{task.id}.>", below=below)
         await self._bus.purge(Stream.TASKS, f"cmd.{task.user}.{task.id}.>", below=task.answered + 1)

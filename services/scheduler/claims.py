@@ -68,7 +68,6 @@ class Claims:
                 del self._waiting[asked.request]
 
     def give_up(self) -> None:
-        """Another scheduler gives the work: who waits here asks again, and is heard there."""
         for waiting in self.waiting():
             waiting.answer(NothingToClaim())
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import anyio
 import msgspec
 
+from protocol.evolve import Task
 from services.bus import LEASE_SECONDS, Renewal
 
 _decode = msgspec.json.Decoder(Renewal).decode
@@ -50,3 +51,7 @@ class AttemptLeases:
             for task, attempt in held.items()
             if now - max(self._floor, self._heard.setdefault((task, attempt), now)) > LEASE_SECONDS
         ]
+
+
+def held_attempt(task: Task) -> int:
+    return task.holder.attempt if task.holder else 0

@@ -64,8 +64,7 @@ async def scheduler(house: NatsHouse, change: Callable[[Bus], None] = lambda _: 
     async with connect(house.bus_config(Service.SCHEDULER), Service.SCHEDULER) as bus, background() as group:
         change(bus)
         working, started = Scheduler(bus, Config(**settings)), anyio.Event()
-        working.archive_pace_seconds = 0
-        working.archive_look_seconds = 0.1
+        working.pace.pause_seconds, working.pace.look_seconds = 0, 0.1
         group.start_soon(working.run, started.set)
         await started.wait()
         yield working

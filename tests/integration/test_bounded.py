@@ -129,7 +129,7 @@ async def test_a_schedule_that_runs_and_runs_leaves_no_more_in_its_users_log(hou
             await people.catch_up()
             assert people.get(OWNER) == users.get(OWNER)
             last, log = users.get(OWNER), f"evt.{OWNER}.user.>"
-            actor = scheduler._user(OWNER)  # pyright: ignore[reportPrivateUsage]
+            actor = scheduler.roster.user(OWNER)
             with anyio.fail_after(20):
                 while not actor.is_cleared or actor.routine >= LOG_MESSAGES:
                     await anyio.sleep(0.05)
@@ -170,8 +170,7 @@ async def run_often(users: Users, runs: int) -> None:
 async def begun(house: NatsHouse, config: Config) -> AsyncIterator[Scheduler]:
     async with connect(house.bus_config(Service.SCHEDULER), Service.SCHEDULER) as bus, background() as group:
         scheduler, started = Scheduler(bus, config), anyio.Event()
-        scheduler.archive_pace_seconds = 0
-        scheduler.archive_look_seconds = 0.1
+        scheduler.pace.pause_seconds, scheduler.pace.look_seconds = 0, 0.1
         group.start_soon(scheduler.run, started.set)
         await started.wait()
         yield scheduler

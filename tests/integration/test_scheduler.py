@@ -36,7 +36,7 @@ from protocol.task import (
 )
 from services.bus import Bus, Conflict, Stored, Unavailable, connect
 from services.nats_server import password_file
-from services.scheduler.scheduler import STOPPED
+from services.scheduler.queries import STOPPED
 from tests.integration.nats_house import NatsHouse, nats_house
 
 pytestmark = pytest.mark.anyio

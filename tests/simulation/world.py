@@ -314,7 +314,7 @@ class World:
 
     def make_scheduler(self, bus: MemoryBus, clock: VirtualClock) -> Scheduler:
         scheduler = Scheduler(bus, self.config, clock)  # type: ignore[arg-type]
-        scheduler.archive_look_seconds = 2.0
+        scheduler.pace.look_seconds = 2.0
         return scheduler
 
     async def _runner(self, queue: str, labels: str, link: Link) -> None:

@@ -1,0 +1,139 @@
+"""Decisions are committed here: fenced by the last sequence of their log, by the active scheduler alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+import anyio
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from protocol.evolve import usage_of_turn
+from protocol.journal import JournalEntry, decode_entry
+from protocol.task import AttemptEnded, Decision, TurnEnded
+from services import log
+from services.archive import archived
+from services.bus import Bus, Conflict, Stored, Unavailable
+from services.scheduler.actors import Entry, LogActor, TaskActor
+from services.scheduler.archivist import Archivist
+from services.scheduler.election import Election
+
+COMMIT_AGAIN_SECONDS = 0.05
+
+
+class NotActive(Exception):
+    """This scheduler lost its lease: it commits nothing more."""
+
+
+class Stopped(NotActive):
+    """An event of the actor's log cannot be read: nothing is committed to this one, until it can be."""
+
+
+class Commits:
+    """`changed` is called with each actor that a commit, or what came instead of it, has changed."""
+
+    def __init__(self, bus: Bus, election: Election, archivist: Archivist, changed: Callable[[LogActor], None]) -> None:
+        self.active = False
+        """Whether this scheduler is the one that decides."""
+        self._bus = bus
+        self._election = election
+        self._archivist = archivist
+        self._changed = changed
+        self._log = log.get()
+
+    @property
+    def allowed(self) -> bool:
+        return self.active and self._election.held
+
+    async def commit(self, actor: LogActor, entry: Entry) -> None:
+        """Commit a decision. Raises NotActive; after Conflict and Unavailable the log was folded again, and the
+        decision must be made again."""
+        if not self.allowed:
+            raise NotActive
+        if actor.unread:
+            raise Stopped
+        try:
+            message, sequence = await self._store(actor, entry)
+        except (Conflict, Unavailable) as error:
+            # Whether it was stored is known only to the log.
+            self._log.warning("commit_failed", error=repr(error))
+            await self.fold_again(actor)
+            raise
+        if sequence > actor.sequence:
+            actor.applied(message, sequence)
+            self._changed(actor)
+        if isinstance(actor, TaskActor):
+            await self._archivist.clear(actor)
+
+    async def _store(self, actor: LogActor, entry: Entry) -> tuple[Struct, int]:
+        """The decision as it was stored, and its sequence."""
+        match entry.message:
+            case Decision() as decision if _cuts_off_runner(decision):
+                return await self._commit_over_runner(actor, entry.subject, decision)
+            case Decision() as decision if isinstance(actor, TaskActor) and archived(decision):
+                return await self._archivist.commit(actor, entry.subject, decision)
+            case message:
+                return message, await self._bus.commit(entry.subject, message, log=actor.log, expected=actor.sequence)
+
+    async def _commit_over_runner(self, actor: LogActor, subject: str, decision: Decision) -> tuple[Decision, int]:
+        """Commit a decision that ends an attempt without its runner's word, naming the last sequence of the runner's
+        journal: so it expects the last of the whole task. Raises Conflict when the runner, or another scheduler, wrote
+        since `decision` was made."""
+        assert isinstance(actor, TaskActor), "only a task has attempts"
+        turn, decided_over, whole = actor.task.turn, actor.sequence, actor.log.removesuffix("task.>") + ">"
+        stored = await self._bus.replay(whole)
+        # Not what is folded by now: the reader may have brought a decision of another scheduler's meanwhile.
+        if any(each.sequence > decided_over for each in _of("task", stored)):
+            raise Conflict(subject)
+        entries = _of("journal", stored)
+        decision = replace(
+            decision,
+            journal_sequence=entries[-1].sequence if entries else 0,
+            events=_with_usage(decision, entries, turn),
+        )
+        last = stored[-1].sequence if stored else 0
+        return decision, await self._bus.commit(subject, decision, log=whole, expected=last)
+
+    async def fold_again(self, actor: LogActor) -> None:
+        """Drop the actor's state, and fold its log. Raises NotActive."""
+        while True:
+            try:
+                stored = await self._bus.replay(actor.log)
+            except Unavailable:
+                if not self._election.held:
+                    raise NotActive from None
+                await anyio.sleep(COMMIT_AGAIN_SECONDS)
+                continue
+            actor.forget()
+            # What cannot be read was buried when it came by.
+            with suppress(msgspec.MsgspecError):
+                for each in stored:
+                    actor.fold(each)
+            self._changed(actor)
+            return
+
+
+def _cuts_off_runner(decision: Decision) -> bool:
+    return any(isinstance(event, AttemptEnded) and event.how.cuts_off for event in decision.events)
+
+
+def _of(kind: str, stored: Iterable[Stored]) -> list[Stored]:
+    """The decisions (`task`) or the journal's entries (`journal`) of a whole log."""
+    return [each for each in stored if each.subject.split(".")[3] == kind]
+
+
+def _with_usage(decision: Decision, journal: Iterable[Stored], turn: int) -> tuple[Struct, ...]:
+    """The decision's events, with what the turn has consumed by the journal."""
+    usage = usage_of_turn(_readable(journal), turn)
+    return tuple(
+        replace(event, usage=usage) if isinstance(event, AttemptEnded | TurnEnded) else event
+        for event in decision.events
+    )
+
+
+def _readable(stored: Iterable[Stored]) -> Iterable[JournalEntry]:
+    for each in stored:
+        with suppress(msgspec.MsgspecError):
+            yield decode_entry(each.data)

@@ -1,0 +1,80 @@
+"""Takes snapshots, and takes away the commands that are not needed after one."""
+
+from __future__ import annotations
+
+import anyio
+
+from protocol.routes import Stream
+from services import log
+from services.bus import Bus, Refused, Unavailable
+from services.scheduler.roster import Roster
+from services.scheduler.snapshots import FOLDS, KeptTask, KeptUser, Snapshot, save
+
+
+class SnapshotKeeper:
+    """`restore` at the start, `take_in` the sequence of each message that the states have, `keep` while active."""
+
+    def __init__(self, bus: Bus, roster: Roster, messages: int) -> None:
+        """`messages`: at least so many between two snapshots."""
+        self.taken = 0
+        """The last message that was taken in."""
+        self._bus = bus
+        self._roster = roster
+        self._messages = messages
+        self._kept = 0
+        """The sequence of the last snapshot."""
+        self._due = anyio.Event()
+        self._log = log.get()
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Into the roster's actors; they are not indexed."""
+        self.taken = self._kept = snapshot.sequence
+        for kept in snapshot.tasks:
+            actor = self._roster.task(kept.task.user, kept.task.id)
+            actor.task, actor.sequence, actor.unread = kept.task, kept.sequence, kept.unread
+            actor.archived, actor.is_cleared = kept.archived, kept.is_cleared
+        for kept in snapshot.users:
+            known = self._roster.user(kept.user.id)
+            known.user, known.sequence, known.unread = kept.user, kept.sequence, kept.unread
+            known.folded, known.routine, known.is_cleared = kept.folded, kept.routine, kept.is_cleared
+
+    def look(self) -> None:
+        """A snapshot may be due."""
+        if self.taken - self._kept >= self._messages_between:
+            self._due.set()
+
+    @property
+    def _messages_between(self) -> int:
+        """A snapshot has every task: its cost for each message stays the same, however many there are."""
+        return max(self._messages, len(self._roster.tasks))
+
+    async def keep(self) -> None:
+        while True:
+            await self._due.wait()
+            self._due = anyio.Event()
+            snapshot = self._snapshot()
+            # Otherwise a command waits; what it leads to makes another one due.
+            if snapshot.sequence - self._kept >= self._messages_between:
+                await self._save(snapshot)
+
+    async def _save(self, snapshot: Snapshot) -> None:
+        try:
+            await save(self._bus, snapshot)
+            # Each has its receipt, by which the same command is known should it come again.
+            await self._bus.purge(Stream.TASKS, "cmd.>", below=snapshot.sequence + 1)
+        except (Unavailable, Refused) as error:
+            self._log.warning("no_snapshot", error=str(error))
+            return
+        self._kept = snapshot.sequence
+        self._log.info("snapshot", sequence=snapshot.sequence, tasks=len(snapshot.tasks))
+
+    def _snapshot(self) -> Snapshot:
+        """As of the last message before which no command waits. One that another scheduler makes later of an older
+        state does no harm: what was taken away in between was answered, and the answers are in the log."""
+        tasks, users = self._roster.tasks.values(), self._roster.users.values()
+        return Snapshot(
+            folds=FOLDS,
+            sequence=min((self.taken, *(first - 1 for first in self._roster.waiting()))),
+            tasks=tuple(KeptTask(a.task, a.sequence, a.archived, a.is_cleared, a.unread) for a in tasks),
+            users=tuple(KeptUser(a.user, a.sequence, a.unread, a.folded, a.routine, a.is_cleared) for a in users),
+        )
