@@ -21,6 +21,7 @@ from protocol.journal import (
     AnyJournalEvent,
     AttemptStarted,
     CheckpointMade,
+    HostRefused,
     JournalEntry,
     ModelCall,
     ModelReply,
@@ -247,6 +248,7 @@ class _TaskLife:
         if self.random.random() < 0.2:
             yield self.journal(CheckpointMade(step=self.step, head="main", commit="c", tree="t"))
             yield self.journal(Noticed(text=self.text(), level="warning"))
+            yield self.journal(HostRefused(host="example.org", port=443, reason=self.text()))
 
     def finish_open_steps(self) -> Iterator[Said]:
         for step in self.open:
