@@ -25,6 +25,8 @@ MEMORY_LIMIT = "192MB"
 STATES_LIMIT = 5_000
 """Task states kept in memory. When there are more all are dropped: each is in its task's row."""
 
+APPENDED = ("events", "receipts", "refusals")
+"""Tables whose rows never change."""
 KEYS: Mapping[str, tuple[str, ...]] = {
     "users": ("user_id",),
     "tasks": ("task_id",),
@@ -58,7 +60,7 @@ class Database:
             raise
         self._path = path
         self._states: dict[str, Task] = {}
-        self._columns = {table: self._columns_of(table) for table in ("events", "receipts", *KEYS)}
+        self._columns = {table: self._columns_of(table) for table in (*APPENDED, *KEYS)}
         row = self._connection.execute("SELECT sequence FROM progress").fetchone()
         self.sequence: int = row[0] if row else 0
         """The last message applied and on disk."""
@@ -112,8 +114,8 @@ class Database:
         """Add a batch, or nothing of it: raises duckdb.DataError for a value that no column can hold."""
         self._connection.begin()
         try:
-            self._append("events", batch.events)
-            self._append("receipts", batch.receipts)
+            for table in APPENDED:
+                self._append(table, getattr(batch, table))
             for table in KEYS:
                 self._store(table, getattr(batch, table))
             self._connection.execute("UPDATE progress SET sequence = ?", [batch.sequence])

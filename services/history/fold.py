@@ -121,6 +121,7 @@ class Batch:
         """The tasks as they are after the batch."""
         self.events: list[Row] = []
         self.receipts: list[Row] = []
+        self.refusals: list[Row] = []
         self.users = Rows()
         self.tasks = Rows()
         self.turns = Rows()
@@ -177,7 +178,9 @@ class Batch:
                 )
             case CheckpointMade():
                 step = event.step
-            case Noticed() | HostRefused():
+            case HostRefused(host=host, port=port, reason=reason):
+                self.refusals.append((sequence, at, user, task, entry.attempt, host, port, reason))
+            case Noticed():
                 pass
             case _:
                 assert_never(event)

@@ -42,6 +42,21 @@ COMMENT ON COLUMN receipts.status IS 'consumed, rejected or indeterminate.';
 COMMENT ON COLUMN receipts.reason IS 'Why it was rejected.';
 COMMENT ON COLUMN receipts.command_sequence IS 'The stream sequence of the command.';
 
+CREATE TABLE IF NOT EXISTS refusals (
+    sequence UBIGINT NOT NULL,
+    happened_at TIMESTAMPTZ NOT NULL,
+    user_id VARCHAR NOT NULL,
+    task_id VARCHAR NOT NULL,
+    attempt INTEGER NOT NULL,
+    host VARCHAR NOT NULL,
+    port INTEGER NOT NULL,
+    reason VARCHAR NOT NULL
+);
+COMMENT ON TABLE refusals IS 'What sandboxes asked of the network and may not reach: once a host, port and attempt.';
+COMMENT ON COLUMN refusals.sequence IS 'The stream sequence of the event.';
+COMMENT ON COLUMN refusals.host IS 'As it was asked for; empty where an attempt''s further ones are not told.';
+COMMENT ON COLUMN refusals.reason IS 'What the user was told.';
+
 CREATE TABLE IF NOT EXISTS users (
     user_id VARCHAR NOT NULL,
     name VARCHAR,

@@ -294,15 +294,14 @@ def _user_life(random: Random, user: str, clock: Iterator[datetime]) -> Iterator
 Raw = tuple[int, str, bytes]
 """Sequence, subject and data of a message as the stream has it."""
 Row = dict[str, Any]
+TABLES = ("events", "receipts", "refusals", "users", "tasks", "turns", "attempts", "steps")
 USAGE = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "cost_usd")
 PUBLISHED = ("branch", "commit", "base_commit", "pushed_to", "files_changed", "insertions", "deletions")
 
 
 def recompute(stream: Sequence[Raw]) -> dict[str, list[Row]]:
     """Each table's rows, sorted; columns that must be null are left out, and so are names with an underscore first."""
-    tables: dict[str, dict[Any, Row]] = {
-        name: {} for name in ("events", "receipts", "users", "tasks", "turns", "attempts", "steps")
-    }
+    tables: dict[str, dict[Any, Row]] = {name: {} for name in TABLES}
     for sequence, subject, data in stream:
         message = json.loads(data)
         _, user, *rest = subject.split(".")
@@ -363,6 +362,9 @@ def _recompute_journal(tables: Any, sequence: int, user: str, task: str, message
     step = event.get("step")
     _add_event(tables, sequence, 0, at, user, task, event, source="journal", attempt=attempt, step=step)
     match event["type"]:
+        case "host_refused":
+            row = {"sequence": sequence, "happened_at": at, "user_id": user, "task_id": task, "attempt": attempt}
+            tables["refusals"][sequence] = row | {name: event[name] for name in ("host", "port", "reason")}
         case "attempt_started":
             row = {name: event[name] for name in ("base_commit", "branch", "model", "sandbox")}
             row |= {"started_at": at, "scripted": False, "restored_step": event.get("restored_step", 0)}
@@ -468,7 +470,7 @@ def rows_of(path: Path) -> dict[str, list[Row]]:
     found = {}
     with duckdb.connect(str(path), read_only=True) as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        for table in ("events", "receipts", "users", "tasks", "turns", "attempts", "steps"):
+        for table in TABLES:
             columns = connection.execute(f"FROM {table} LIMIT 0").description or ()
             select = ", ".join(_readable(name, str(kind)) for name, kind, *_ in columns if name != "fold")
             result = connection.execute(f"SELECT {select} FROM {table}")
