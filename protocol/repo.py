@@ -81,6 +81,8 @@ class PrepareWorkspace(Message, frozen=True):
     repository: str
     commit: str
     branch: str
+    checkout: bool = True
+    """False: the files are checked out in the sandbox, onto its own disk; the folder has the repository alone."""
 
 
 class WorkspacePrepared(Message, frozen=True):

@@ -31,7 +31,7 @@ from sandbox.egress.environment import GATE_INSIDE
 from sandbox.egress.outside import Outside
 from sandbox.environment import inside
 from sandbox.folders import check_folders, give, is_root, own, people, task_uid
-from sandbox.limits import Limits
+from sandbox.limits import TMPFS, Limits
 from sandbox.owners import Owners
 from sandbox.process import start_exec_server
 from sandbox.python import InsidePython, find_python
@@ -76,6 +76,7 @@ class Bubblewrap:
     """The driver for machines without a container engine. Finds its `bwrap` and its Python once, by trying."""
 
     name = "bubblewrap"
+    copies_workspaces = False
 
     def __init__(
         self,
@@ -114,7 +115,7 @@ class Bubblewrap:
         """A sandbox without a task. SandboxError as `start`."""
         return await start_spare(self._spares(), ahead, self._start)
 
-    def assign(self, spare: Spare, spec: SandboxSpec) -> None:
+    async def assign(self, spare: Spare, spec: SandboxSpec) -> None:
         """Make the spare, over its workspace by now, the sandbox of `spec`."""
         hand_over(spare.client, spec)
 
@@ -267,11 +268,7 @@ def base_arguments(python: InsidePython, limits: Limits) -> list[str]:
         # What a user namespace owns of /proc/sys it could set, too.
         *("--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev", "--dir", "/var"),
         # Mounts and no links, and before any folder of the host's: that may lie below one of them.
-        *(
-            word
-            for path in ("/dev/shm", "/tmp", "/var/tmp")
-            for word in ("--perms", "1777", "--size", str(limits.tmp_bytes), "--tmpfs", path)
-        ),
+        *(word for path in TMPFS for word in ("--perms", "1777", "--size", str(limits.tmp_bytes), "--tmpfs", path)),
         *(same_path(python.prefix) if python.prefix else ()),
     ]
 
@@ -357,6 +354,7 @@ def server_command(python: InsidePython, limits: Limits, uid: int) -> list[str]:
         "workspace": "/workspace",
         "limits": rlimits,
         "uid": uid if is_root() else 0,
+        "sized": TMPFS,
         "seccomp": filter_program().hex(),
     }
     return [str(python.program), "-I", "-S", SERVER_PATH, msgspec.json.encode(config).decode()]

@@ -154,6 +154,11 @@ class Checkpoints:
             bundle = await self._shell.read(BUNDLE_PATH, BUNDLE_LIMIT_BYTES) if bundled == "yes" else b""
         return Checkpoint(head=head, commit=commit, tree=tree, bundle=bundle)
 
+    async def check_out(self) -> None:
+        """See `Sandbox.check_out`."""
+        async with self._lock:
+            await self._run("git -c checkout.workers=0 reset --quiet --hard", {})
+
     async def restore(self, checkpoint: Checkpoint) -> None:
         """See `Sandbox.restore`."""
         for commit in (checkpoint.head, checkpoint.commit, checkpoint.tree):

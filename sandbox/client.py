@@ -53,6 +53,18 @@ class Output(Struct, tag_field="op", tag="output"):
     skipped: Count
 
 
+class Full(Struct):
+    """A place inside that had no room left when a command ended."""
+
+    place: Literal["/workspace", "/tmp", "/var/tmp", "/dev/shm"]
+    of: Literal["bytes", "files"]
+    limit: Count
+
+    def sentence(self) -> str:
+        limit = f"{self.limit / 1024**2:,.0f} MiB" if self.of == "bytes" else f"{self.limit:,} files"
+        return f"[{self.place} is full: it holds {limit}]"
+
+
 class Exit(Struct, tag_field="op", tag="exit"):
     id: Count
     code: Annotated[int, Meta(ge=0, le=255)] | None
@@ -62,6 +74,7 @@ class Exit(Struct, tag_field="op", tag="exit"):
     skipped: Count
     cwd: Annotated[str, Meta(max_length=8192)]
     shell: Literal["", "kept", "new", "ended"]
+    full: Full | None = None
 
 
 class Data(Struct, tag_field="op", tag="data"):
@@ -202,6 +215,8 @@ class ExecCall(Call):
         assert self.exit is not None
         head = self.exit.head
         output, dropped = join_kept(self.output[:head], self.output[head:], self.exit.dropped)
+        if self.exit.full is not None:
+            output += f"{chr(10) if output[-1:] not in ('', chr(10)) else ''}{self.exit.full.sentence()}\n"
         return ExecResult(
             exit_code=self.exit.code,
             output=output,
@@ -429,6 +444,9 @@ class ExecClient:
 
     async def checkpoint(self, base: str, message: str, *, advance: bool = False, unless: str = "") -> Checkpoint:
         return await self._checkpoints.take(base, message, advance=advance, unless=unless)
+
+    async def check_out(self) -> None:
+        await self._checkpoints.check_out()
 
     async def restore(self, checkpoint: Checkpoint) -> None:
         await self._checkpoints.restore(checkpoint)

@@ -35,6 +35,8 @@ class Config(Struct, frozen=True, kw_only=True):
     """The largest file that a process may write."""
     sandbox_tmp_mib: Annotated[int, Meta(ge=1)] = 2048
     """The size of /tmp (the home is in it), of /var/tmp and of /dev/shm, which live in memory."""
+    sandbox_disk_mib: Annotated[int, Meta(ge=0)] = 8192
+    """Docker: the size of a workspace, and a file for each 8 KiB of it. It takes room as it fills. `0`: no limit."""
     sandbox_egress: str = ""
     """Hosts that tasks may reach, separated by commas: `example.com`, `example.com:8443` (without a port: 443),
     `*.example.com`, `registries` for the public package registries, or one of them: `pypi`, `npm`, `debian`, `ubuntu`,
@@ -65,6 +67,7 @@ def limits(config: Config) -> Limits:
         processes=config.sandbox_processes,
         open_files=config.sandbox_open_files,
         file_bytes=config.sandbox_file_mib * MIB,
+        disk_bytes=config.sandbox_disk_mib * MIB,
         tmp_bytes=config.sandbox_tmp_mib * MIB,
     )
 

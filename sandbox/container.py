@@ -15,10 +15,11 @@ from msgspec import Struct
 from sandbox import exec_server
 from sandbox.checkpoints import GITCONFIG
 from sandbox.contract import SandboxUnavailable
+from sandbox.disk import OPTIONS as DISK_OPTIONS
 from sandbox.engine import Engine, EngineError
 from sandbox.environment import HOME, inside
 from sandbox.folders import people
-from sandbox.limits import Limits
+from sandbox.limits import TMPFS, Limits
 from sandbox.process import STDERR_KEPT_BYTES, Receiver
 from sandbox.seccomp import filter_program
 
@@ -37,7 +38,12 @@ while len(code) < {len(SERVER)}:
 exec(compile(code, "exec_server.py", "exec"))
 """
 """The exec server comes over the stream: any image with a Python will do, and it always fits this side of it."""
+WORKSPACE = "/workspace"
+PREPARED = "/run/prepared"
+"""Where a workspace's folder is seen that is to be copied onto a disk of the sandbox's own."""
 FRAME_BYTES = 8
+OOM_SCORE = 250
+"""When the machine itself has no memory left, a sandbox goes before the house. Less than what a command has."""
 PAGE_BYTES = 4096
 FILES_AT_LEAST = 1024
 STDOUT = 1
@@ -60,6 +66,8 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
     limits: Limits
     mounts: tuple[Mount, ...]
     labels: Mapping[str, str]
+    disk: str = ""
+    """The block device that is its /workspace, empty where that is one of the mounts."""
 
 
 def container_config(spec: ContainerSpec) -> dict[str, Any]:
@@ -68,6 +76,7 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
         "workspace": "/workspace",
         "die_with_parent": False,
         "memory_limit": True,
+        "sized": [WORKSPACE, *TMPFS] if spec.disk else TMPFS,
         "seccomp": filter_program().hex(),
         "files": {
             **{f"{NAMES}/{name}": text for name, text in people(spec.uid).items()},
@@ -114,16 +123,26 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
             {"Name": name, "Soft": value, "Hard": value}
             for name, value in (("core", 0), ("nofile", limits.open_files), ("fsize", limits.file_bytes))
         ],
-        "ShmSize": limits.tmp_bytes,
+        "OomScoreAdj": OOM_SCORE,
         "Tmpfs": {
-            **dict.fromkeys(("/tmp", "/var/tmp"), tmpfs_options(limits.tmp_bytes)),
+            **dict.fromkeys(TMPFS, tmpfs_options(limits.tmp_bytes)),
             NAMES: f"rw,noexec,nosuid,nodev,mode=755,uid={spec.uid},gid={spec.uid},size={NAMES_BYTES}",
         },
         "Mounts": [
-            {"Type": "bind", "Source": str(mount.source), "Target": mount.target, "ReadOnly": mount.readonly}
-            for mount in spec.mounts
+            *(
+                {"Type": "bind", "Source": str(mount.source), "Target": mount.target, "ReadOnly": mount.readonly}
+                for mount in spec.mounts
+            ),
+            *([disk_mount(spec)] if spec.disk else []),
         ],
     }
+
+
+def disk_mount(spec: ContainerSpec) -> dict[str, Any]:
+    """The engine mounts the device, and unmounts and forgets it with the container."""
+    driver = {"Name": "local", "Options": {"type": "ext4", "device": spec.disk, "o": DISK_OPTIONS}}
+    options = {"NoCopy": True, "Labels": dict(spec.labels), "DriverConfig": driver}
+    return {"Type": "volume", "Target": WORKSPACE, "VolumeOptions": options}
 
 
 def tmpfs_options(size_bytes: int) -> str:

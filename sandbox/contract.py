@@ -42,7 +42,8 @@ class SandboxSpec(Struct, frozen=True, kw_only=True):
     task: str
     attempt: int
     workspace: Path
-    """Host folder of the working tree; seen inside as `/workspace`, the only writable host path."""
+    """Host folder of the working tree; seen inside as `/workspace`. It is the only writable host path, or none is: see
+    `Driver.copies_workspaces`."""
     readonly_paths: tuple[Path, ...] = ()
     """Host folders seen inside at the same path, read-only: the mirror's objects, tool chains."""
     environment: Mapping[str, str] = {}
@@ -70,7 +71,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
 
 class ExecResult(Struct, frozen=True, kw_only=True):
     """How a command ended. `output` is stdout and stderr as they came, invalid UTF-8 replaced, NUL shown as U+2400;
-    where bytes were dropped it has a line that says so."""
+    where bytes were dropped, or it failed and a place inside has no room left, it has a line that says so."""
 
     exit_code: int | None
     """None when it was ended by us or by a signal; then `ended_by` says why."""
@@ -203,6 +204,10 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def check_out(self) -> None:
+        """Write the files of the commit that HEAD points to, where `/workspace` has the repository alone."""
+        ...
+
     async def restore(self, checkpoint: Checkpoint) -> None:
         """Bring a fresh workspace to `checkpoint`: HEAD on `head`, the working tree as in `commit`, nothing staged."""
         ...
@@ -216,6 +221,12 @@ class Driver(Protocol):
     """A way to start sandboxes on this machine."""
 
     name: str
+
+    @property
+    def copies_workspaces(self) -> bool:
+        """Whether what lies in `SandboxSpec.workspace` is copied into the sandbox, whose own file system it is on: what
+        git can check out is then better checked out inside. Known once there were `capabilities`."""
+        ...
 
     async def capabilities(self) -> Capabilities:
         """Found out by trying; raises SandboxUnavailable with what to allow."""

@@ -25,8 +25,9 @@ from msgspec import Struct
 
 from sandbox.client import ExecClient
 from sandbox.config import Config, limits
-from sandbox.container import ContainerLink, ContainerSpec, Mount
+from sandbox.container import PREPARED, WORKSPACE, ContainerLink, ContainerSpec, Mount
 from sandbox.contract import Capabilities, ImageMissing, SandboxDied, SandboxError, SandboxSpec, SandboxUnavailable
+from sandbox.disk import Disk, make_disk, why_none
 from sandbox.egress.environment import GATE_INSIDE
 from sandbox.egress.outside import Outside
 from sandbox.engine import Engine, EngineError
@@ -37,10 +38,14 @@ from sandbox.owners import Owners
 from sandbox.seccomp import filter_program
 from sandbox.spare import Ahead, Spare, hand_over, start_spare
 
+FILL = f"rmdir lost+found && cp -a {PREPARED}/. ."
+"""Makes a disk's new file system the workspace."""
+FILL_SECONDS = 300.0
 MEMORY_SHARE = 0.75
 """Of the machine's memory, at most this much is one sandbox's: the rest of the house must live beside it."""
 LABEL = "errand"
 OWN_CONTAINER = re.compile(r"/containers/([0-9a-f]{64})/")
+UNLIMITED_DISK = "A workspace has no limit of disk ({why}): a task can fill the one that the workspaces are on."
 NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_.-]+")
 
 
@@ -56,6 +61,7 @@ class Machine(Struct, frozen=True):
     """Sentences on what this engine cannot hold."""
     memory_limit: bool
     process_limit: bool
+    disk_limit: bool = False
 
 
 class Docker:
@@ -80,6 +86,10 @@ class Docker:
         self._held: set[str] = set()
         """Keys of the containers that this driver has made or is making."""
 
+    @property
+    def copies_workspaces(self) -> bool:
+        return self._machine is not None and self._machine.disk_limit
+
     async def capabilities(self) -> Capabilities:
         """ImageMissing when the image has to be made first. The first time, a container is tried."""
         try:
@@ -91,7 +101,7 @@ class Docker:
         return Capabilities(
             isolated=True,
             memory_limit=machine.memory_limit,
-            disk_limit=False,
+            disk_limit=machine.disk_limit,
             process_limit=machine.process_limit,
             egress=True,
             notes=(f"Docker Engine {machine.version}, image {self.image.name}.", *machine.missing),
@@ -103,15 +113,22 @@ class Docker:
         check_folders(spec, uid)
         if is_root():
             await anyio.to_thread.run_sync(give, spec.workspace, uid)
-        return await self._start(await self._look(), spec, uid)
+        machine = await self._look()
+        sandbox = await self._start(machine, spec, uid)
+        if machine.disk_limit:
+            await fill(sandbox)
+        return sandbox
 
     async def spare(self, ahead: Ahead) -> Spare:
         """A sandbox without a task. SandboxError as `start`."""
         machine = await self._look()
         return await start_spare(self._owners.own_folder(), ahead, partial(self._start, machine))
 
-    def assign(self, spare: Spare, spec: SandboxSpec) -> None:
-        """Make the spare, over its workspace by now, the sandbox of `spec`. Labels stay; the name says whose it is."""
+    async def assign(self, spare: Spare, spec: SandboxSpec) -> None:
+        """Make the spare, over its workspace by now, the sandbox of `spec`. Labels stay; the name says whose it is.
+        SandboxError as `start`."""
+        if self.copies_workspaces:
+            await fill(spare.client)
         hand_over(spare.client, spec)
         link = spare.client.link
         assert isinstance(link, ContainerLink)
@@ -120,13 +137,15 @@ class Docker:
     async def _start(self, machine: Machine, spec: SandboxSpec, uid: int) -> ExecClient:
         """A sandbox over a workspace that belongs to `uid`."""
         key = secrets.token_hex(8)
+        disk = await self._disk(uid, machine) if machine.disk_limit else None
         gate = self._gate_folder(key, uid) if spec.egress.allowed else None
         container = ContainerSpec(
             image=self.image.name,
             uid=uid,
             limits=machine.limits,
-            mounts=mounts(spec, gate, machine.folders),
+            mounts=mounts(spec, PREPARED if disk else WORKSPACE, gate, machine.folders),
             labels=self._labels(spec, key),
+            disk=disk.device if disk else "",
         )
         self._held.add(key)
 
@@ -152,6 +171,9 @@ class Docker:
             if isinstance(error, EngineError | SandboxDied):
                 raise SandboxError(f"Docker could not start the sandbox: {error}") from error
             raise
+        finally:
+            if disk is not None:
+                disk.close()
         return client
 
     def _gate_folder(self, key: str, uid: int) -> Path:
@@ -159,6 +181,10 @@ class Docker:
         folder.mkdir(mode=0o700)
         own(folder, uid)
         return folder
+
+    async def _disk(self, uid: int, machine: Machine) -> Disk:
+        make = partial(make_disk, self._owners.own_folder(), machine.limits.disk_bytes, uid)
+        return await anyio.to_thread.run_sync(make)  # waited for also when we are cancelled
 
     async def sweep(self) -> int:
         """Remove the containers of this installation that no living runner holds; how many there were. What the engine
@@ -198,9 +224,21 @@ class Docker:
             self._owners.hold()
             about, version = await self._engine.about(), await self._engine.version()
             machine = machine_of(about, version, self._limits, await own_folders(self._engine))
-            await self._try(machine)
-            self._machine = machine
+            self._machine = await self._with_disk(machine)
         return self._machine
+
+    async def _with_disk(self, machine: Machine) -> Machine:
+        """With a limit of disk where that can be had; tried, either way."""
+        why = why_none() if self._limits.disk_bytes else "ERRAND_SANDBOX_DISK_MIB is 0"
+        if not why:
+            limited = msgspec.structs.replace(machine, disk_limit=True)
+            try:
+                await self._try(limited)
+                return limited
+            except SandboxUnavailable as error:
+                why = str(error)
+        await self._try(machine)
+        return msgspec.structs.replace(machine, missing=(*machine.missing, UNLIMITED_DISK.format(why=why)))
 
     async def _try(self, machine: Machine) -> None:
         """Start one over a folder of the installation's: an engine elsewhere, or one that maps users, would not do."""
@@ -208,12 +246,17 @@ class Docker:
         uid = user("try")
         try:
             own(folder, uid)
+            write_as(folder / "given", uid)
             spec = SandboxSpec(task="try", attempt=0, workspace=folder)
             sandbox = await self._start(machine, spec, uid)
-            await sandbox.exec("command -v bash git && touch written")
+            if machine.disk_limit:
+                await fill(sandbox)
+            used = await sandbox.exec("command -v bash git && cat given && touch written")
             await sandbox.stop()
             written = folder / "written"
-            if not written.exists() or written.stat().st_uid != uid:
+            if used.exit_code != 0:
+                raise SandboxError(f"it lacks what every task needs: {used.output[-500:]}")
+            if not machine.disk_limit and not (written.exists() and written.stat().st_uid == uid):
                 raise SandboxError("what it wrote did not arrive")
         except SandboxError as error:
             raise SandboxUnavailable(
@@ -240,12 +283,30 @@ def container_name(spec: SandboxSpec) -> str:
     return f"{LABEL}-{NOT_IN_A_NAME.sub('-', spec.task)}-{spec.attempt}-{secrets.token_hex(4)}"
 
 
-def mounts(spec: SandboxSpec, gate: Path | None, folders: Mapping[Path, Path]) -> tuple[Mount, ...]:
+async def fill(sandbox: ExecClient) -> None:
+    """Copy the workspace onto the sandbox's disk. SandboxError when that cannot be: then the sandbox has stopped."""
+    try:
+        copied = await sandbox.exec(FILL, timeout_seconds=FILL_SECONDS)
+        if copied.exit_code != 0:
+            raise SandboxError(f"the workspace could not be copied into the sandbox: {copied.output[-1000:]}")
+    except BaseException:
+        await sandbox.stop()
+        raise
+
+
+def write_as(path: Path, uid: int) -> None:
+    """A file that nobody else can read."""
+    path.touch(0o600)
+    own(path, uid)
+
+
+def mounts(spec: SandboxSpec, target: str, gate: Path | None, folders: Mapping[Path, Path]) -> tuple[Mount, ...]:
+    """`target` is where the workspace's folder is seen: to be read only when that is not /workspace itself."""
     readonly = {path: str(path) for path in spec.readonly_paths}
     if gate is not None:
         readonly[gate] = GATE_INSIDE
     return (
-        Mount(as_the_engine_sees(spec.workspace, folders), "/workspace", readonly=False),
+        Mount(as_the_engine_sees(spec.workspace, folders), target, readonly=target != WORKSPACE),
         *(Mount(as_the_engine_sees(path, folders), target, readonly=True) for path, target in readonly.items()),
     )
 
@@ -268,7 +329,7 @@ async def own_folders(engine: Engine) -> dict[Path, Path]:
 def machine_of(about: Mapping[str, Any], version: str, limits: Limits, folders: Mapping[Path, Path]) -> Machine:
     """`about` is the engine's `/info`."""
     options = " ".join(about.get("SecurityOptions") or ())
-    missing = ["A container has no limit of disk: a task can fill the one that the workspaces are on."]
+    missing = []
     if "rootless" in options:
         raise SandboxUnavailable("A rootless Docker Engine gives files to other users: use the system's, or bubblewrap")
     if "seccomp" not in options:

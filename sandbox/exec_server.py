@@ -17,7 +17,7 @@ Frame: two big-endian u32 (header bytes, payload bytes), a JSON header, a payloa
                       spawn{command,cwd,environment,limit}  processes  collect{process}  end{process}
                       read{path,limit}  write{path,size}+bytes  data+bytes (more of a write)  ack{bytes} (output shown)
                       lend{path,port} (the socket that listens there, through the Unix socket at that path)
-    sandbox to host   ready{version}  output{skipped}+bytes  exit{code,ended_by,dropped,head,cwd,shell}+kept output
+    sandbox to host   ready{version}  output{skipped}+bytes  exit{code,ended_by,dropped,head,cwd,shell,full}+kept output
                       data+bytes (part of a read)  done{size}+bytes  error{reason,message}
                       processes{processes}  process{process,head,dropped}+output since it was last collected
 """
@@ -395,6 +395,25 @@ class MemoryKills:
                 file.write(self.CHILDREN_FIRST)
 
 
+class Sized:
+    """Places of a limited size. A command cannot tell which of them has no room left, nor how much there was."""
+
+    FULL_BYTES = 64 * 1024
+
+    def __init__(self, places: list[str]) -> None:
+        self._places = places
+
+    def full(self) -> dict[str, Any] | None:
+        """The first of them without room; None when all have some."""
+        for place in self._places:
+            found = os.statvfs(place)
+            if found.f_bavail * found.f_frsize < self.FULL_BYTES:
+                return {"place": place, "of": "bytes", "limit": found.f_blocks * found.f_frsize}
+            if found.f_files and not found.f_favail:
+                return {"place": place, "of": "files", "limit": found.f_files}
+        return None
+
+
 class Shell:
     """A bash that lives from one command to the next, with its folder, variables and functions.
 
@@ -575,14 +594,15 @@ class Background:
 class Server:
     """The loop: requests in, replies out, and between them commands, uploads and downloads by the id of their call."""
 
-    def __init__(self, requests: int, replies: int, tree: Tree, workspace: str, memory_limit: bool = False) -> None:
+    def __init__(self, requests: int, replies: int, tree: Tree, workspace: str, config: dict[str, Any]) -> None:
         self._requests = requests
         self._replies = replies
         self._tree = tree
         self._workspace = workspace
         self._shell = next(path for path in ("/bin/bash", "/usr/bin/bash", "/bin/sh") if os.access(path, os.X_OK))
         self._marks = Marks()
-        self._memory_kills = MemoryKills(memory_limit)
+        self._memory_kills = MemoryKills(config.get("memory_limit", False))
+        self._sized = Sized(config.get("sized", []))
         self._reader = FrameReader()
         self._out = bytearray()
         self._commands: dict[int, Command] = {}
@@ -1016,7 +1036,8 @@ class Server:
         header = {"op": "exit", "id": command.id, "code": code, "ended_by": ended_by}
         cwd = self._folder() if command.shell else ""
         del self._commands[command.id]
-        size = {"dropped": dropped, "head": len(head), "skipped": command.skipped}
+        full = self._sized.full() if code != 0 else None
+        size = {"dropped": dropped, "head": len(head), "skipped": command.skipped, "full": full}
         self._reply({**header, **size, "cwd": cwd, "shell": command.shell}, head + tail)
 
     def _was_killed_for_memory(self, command: Command) -> bool:
@@ -1190,7 +1211,7 @@ def main() -> None:
         filter_calls(bytes.fromhex(config["seccomp"]))
     workspace = config["workspace"]
     tree = Tree({"/workspace": workspace, "/tmp": "/tmp"})
-    Server(requests, replies, tree, workspace, config.get("memory_limit", False)).run()
+    Server(requests, replies, tree, workspace, config).run()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from msgspec import Struct
 
 MIB = 1024**2
 GIB = 1024**3
+TMPFS = ("/tmp", "/var/tmp", "/dev/shm")
+"""The other folders that a sandbox may write to."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -21,5 +23,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Descriptors of one process."""
     file_bytes: int = 16 * GIB
     """The largest file a process may write."""
+    disk_bytes: int = 8 * GIB
+    """Of the workspace, and with it its number of files: one for 8 KiB. 0: none."""
     tmp_bytes: int = 2 * GIB
     """/tmp (the home is in it), /var/tmp and /dev/shm, which live in memory, each."""

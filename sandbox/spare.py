@@ -60,6 +60,9 @@ class SparingDriver(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def copies_workspaces(self) -> bool: ...
+
     async def capabilities(self) -> Capabilities: ...
 
     async def start(self, spec: SandboxSpec) -> ExecClient: ...
@@ -68,8 +71,8 @@ class SparingDriver(Protocol):
         """A sandbox without a task. SandboxError as `start`."""
         ...
 
-    def assign(self, spare: Spare, spec: SandboxSpec) -> None:
-        """Make the spare, over its workspace by now, the sandbox of `spec`."""
+    async def assign(self, spare: Spare, spec: SandboxSpec) -> None:
+        """Make the spare, over its workspace by now, the sandbox of `spec`. SandboxError as `start`."""
         ...
 
 

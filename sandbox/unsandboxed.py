@@ -25,6 +25,7 @@ class Unsandboxed:
     a command's text it means nothing, but commands start there and find it as WORKSPACE. `/tmp` is the machine's."""
 
     name = "unsandboxed"
+    copies_workspaces = False
 
     async def capabilities(self) -> Capabilities:
         return Capabilities(isolated=False, memory_limit=False, disk_limit=False, process_limit=False, notes=(NOTE,))

@@ -43,6 +43,10 @@ class Warm(Generic[D]):
         self._wanted: OrderedDict[Ahead, None] = OrderedDict()
         self._changed = anyio.Event()
 
+    @property
+    def copies_workspaces(self) -> bool:
+        return self.driver.copies_workspaces
+
     async def capabilities(self) -> Capabilities:
         return await self.driver.capabilities()
 
@@ -106,7 +110,7 @@ class Warm(Generic[D]):
             with anyio.fail_after(ANSWER_SECONDS):
                 await spare.client.processes()  # it may have died a moment ago
             await anyio.to_thread.run_sync(take_place, spare, spec.workspace)
-            self.driver.assign(spare, spec)
+            await self.driver.assign(spare, spec)
         except (OSError, SandboxDied):
             await spare.remove()
             return None

@@ -235,7 +235,9 @@ class Repos:
         mirror = self._cache.mirror(address)
         if not await mirror.has(asked.commit):
             await self._cache.resolve(address, asked.commit)
-        path = await self._workspaces.prepare(mirror, asked.task, asked.attempt, asked.commit, asked.branch)
+        path = await self._workspaces.prepare(
+            mirror, asked.task, asked.attempt, asked.commit, asked.branch, checkout=asked.checkout
+        )
         return repo.WorkspacePrepared(path=str(path), readonly_paths=(str(mirror.objects),))
 
     async def _release(self, asked: repo.ReleaseWorkspace) -> repo.WorkspaceReleased:

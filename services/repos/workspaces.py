@@ -46,9 +46,11 @@ class Workspaces:
         for needed in (folder, unfinished, trash):
             needed.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    async def prepare(self, mirror: Mirror, task: str, attempt: int, commit: str, branch: str) -> Path:
-        """The attempt's workspace on `branch` at `commit`, which the mirror has. Asked again it is the same, as it is
-        by then.
+    async def prepare(
+        self, mirror: Mirror, task: str, attempt: int, commit: str, branch: str, *, checkout: bool = True
+    ) -> Path:
+        """The attempt's workspace on `branch` at `commit`, which the mirror has, with or without its files. Asked again
+        it is the same, as it is by then.
 
         A newer attempt fences the older ones of its task: their workspaces go.
         """
@@ -60,7 +62,7 @@ class Workspaces:
             return path
         new = self._unfinished / f"{path.name}-{uuid4().hex}"
         async with self._checkouts:
-            await self._make(new, mirror, commit, branch)
+            await self._make(new, mirror, commit, branch, checkout)
         try:
             new.rename(path)
         except OSError:
@@ -68,7 +70,7 @@ class Workspaces:
             self._discard(new)
         return path
 
-    async def _make(self, folder: Path, mirror: Mirror, commit: str, branch: str) -> None:
+    async def _make(self, folder: Path, mirror: Mirror, commit: str, branch: str, checkout: bool) -> None:
         write_repository(
             folder / ".git",
             commit_id=commit,
@@ -80,6 +82,8 @@ class Workspaces:
             bare=False,
         )
         write_ref(folder / ".git", f"refs/heads/{branch}", commit)
+        if not checkout:
+            return
         # No agent has seen this tree yet, and its configuration is what we wrote.
         await self._git.run(
             *("reset", "--quiet", "--hard"),

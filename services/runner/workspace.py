@@ -74,6 +74,7 @@ class Workspace:
                 repository=task.repository,
                 commit=self.base_commit,
                 branch=self._branch,
+                checkout=not self._driver.copies_workspaces,
             ),
             WorkspacePrepared,
             timeout_seconds=PREPARE_SECONDS,
@@ -92,6 +93,8 @@ class Workspace:
             bundle = await self._bundle(last.blob)
             checkpoint = Checkpoint(head=last.head, commit=last.commit, tree=last.tree, bundle=bundle)
             await self._sandbox.restore(checkpoint)
+        elif self._driver.copies_workspaces:
+            await self._sandbox.check_out()
 
     async def _bundle(self, blob: str) -> bytes:
         try:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
+import secrets
+import select
 import shlex
 import signal
 import socket
@@ -39,7 +42,7 @@ from sandbox.docker import Docker, connect
 from sandbox.unsandboxed import Unsandboxed
 
 pytestmark = pytest.mark.anyio
-LIMITED = Config(sandbox_memory_mib=512, sandbox_tmp_mib=64, sandbox_processes=512)
+LIMITED = Config(sandbox_memory_mib=512, sandbox_tmp_mib=64, sandbox_processes=512, sandbox_disk_mib=128)
 ROOT = Path(__file__).resolve().parents[2]
 DAEMON = """
 import os, signal, sys
@@ -794,9 +797,29 @@ async def test_a_command_that_took_too_much_memory_is_found_out_or_the_driver_sa
         assert (await run("echo fine; (exit 3)")).exit_code == 3
 
 
-async def test_the_disk_is_limited_or_the_driver_says_that_it_is_not(isolating_driver: Driver) -> None:
+FILL_FILES = """python3 -c 'import itertools; [open(f"many/{n}", "w").close() for n in itertools.count()]'"""
+
+
+async def test_a_full_disk_is_said_and_hurts_one_task_or_the_driver_says_that_it_has_no_limit(
+    isolated: Sandbox, isolating_driver: Driver, tmp_path: Path
+) -> None:
     able = await isolating_driver.capabilities()
-    assert able.disk_limit or any("disk" in note for note in able.notes)
+    if not able.disk_limit:
+        assert any("disk" in note for note in able.notes)
+        return
+    other = await isolating_driver.start(spec_of(tmp_path / "other"))
+    await isolated.exec("mkdir many")
+    for fill, limit in (("head -c 1G /dev/zero >many/full", "MiB"), (FILL_FILES, "files")):
+        filled = await isolated.shell(fill)
+        assert filled.exit_code == 1
+        assert "No space left on device" in filled.output
+        assert re.search(rf"\[/workspace is full: it holds [\d,]+ {limit}\]\n$", filled.output), filled.output[-300:]
+        with pytest.raises(SandboxError, match="file: No space left on device"):
+            await isolated.write("file", bytes(100_000))
+        assert (await isolated.shell("echo still in step")).output == "still in step\n"
+        assert (await other.exec("head -c 1M /dev/zero >file && echo fine")).output == "fine\n"
+        assert (await isolated.shell("rm -r many; mkdir many; echo fine >file; cat file")).output == "fine\n"
+    await other.stop()
 
 
 async def test_who_waits_for_a_person_finds_nobody(sandbox: Sandbox) -> None:
@@ -880,13 +903,12 @@ async def main():
     sandbox = await drivers.driver.start(SandboxSpec(task="t", attempt=1, workspace=workspace))
     async def show(text):
         print(text, flush=True)
-    await sandbox.exec("mkfifo alive; echo up; exec sleep 1000 > alive", on_output=show)
+    await sandbox.exec("echo up; exec sleep 1000." + sys.argv[3], on_output=show)
 asyncio.run(main())
 """
 
 
 async def test_the_sandbox_dies_with_its_runner_even_by_kill_9(isolating_driver: Driver, tmp_path: Path) -> None:
-    """A pipe that a process inside holds open is the signal: its end comes when that process is dead."""
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     with anyio.fail_after(30):
@@ -894,14 +916,21 @@ async def test_the_sandbox_dies_with_its_runner_even_by_kill_9(isolating_driver:
 
 
 def kill_runner_and_wait(driver: str, workspace: Path) -> None:
-    command = [sys.executable, "-c", RUNNER, driver, str(workspace)]
+    mark = str(secrets.randbits(32))
+    command = [sys.executable, "-c", RUNNER, driver, str(workspace), mark]
     path = os.pathsep.join([str(ROOT), *sys.path])
     with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}) as runner:
         assert runner.stdout is not None
         assert runner.stdout.readline() == b"up\n"
-        with open(workspace / "alive", "rb") as alive:
-            runner.kill()
-            assert alive.read() == b""
+        inside = os.pidfd_open(pid_of(f"sleep\0{1000}.{mark}\0".encode()))
+        runner.kill()
+        select.select([inside], [], [])
+        os.close(inside)
+
+
+def pid_of(command: bytes) -> int:
+    """As this machine numbers it."""
+    return next(int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if path.read_bytes() == command)
 
 
 async def test_a_start_that_fails_says_why(driver: Driver, tmp_path: Path) -> None:

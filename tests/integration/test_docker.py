@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from sandbox.client import ExecClient
 from sandbox.config import DOCKER_HOST, Config
 from sandbox.container import ContainerLink
 from sandbox.contract import ImageMissing, Sandbox, SandboxSpec, SandboxUnavailable
+from sandbox.disk import why_none
 from sandbox.docker import Docker, as_the_engine_sees, connect, container_name
 from sandbox.drivers import Drivers
 from sandbox.engine import Engine
@@ -99,7 +101,7 @@ async def test_a_container_has_the_hardest_settings_and_every_limit_that_is_set(
     assert (host["Privileged"], host["ReadonlyRootfs"], host["AutoRemove"]) == (False, True, True)
     assert (host["NetworkMode"], host["IpcMode"], host["PidMode"]) == ("none", "private", "")
     assert host["Memory"] == host["MemorySwap"] == 128 * MIB
-    assert (host["PidsLimit"], host["NanoCpus"], host["ShmSize"]) == (64, 500_000_000, 4 * MIB)
+    assert (host["PidsLimit"], host["NanoCpus"]) == (64, 500_000_000)
     assert host["LogConfig"]["Type"] == "none"
     assert {limit["Name"]: limit["Hard"] for limit in host["Ulimits"]} == {
         "core": 0,
@@ -107,8 +109,8 @@ async def test_a_container_has_the_hardest_settings_and_every_limit_that_is_set(
         "fsize": 8 * MIB,
     }
     assert all("nosuid,nodev" in options and "size=" in options for options in host["Tmpfs"].values())
-    assert {"/tmp", "/var/tmp"} <= set(host["Tmpfs"])
-    assert [(mount["Destination"], mount["RW"]) for mount in found["Mounts"]] == [("/workspace", True)]
+    assert {"/tmp", "/var/tmp", "/dev/shm"} <= set(host["Tmpfs"])
+    assert [mount["Destination"] for mount in found["Mounts"] if mount["RW"]] == ["/workspace"]
     assert config["User"].split(":")[0] not in ("", "0", "root")
     labels = {name.removeprefix("errand."): value for name, value in config["Labels"].items()}
     assert (labels["task"], labels["attempt"], labels["runner"]) == ("task_1", "1", "me")
@@ -172,6 +174,54 @@ async def test_a_container_that_is_killed_is_an_outcome_and_leaves_nothing(sandb
 # What is left
 
 
+def loop_devices(folder: Path) -> list[str]:
+    """Those whose file is below it, which need no name any more."""
+    files = Path("/sys/block").glob("loop*/loop/backing_file")
+    return [file.parts[3] for file in files if file.read_text().startswith(str(folder))]
+
+
+async def test_a_workspaces_disk_goes_with_its_container(docker: Docker, tmp_path: Path) -> None:
+    sandbox = await docker.start(spec_of(tmp_path / "workspace"))
+    if not docker.copies_workspaces:
+        await sandbox.stop()
+        pytest.skip("; ".join((await docker.capabilities()).notes))
+    [device] = loop_devices(tmp_path)
+    found = inspect(container_of(sandbox))
+    [volume] = [mount["Name"] for mount in found["Mounts"] if mount["Type"] == "volume"]
+    assert (await sandbox.exec("grep -w /workspace /proc/mounts")).output.startswith(
+        f"/dev/{device} /workspace ext4 rw,nosuid,nodev,noatime"
+    )
+    docker_cli("kill", container_of(sandbox))
+    await sandbox.stop()
+    assert loop_devices(tmp_path) == []
+    assert volume not in docker_cli("volume", "ls", "--quiet").split()
+
+
+MAKE_DISK = """
+import sys
+from pathlib import Path
+from sandbox.disk import make_disk
+disk = make_disk(Path(sys.argv[1]), 2**30, 1)
+print(disk.device, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_disk_that_nobody_has_mounted_goes_with_its_maker(tmp_path: Path) -> None:
+    if why := why_none():
+        pytest.skip(why)
+    with subprocess.Popen(
+        [sys.executable, "-c", MAKE_DISK, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as maker:
+        assert maker.stdout is not None
+        device = maker.stdout.readline().decode().strip()
+        assert [f"/dev/{name}" for name in loop_devices(tmp_path)] == [device]
+        assert list(tmp_path.iterdir()) == []
+        maker.kill()
+        maker.wait()
+    assert loop_devices(tmp_path) == []
+
+
 def left_container(data: Path, runner: str, installation: str = "") -> str:
     """As a runner leaves it that dies between making and starting one."""
     labels = {"installation": installation or installation_of(data), "runner": runner, "key": secrets.token_hex(8)}
@@ -222,7 +272,7 @@ async def until_spare(warm: Warm[Docker], key: Ahead) -> str:
 async def test_a_spares_container_takes_the_name_of_its_task(docker: Docker, data: Path, tmp_path: Path) -> None:
     spare = await docker.spare(Ahead())
     spec = spec_of(tmp_path / "workspace", task="task_2")
-    docker.assign(spare, spec)
+    await docker.assign(spare, spec)
     assert container_name(spec).rpartition("-")[0] == "errand-task_2-1"
     with anyio.fail_after(20):
         while "/errand-task_2-1-" not in inspect(container_of(spare.client))["Name"]:

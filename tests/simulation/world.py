@@ -197,6 +197,7 @@ class PlayedDrivers:
 
 class PlayedDriver:
     name = "played"
+    copies_workspaces = False
 
     def __init__(self, chance: random.Random, weather: Weather) -> None:
         self._chance = chance

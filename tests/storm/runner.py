@@ -75,6 +75,7 @@ class IdleSandbox:
 
 class IdleDriver:
     name = "idle"
+    copies_workspaces = False
 
     async def capabilities(self) -> Capabilities:
         return Capabilities(isolated=True, memory_limit=True, disk_limit=True, process_limit=True)
