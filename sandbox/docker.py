@@ -38,8 +38,9 @@ from sandbox.owners import Owners
 from sandbox.seccomp import filter_program
 from sandbox.spare import Ahead, Spare, hand_over, start_spare
 
-FILL = f"rmdir lost+found && cp -a {PREPARED}/. ."
-"""Makes a disk's new file system the workspace."""
+EMPTY = "rmdir lost+found"
+"""What a new ext4 file system has."""
+FILL = f"cp -a {PREPARED}/. ."
 FILL_SECONDS = 300.0
 MEMORY_SHARE = 0.75
 """Of the machine's memory, at most this much is one sandbox's: the rest of the house must live beside it."""
@@ -160,6 +161,8 @@ class Docker:
         try:
             await link.start(container)
             await client.ready()
+            if disk is not None:
+                await client.exec(EMPTY)
             if gate is not None:
                 from sandbox.egress.way import open_way
 
