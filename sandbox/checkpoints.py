@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import anyio
+import msgspec
+from msgspec import Struct
 
 from sandbox.contract import BUNDLE_LIMIT_BYTES, Checkpoint, ExecResult, SandboxError
 
 CHECKPOINT_SECONDS = 300.0
 BUNDLE_PATH = "/workspace/.git/errand/bundle"
 INCOMING_PATH = "/workspace/.git/errand/incoming"
+IGNORED_PATH = "/workspace/.git/errand/ignored"
+IGNORED_LIMIT_BYTES = 256 * 1024
 COMMIT_ID = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
 GIT_ENVIRONMENT = {
@@ -100,6 +106,9 @@ fi
 if [ "$head $commit $tree" != "$last_head $last_commit $last_tree" ]; then
     echo "$head $commit $tree" >"$mine/last"
 fi
+if [ -n "$list_ignored" ]; then
+    git status -z -unormal --ignored=matching | head -c "$list_ignored" >"$mine/ignored"
+fi
 [ "$mine/index" -ef "$mine/seen" ] || ln -f "$mine/index" "$mine/seen"
 echo "errand:$head $commit $tree ${bundle:-no}"
 """
@@ -124,8 +133,18 @@ echo "$head $commit $tree" >"$mine/last"
 ANSWER = re.compile(r"^errand:([0-9a-f]{40,64}) ([0-9a-f]{40,64}) ([0-9a-f]{40,64}) (yes|no)$", re.MULTILINE)
 
 
+class Look(Struct, frozen=True):
+    """What `exec_server.Look` found."""
+
+    print: str = ""
+    certain: bool = False
+    crowded: bool = False
+
+
 class Shell(Protocol):
     """What a checkpoint needs of a sandbox."""
+
+    async def look(self, skip: Sequence[str]) -> Look: ...
 
     async def exec(self, command: str, *, environment: dict[str, str], timeout_seconds: float) -> ExecResult: ...
 
@@ -135,23 +154,49 @@ class Shell(Protocol):
 
 
 class Checkpoints:
-    """Takes and restores the checkpoints of one workspace, one at a time."""
+    """Takes and restores the checkpoints of one workspace, one at a time. Git is only asked when a look at the files'
+    times finds a change since it was last asked, or cannot tell."""
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._lock = anyio.Lock()
+        self._last: Checkpoint | None = None
+        """Of git, without its bundle."""
+        self._seen = Look()
+        """What there was before git made that."""
+        self._ignored: tuple[str, ...] = ()
+        """Folders that git does not look into; only asked for where they hold many files."""
+        self._lists_ignored = False
 
     async def take(self, base: str, message: str, *, advance: bool, unless: str) -> Checkpoint:
         """See `Sandbox.checkpoint`. SandboxError with git's words when the workspace's repository is broken."""
         check_commit(base)
-        variables = {"base": base, "message": message, "advance": "1" if advance else "", "unless": unless}
         async with self._lock:
-            output = await self._run(TAKE, variables)
-            answer = ANSWER.search(output)
-            if answer is None:
-                raise SandboxError(f"the checkpoint's git gave no answer: {output[-2000:]}")
-            head, commit, tree, bundled = answer.groups()
-            bundle = await self._shell.read(BUNDLE_PATH, BUNDLE_LIMIT_BYTES) if bundled == "yes" else b""
+            seen = await self._shell.look(self._ignored)
+            is_same = self._seen.certain and seen.print == self._seen.print
+            if is_same and self._last and needs_nothing(self._last, base, advance=advance, unless=unless):
+                return self._last
+            self._lists_ignored = self._lists_ignored or seen.crowded
+            taken = await self._ask_git(base, message, advance=advance, unless=unless)
+            self._last, self._seen = msgspec.structs.replace(taken, bundle=b""), seen
+            if self._lists_ignored:
+                await self._read_ignored()
+        return taken
+
+    async def _ask_git(self, base: str, message: str, *, advance: bool, unless: str) -> Checkpoint:
+        variables = {
+            "base": base,
+            "message": message,
+            "advance": "1" if advance else "",
+            "unless": unless,
+            "list_ignored": str(IGNORED_LIMIT_BYTES) if self._lists_ignored else "",
+        }
+        output = await self._run(TAKE, variables)
+        answer = ANSWER.search(output)
+        if answer is None:
+            raise SandboxError(f"the checkpoint's git gave no answer: {output[-2000:]}")
+        head, commit, tree, bundled = answer.groups()
+        bundle = await self._shell.read(BUNDLE_PATH, BUNDLE_LIMIT_BYTES) if bundled == "yes" else b""
         return Checkpoint(head=head, commit=commit, tree=tree, bundle=bundle)
 
     async def check_out(self) -> None:
@@ -159,12 +204,20 @@ class Checkpoints:
         async with self._lock:
             await self._run("git -c checkout.workers=0 reset --quiet --hard", {})
 
+    async def _read_ignored(self) -> None:
+        """What was seen counts only if git still ignores what was not looked into."""
+        listed = await self._shell.read(IGNORED_PATH, IGNORED_LIMIT_BYTES)
+        ignored = tuple(ignored_folders(listed))
+        if ignored != self._ignored:
+            self._ignored, self._seen = ignored, Look()
+
     async def restore(self, checkpoint: Checkpoint) -> None:
         """See `Sandbox.restore`."""
         for commit in (checkpoint.head, checkpoint.commit, checkpoint.tree):
             check_commit(commit)
         variables = {"head": checkpoint.head, "commit": checkpoint.commit, "tree": checkpoint.tree}
         async with self._lock:
+            self._last, self._seen = None, Look()
             if checkpoint.bundle:
                 await self._shell.upload(INCOMING_PATH, checkpoint.bundle)
             await self._run(RESTORE, variables)
@@ -177,6 +230,20 @@ class Checkpoints:
         if result.exit_code != 0:
             raise SandboxError(f"git failed in the workspace ({result.ended_by}): {result.output[-2000:]}")
         return result.output
+
+
+def needs_nothing(last: Checkpoint, base: str, *, advance: bool, unless: str) -> bool:
+    """Whether a checkpoint of the same files as `last` has to make no commit and no bundle."""
+    if advance and last.commit != last.head:
+        return False
+    return last.commit == unless or last.commit == last.head == base
+
+
+def ignored_folders(status: bytes) -> Iterator[str]:
+    """Out of what `git status -z` says. What comes after the last NUL was cut off."""
+    for entry in status.split(b"\0")[:-1]:
+        if entry.startswith(b"!! ") and entry.endswith(b"/"):
+            yield os.fsdecode(entry[3:-1])
 
 
 def check_commit(commit: str) -> None:

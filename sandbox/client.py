@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import anyio
@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sandbox import exec_server
-from sandbox.checkpoints import Checkpoints
+from sandbox.checkpoints import Checkpoints, Look
 from sandbox.contract import (
     FILE_LIMIT_BYTES,
     OUTPUT_LIMIT_BYTES,
@@ -116,7 +116,14 @@ class ProcessTold(Struct, tag_field="op", tag="process"):
     dropped: Count
 
 
-Reply = Ready | Output | Exit | Data | Done | Failed | Processes | ProcessTold
+class Looked(Struct, tag_field="op", tag="looked"):
+    id: Count
+    print: Annotated[str, Meta(max_length=16)]
+    certain: bool
+    crowded: bool
+
+
+Reply = Ready | Output | Exit | Data | Done | Failed | Processes | ProcessTold | Looked
 
 
 class Violation(Exception):
@@ -283,6 +290,21 @@ class ProcessesCall(Call):
                 super().take(reply, payload)
 
 
+class LookCall(Call):
+    """A look at whether the workspace has changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = Look()
+
+    def take(self, reply: Reply, payload: bytes) -> None:
+        if isinstance(reply, Looked):
+            self.found = Look(print=reply.print, certain=reply.certain, crowded=reply.crowded)
+            self.ended = True
+        else:
+            super().take(reply, payload)
+
+
 def process_of(told: Described) -> Process:
     return Process(
         number=told.number,
@@ -441,6 +463,13 @@ class ExecClient:
                 chunk = data[start : start + exec_server.CHUNK_BYTES]
                 await self._send(pack({"op": "data", "id": call_id}, chunk))
             await self._finish(call)
+
+    async def look(self, skip: Sequence[str]) -> Look:
+        """At what the next checkpoint would be of, but for the folders `skip`."""
+        call = LookCall()
+        async with self._calling(call, {"op": "look", "skip": list(skip)}):
+            await self._finish(call)
+        return call.found
 
     async def checkpoint(self, base: str, message: str, *, advance: bool = False, unless: str = "") -> Checkpoint:
         return await self._checkpoints.take(base, message, advance=advance, unless=unless)

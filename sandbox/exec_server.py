@@ -17,9 +17,11 @@ Frame: two big-endian u32 (header bytes, payload bytes), a JSON header, a payloa
                       spawn{command,cwd,environment,limit}  processes  collect{process}  end{process}
                       read{path,limit}  write{path,size}+bytes  data+bytes (more of a write)  ack{bytes} (output shown)
                       lend{path,port} (the socket that listens there, through the Unix socket at that path)
+                      look{skip}
     sandbox to host   ready{version}  output{skipped}+bytes  exit{code,ended_by,dropped,head,cwd,shell,full}+kept output
                       data+bytes (part of a read)  done{size}+bytes  error{reason,message}
                       processes{processes}  process{process,head,dropped}+output since it was last collected
+                      looked{print,certain,crowded}
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-VERSION = 2
+VERSION = 3
 SIZES = struct.Struct(">II")
 HEADER_LIMIT_BYTES = 2 * 1024 * 1024
 """Room for a command of 128 KiB (the kernel's own limit) and its environment, escaped as JSON."""
@@ -73,6 +75,10 @@ SYMLINKS_LIMIT = 40
 DEPTH_LIMIT = 256
 MARK_NONCE_BITS = 28
 MARK_ID_BITS = 32
+LOOK_LIMIT_ENTRIES = 10_000
+"""Of one look at the workspace: beyond, git itself is as fast."""
+LOOK_SECONDS = 0.002
+"""How long it may hold up other calls at a time."""
 TEXT_FD, STATUS_FD = 198, 199
 """Of the shell: where it reads a command's text and writes how it ended; closed while the command runs."""
 TOKEN_BYTES = 8
@@ -325,6 +331,97 @@ class Download:
 
     def close(self) -> None:
         os.close(self._file)
+
+
+class Look:
+    """What decides over the workspace's next checkpoint, as a number: of each file its name, its inode and when that
+    was last changed, which nobody can set. Files are those of the working tree, without the folders in `skip` (ignored
+    ones), and of the repository and its user's settings, without objects and what a checkpoint writes.
+
+    Two equal numbers mean an unchanged workspace when the first was `certain`: no file had been changed in the clock's
+    tick in which that look began (as git has it: racy), none is out of sight (another repository, settings elsewhere,
+    a folder that cannot be read), and there were not too many.
+    """
+
+    MINE = "/.git/errand"
+    NOT_WATCHED = (MINE, "/.git/refs/errand", "/.git/objects", "/.git/logs")
+    SETTINGS = ("/.gitconfig", "/.config/git/config", "/.config/git/ignore", "/.config/git/attributes")
+    """Of the user, in the home."""
+    ELSEWHERE = (b"include", b"excludesfile", b"attributesfile")
+
+    def __init__(self, workspace: str, home: str, skip: list[str]) -> None:
+        self._workspace = workspace
+        self._skip = {workspace + "/" + path for path in skip} | {workspace + path for path in self.NOT_WATCHED}
+        self._folders = [workspace]
+        self._seen: list[object] = []
+        self.certain = True
+        try:
+            self._began_ns = self._now_ns()
+            for path in (*(home + name for name in self.SETTINGS), "/etc/gitconfig"):
+                self._add_settings(path)
+        except OSError:
+            self.certain = False
+
+    def step(self) -> bool:
+        """Look into one more folder; False when that was the last."""
+        if not self.certain or not self._folders:
+            return False
+        try:
+            self._look_into(self._folders.pop())
+        except OSError:
+            self.certain = False
+        return True
+
+    def crowded(self) -> bool:
+        return len(self._seen) > LOOK_LIMIT_ENTRIES
+
+    def print(self) -> str:
+        return f"{hash(tuple(self._seen)) % (1 << 64):016x}"
+
+    def _now_ns(self) -> int:
+        """By the workspace's file system, whose clock may be another machine's, and coarse."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(self._workspace + self.MINE + "/now", flags, 0o600)
+        try:
+            os.utime(fd)
+            return os.fstat(fd).st_ctime_ns
+        finally:
+            os.close(fd)
+
+    def _look_into(self, folder: str) -> None:
+        self._seen.append(folder)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    self._add_folder(entry.name, entry.path)
+                else:
+                    self._add_file(entry.name, entry.stat(follow_symlinks=False))
+        in_git = folder == self._workspace + "/.git"
+        for name in ("config", "config.worktree") if in_git else ():
+            self._add_settings(f"{folder}/{name}")
+        self.certain = self.certain and not self.crowded()
+
+    def _add_folder(self, name: str, path: str) -> None:
+        if name == ".git" and path != self._workspace + "/.git":
+            self.certain = False
+        elif path not in self._skip:
+            self._folders.append(path)
+
+    def _add_file(self, name: str, status: os.stat_result) -> None:
+        self._seen.append((name, status.st_ino, status.st_ctime_ns))
+        if status.st_ctime_ns >= self._began_ns or name == ".git":
+            self.certain = False
+
+    def _add_settings(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                self._add_file(path, os.fstat(fd))
+                text = os.read(fd, READ_BYTES).lower()
+            finally:
+                os.close(fd)
+            if len(text) == READ_BYTES or any(word in text for word in self.ELSEWHERE):
+                self.certain = False
 
 
 class Marks:
@@ -616,6 +713,7 @@ class Server:
         self._downloads: dict[int, Download] = {}
         self._lent: Any = None
         """The socket that listens for the proxy of the host."""
+        self._looks: dict[int, Look] = {}
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._running = True
@@ -634,6 +732,7 @@ class Server:
                     self._handlers[fd]()
             self._tick()
             self._pump()
+            self._look_on()
         self._end_everything()
 
     def _end_everything(self) -> None:
@@ -652,7 +751,7 @@ class Server:
             self._epoll.unregister(fd)
 
     def _wait_seconds(self) -> float:
-        if self._downloads and not self._out:
+        if self._looks or (self._downloads and not self._out):
             return 0
         due = min((command.due() for command in self._commands.values()), default=None)
         return -1 if due in (None, math.inf) else max(0.0, due - time.monotonic())
@@ -726,6 +825,8 @@ class Server:
                 self._collect(call_id, self._process(request["process"]))
             elif request["op"] == "end":
                 self._end_process(call_id, self._process(request["process"]))
+            elif request["op"] == "look":
+                self._looks[call_id] = Look(self._workspace, os.environ["HOME"], request["skip"])
             elif request["op"] == "ack":
                 self._acknowledge(call_id, request["bytes"])
             elif request["op"] == "cancel":
@@ -747,7 +848,7 @@ class Server:
             self._uploads.pop(call_id).drop()
         elif call_id in self._downloads:
             self._downloads.pop(call_id).close()
-        else:
+        elif self._looks.pop(call_id, None) is None:
             return
         self._fail(call_id, "failed", "cancelled")
 
@@ -789,6 +890,18 @@ class Server:
                     continue
                 self._reply({"op": "done", "id": call_id, "size": download.size})
             self._downloads.pop(call_id).close()
+
+    def _look_on(self) -> None:
+        """A little further with each look."""
+        for call_id, look in list(self._looks.items()):
+            until = time.monotonic() + LOOK_SECONDS
+            while look.step():
+                if time.monotonic() > until:
+                    break
+            else:
+                del self._looks[call_id]
+                looked = {"print": look.print(), "certain": look.certain, "crowded": look.crowded()}
+                self._reply({"op": "looked", "id": call_id, **looked})
 
     def _add(self, call_id: int, data: bytes) -> None:
         upload = self._uploads.get(call_id)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox import exec_server
 from sandbox.exec_server import HEADER_LIMIT_BYTES, SIZES, FrameError, FrameReader, KeptOutput, Tree, pack
 
 
@@ -92,3 +93,90 @@ def test_no_descriptor_is_left_open(tree: Tree) -> None:
         except OSError:
             continue
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+# Looks at the workspace
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Path:
+    workspace = tmp_path / "watched"
+    (workspace / ".git" / "errand").mkdir(parents=True)
+    (workspace / "folder").mkdir()
+    (workspace / "folder" / "file").write_text("1")
+    return workspace
+
+
+def look(workspace: Path, *skip: str) -> exec_server.Look:
+    found = exec_server.Look(str(workspace), str(workspace.parent), list(skip))
+    while found.step():
+        pass
+    return found
+
+
+def certain(workspace: Path) -> exec_server.Look:
+    """Once the clock's tick has passed in which the last file was changed."""
+    while not (found := look(workspace)).certain:
+        pass
+    return found
+
+
+def test_a_change_that_keeps_size_and_time_is_seen(watched: Path) -> None:
+    file = watched / "folder" / "file"
+    before, status = certain(watched).print(), file.stat()
+    assert look(watched).print() == before
+    file.write_text("2")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert look(watched).print() != before
+
+
+def test_what_was_changed_a_moment_ago_may_change_again_unseen_and_is_not_certain(watched: Path) -> None:
+    known: dict[str, str] = {}
+    for number in range(300):
+        text = str(number % 10)
+        (watched / "folder" / "file").write_text(text)
+        if (found := look(watched)).certain:
+            assert known.setdefault(found.print(), text) == text
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "why"),
+    [
+        ("folder/.git/HEAD", "ref: refs/heads/main", "another repository's commit is far from its folder"),
+        ("sub/.git", "gitdir: ../.git/modules/sub", "the same of a submodule"),
+        (".git/config", "[include]\n\tpath = /tmp/settings", "settings that are elsewhere"),
+        (".git/config", "[core]\n\texcludesFile = /tmp/ignored", "the same"),
+        ("../.gitconfig", "[Core]\n\tAttributesFile = /tmp/attributes", "the same of the user"),
+    ],
+)
+def test_where_the_times_of_the_workspaces_files_do_not_tell_all_it_says_so(
+    watched: Path, path: str, text: str, why: str
+) -> None:
+    certain(watched)
+    (watched / path).parent.mkdir(exist_ok=True)
+    (watched / path).write_text(text)
+    assert not any(look(watched).certain for _ in range(100)), why
+
+
+def test_what_is_skipped_and_gits_own_store_change_nothing(watched: Path) -> None:
+    (watched / "out").mkdir()
+    before = certain(watched).print()
+    assert look(watched, "out").print() != before
+    skipped = look(watched, "out").print()
+    for path in ("out/new", ".git/objects/new", ".git/logs/new", ".git/refs/errand/new", ".git/errand/new"):
+        (watched / path).parent.mkdir(parents=True, exist_ok=True)
+        (watched / path).write_text("new")
+    (watched / ".git" / "refs").rename(watched / ".git" / "errand" / "refs")
+    assert look(watched, "out").print() == skipped
+    (watched / ".git" / "HEAD").write_text("ref: refs/heads/other")
+    assert look(watched, "out").print() != skipped
+
+
+def test_a_look_ends_at_its_limit_and_says_so(watched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exec_server, "LOOK_LIMIT_ENTRIES", 20)
+    assert not look(watched).crowded()
+    for number in range(30):
+        (watched / str(number)).touch()
+    found = look(watched)
+    assert (found.crowded(), found.certain) == (True, False)
