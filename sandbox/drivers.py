@@ -59,6 +59,11 @@ class Drivers:
         """What new sandboxes can reach of the network: nothing where the driver cannot hold them to it."""
         return egress(self._config) if self._able is not None and self._able.egress else Egress()
 
+    @property
+    def wants_egress(self) -> bool:
+        """Whether the settings name anything to reach."""
+        return bool(self._config.sandbox_egress.strip())
+
     async def keep(self, tell: Callable[[str, str], None]) -> None:
         """Look from time to time, make a missing image, keep sandboxes warm, remove what nobody holds, until
         cancelled. Whenever something else is found, `tell` is called with the driver's name, or nothing, and why."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 
 import anyio
+from msgspec.structs import replace
 
 from protocol.journal import HostRefused
+from sandbox.contract import ExecResult
 from sandbox.egress.policy import Refusal
 from services.runner.log import TaskLog
 
@@ -17,12 +19,22 @@ class Refusals:
     def __init__(self, log: TaskLog) -> None:
         self._log = log
         self._waiting: deque[Refusal] = deque()
+        self._unsaid: list[str] = []
         self._came = anyio.Event()
         self._lock = anyio.Lock()
 
     def add(self, refusal: Refusal) -> None:
         self._waiting.append(refusal)
+        self._unsaid.append(refusal.reason)
         self._came.set()
+
+    def said_with(self, result: ExecResult) -> ExecResult:
+        """A command's result, with what was refused since the last one: most programs show no more than a number."""
+        lines, self._unsaid = [f"[network: {reason}]\n" for reason in self._unsaid], []
+        if not lines:
+            return result
+        output = result.output if not result.output or result.output.endswith("\n") else f"{result.output}\n"
+        return replace(result, output=output + "".join(lines))
 
     async def keep(self) -> None:
         """Journal each as it comes, until cancelled. Raises Fenced."""

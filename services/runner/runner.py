@@ -140,7 +140,9 @@ class Runner:
         if driver is None and not notice:
             return Health(healthy=False, service=Service.RUNNER, detail=self._drivers.why, notices=tuple(notices))
         sandbox = f"sandbox {driver.name} ({self._drivers.why})" if driver else "no sandbox yet"
-        detail = f"{len(self._attempts)} of {self._config.slots} slots in use, {sandbox}"
+        network = ", ".join(self._drivers.egress.words) or "nothing"
+        slots = f"{len(self._attempts)} of {self._config.slots} slots in use"
+        detail = f"{slots}, {sandbox}, which reaches {network} of the network"
         now = healthy(Service.RUNNER, self._bus, notices=tuple(notices), detail=detail)
         return replace(now, models=offered(self._config.model, scripted=self._model.scripted))
 

@@ -127,7 +127,7 @@ class Workspace:
             output_limit_bytes=output_limit_bytes,
             on_output=on_output,
         )
-        return await self._within(timeout_seconds, call)
+        return self.refusals.said_with(await self._within(timeout_seconds, call))
 
     async def shell(
         self,
@@ -140,7 +140,7 @@ class Workspace:
         call = self._started.shell(
             command, timeout_seconds=timeout_seconds, output_limit_bytes=output_limit_bytes, on_output=on_output
         )
-        return await self._within(timeout_seconds, call)
+        return self.refusals.said_with(await self._within(timeout_seconds, call))
 
     async def restart_shell(self) -> None:
         await self._within(FILE_SECONDS, self._started.restart_shell())

@@ -17,8 +17,16 @@ import psutil
 import pytest
 
 from protocol.evolve import Task
-from protocol.journal import AttemptStarted, CheckpointMade, ModelCall, StepStarted
-from protocol.live import Answer, Cancel, OutputSeen, Pause, Resume, Say
+from protocol.journal import (
+    AttemptStarted,
+    CheckpointMade,
+    HostRefused,
+    ModelCall,
+    StepFinished,
+    StepStarted,
+    ToolResult,
+)
+from protocol.live import Answer, Cancel, JournalSeen, OutputSeen, Pause, Resume, Say
 from protocol.task import OUTCOMES, Budget, TaskState
 from tests.journey import stream
 from tests.journey.house import House, Phone, assert_ended_once, assert_no_gap, errand_up, phone
@@ -35,7 +43,8 @@ CANCEL_SECONDS = 2.0
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     # Each sandbox is its task's from the start: its processes are found by that, and none waits for a next one.
-    with errand_up(tmp_path_factory.mktemp("house"), ERRAND_SANDBOX_WARM="0") as house:
+    settings = {"ERRAND_SANDBOX_WARM": "0", "ERRAND_SANDBOX_EGRESS": "registries"}
+    with errand_up(tmp_path_factory.mktemp("house"), **settings) as house:
         yield house
 
 
@@ -236,6 +245,26 @@ def assert_history_is(house: House, task: str, messages: list[stream.Message]) -
     attempts = f"select attempt, turn, base_commit, branch, scripted, how from attempts {of_task} order by attempt"
     assert rows(attempts) == stream.attempts(messages)
     assert rows(f"select sequence, key, status from receipts {of_task} order by sequence") == stream.receipts(messages)
+
+
+async def test_a_host_that_is_refused_is_told_to_the_user_and_to_the_agent(house: House, repository: Path) -> None:
+    async with phone(house) as owner:
+        task = await owner.submit("[scenario: download] host=elsewhere.example.org", str(repository), key="egress")
+        assert (await owner.ended(task)).state is TaskState.SUCCEEDED
+        entries = [seen.entry.event for seen in owner.events[task] if isinstance(seen, JournalSeen)]
+    started = next(entry for entry in entries if isinstance(entry, AttemptStarted))
+    assert started.egress == ("registries",)
+    [refused] = [entry for entry in entries if isinstance(entry, HostRefused)]
+    assert (refused.host, refused.port) == ("elsewhere.example.org", 443)
+    assert refused.reason.endswith("the owner can add elsewhere.example.org to ERRAND_SANDBOX_EGRESS")
+    told = [
+        entry.result.text
+        for entry in entries
+        if isinstance(entry, StepFinished) and isinstance(entry.result, ToolResult)
+    ]
+    assert f"[network: {refused.reason}]" in told[0]
+    assert f"! Network: {refused.reason}" in await anyio.to_thread.run_sync(errand, house, "watch", task)
+    assert "which reaches registries of the network" in await anyio.to_thread.run_sync(errand, house, "doctor")
 
 
 def errand(house: House, *arguments: str) -> str:

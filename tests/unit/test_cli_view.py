@@ -87,6 +87,8 @@ MODEL = wrote(journal.StepStarted(step=1, action=journal.ModelCall()))
           "· b from cccccccccc, unsandboxed, restored as after step 4"], "what must be seen"),
         ([wrote(journal.Noticed(text="Retrying.", level="warning")), wrote(journal.Noticed(text="Fine."))],
          ["! Retrying.", "· Fine."], "the runner's notices"),
+        ([wrote(journal.HostRefused(host="a.example", port=443, reason="a.example is not\nallowed \x1b[2J"))],
+         ["! Network: a.example is not …"], "a refused host, on one line"),
         ([started(2, "bash", command="make\nmake test"), finished(2, "a\nb\n[exit code 0]", exit_code=0)],
          ["✓ $ make …  (0.2 s)", "    a", "    b"], "a command with the end of its output"),
         ([started(2, "bash", command="false"), finished(2, "\n".join("abcdefgh") + "\n[exit code 1]", exit_code=1)],

@@ -211,6 +211,12 @@ def test_the_steps_end_takes_the_place_of_its_preview() -> None:
     assert shown["total"]["output_tokens"] == 3
 
 
+def test_a_refused_host_is_a_warning_of_one_line() -> None:
+    refused = {"type": "host_refused", "host": "a.example", "port": 443, "reason": "a.example is not\nallowed"}
+    [_, _, note] = fold(SUBMITTED, CALLS, journalled(3, refused))["turns"][0]["items"]
+    assert (note["level"], note["text"]) == ("warning", "Network: a.example is not …")
+
+
 def test_a_message_after_the_end_stands_in_the_turn_that_it_opens() -> None:
     end = {"type": "turn_ended", "turn": 1, "outcome": "succeeded", "summary": "Done."}
     said = [{"type": "message_sent", "message": 1, "text": "More"}, {"type": "turn_opened", "turn": 2}]

@@ -134,10 +134,14 @@ def sandbox_check(drivers: Drivers, found: Capabilities | None, waits: str) -> C
         return Check("sandbox", "warn", f"UNSANDBOXED: commands run on this machine as you. {' '.join(found.notes)}")
     missing = [name for name in ("memory", "disk", "process") if not getattr(found, f"{name}_limit")]
     works = f"{drivers.driver.name} works ({drivers.why})"
+    network = f"Of the network tasks reach {', '.join(drivers.egress.words)}." if drivers.egress.words else ""
+    if drivers.wants_egress and not network:
+        network = "No task reaches the network: this driver cannot hold it to ERRAND_SANDBOX_EGRESS."
     works += f", without a limit of {', '.join(missing)}." if missing else "."
     # No container engine limits the disk under a folder of the machine's: that is said, and nothing to mend.
     is_well = not waits and found.memory_limit and found.process_limit
-    return Check("sandbox", "ok" if is_well else "warn", " ".join(filter(None, (works, waits, *found.notes))))
+    said = " ".join(filter(None, (works, network, waits, *found.notes)))
+    return Check("sandbox", "ok" if is_well else "warn", said)
 
 
 def check_server(place: Place) -> list[Check]:

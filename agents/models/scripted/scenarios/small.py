@@ -41,6 +41,14 @@ def slow(prompt: str) -> Script:
         yield Say("Done.", (finish("I waited.", "Wait"),))
 
 
+def download(prompt: str) -> Script:
+    """Asks for `host=<name>` over HTTPS, and says how that ended."""
+    found = re.search(r"\bhost=([\w.-]+)", prompt)
+    answer = yield from do("I look.", bash(f"curl -sS -o page.html https://{found[1] if found else 'example.com'}/"))
+    while True:
+        yield Say(answer.text, (finish("I looked.", "Look"),))
+
+
 def chatty(prompt: str) -> Script:
     """A long text, `chars=N`."""
     line = "This sentence is scripted, not Claude, and it is here to be long. "
