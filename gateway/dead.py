@@ -6,11 +6,12 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gateway.check import Check
 from gateway.errors import Problem
 from protocol.live import Accepted
 from protocol.routes import ROUTES, Service
 from protocol.task import TaskCommand, decode_task_command
-from services.bus import Buried, Bus, Refused
+from services.bus import Buried, Bus, Refused, Unavailable
 
 EXCERPT_CHARS = 2_000
 KEY_KEPT_CHARS = 150
@@ -40,7 +41,7 @@ class Letter(Struct, frozen=True):
 
 
 class DeadLetters:
-    """All of them. Every method raises Unavailable; those that name one raise Problem where there is none."""
+    """All of them. The methods raise Unavailable; those that name one raise Problem where there is none."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -48,6 +49,18 @@ class DeadLetters:
     async def list(self, after: int, limit: int) -> tuple[Letter, ...]:
         found = await self._bus.buried(after=after, limit=max(1, min(limit, LIST_LIMIT)))
         return tuple(shown(each, 200) for each in found)
+
+    async def check(self) -> Check:
+        """For `errand doctor`: how many there are. Raises nothing."""
+        try:
+            count = len(await self._bus.buried(limit=LIST_LIMIT))
+        except Unavailable as error:
+            return Check("dead letters", "fail", str(error))
+        if not count:
+            return Check("dead letters", "ok", "none")
+        many = f"{count} or more" if count == LIST_LIMIT else str(count)
+        letters = f"{many} message{'' if count == 1 else 's'}"
+        return Check("dead letters", "warn", f"{letters} could not be read or handled: `errand dead ls` says why.")
 
     async def show(self, sequence: int) -> Letter:
         return shown(await self._get(sequence), EXCERPT_CHARS)

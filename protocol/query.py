@@ -139,6 +139,20 @@ class RunnerLine(Part, frozen=True):
     """When it last asked for work: one that is full asks no more."""
 
 
+class StoppedLog(Part, frozen=True):
+    """A task, or a user, of which nothing can be decided. Title and repository of the asker's own alone."""
+
+    user: str
+    task: str = ""
+    """Empty: the user itself."""
+    reason: str = ""
+    """A sentence that says what to do."""
+    commands: int = 0
+    """How many wait for it."""
+    title: str = ""
+    repository: str = ""
+
+
 class QueueShown(Message, frozen=True):
     queues: tuple[QueueLine, ...] = ()
     waiting: tuple[WaitingTask, ...] = ()
@@ -146,6 +160,7 @@ class QueueShown(Message, frozen=True):
     runners: tuple[RunnerLine, ...] = ()
     more: bool = False
     """Whether more wait than are shown."""
+    stopped: tuple[StoppedLog, ...] = ()
 
 
 class TaskFilter(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -13,6 +13,7 @@ from msgspec import Struct
 from gateway import checks
 from gateway.check import Check
 from gateway.config import Config
+from gateway.dead import DeadLetters
 from gateway.errors import of_refusal
 from gateway.github import GithubDoor
 from gateway.push.web_push import WebPush
@@ -175,7 +176,7 @@ async def doctor(
     services = (check_of(found[service]) for service in (Service.GATEWAY, *OTHERS))
     told = sum(device.push is not None for user in users for device in user.devices.values())
     notifications = check_of_push(web_push.problem(), told, secure=is_secure(config.url))
-    checks = (*services, await github.check(), notifications)
+    checks = (*services, await github.check(), notifications, await DeadLetters(bus).check())
     return Doctor(all(check.status != "fail" for check in checks), checks, config.url, id_of(users.get(OWNER)))
 
 

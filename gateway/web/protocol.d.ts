@@ -1019,6 +1019,8 @@ export interface QueueShown {
   runners?: RunnerLine[];
   /** Whether more wait than are shown. @default false */
   more?: boolean;
+  /** @default [] */
+  stopped?: StoppedLog[];
 }
 
 /** One queue. The numbers are of the tasks that the asker may see. */
@@ -1090,6 +1092,21 @@ export interface RunnerLine {
   busy?: number | null;
   /** When it last asked for work: one that is full asks no more. @default null */
   heard_at?: Time | null;
+}
+
+/** A task, or a user, of which nothing can be decided. Title and repository of the asker's own alone. */
+export interface StoppedLog {
+  user: string;
+  /** Empty: the user itself. @default "" */
+  task?: string;
+  /** A sentence that says what to do. @default "" */
+  reason?: string;
+  /** How many wait for it. @default 0 */
+  commands?: number;
+  /** @default "" */
+  title?: string;
+  /** @default "" */
+  repository?: string;
 }
 
 export interface ReasonBody {

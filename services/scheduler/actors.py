@@ -62,6 +62,11 @@ class LogActor(Protocol):
         ...
 
     @property
+    def commands(self) -> str:
+        """The wildcard of what is sent to it."""
+        ...
+
+    @property
     def answered(self) -> int:
         """The sequence of the last command that has its receipt."""
         ...
@@ -112,6 +117,10 @@ class TaskActor:
     @property
     def log(self) -> str:
         return f"evt.{self.user}.{self.id}.task.>"
+
+    @property
+    def commands(self) -> str:
+        return f"cmd.{self.user}.{self.id}.>"
 
     @property
     def answered(self) -> int:
@@ -173,6 +182,10 @@ class UserActor:
     @property
     def log(self) -> str:
         return f"evt.{self.id}.user.>"
+
+    @property
+    def commands(self) -> str:
+        return f"cmd.{self.id}.user.>"
 
     @property
     def answered(self) -> int:

@@ -98,7 +98,18 @@ class Commits:
 
     async def fold_again(self, actor: LogActor) -> None:
         """Drop the actor's state, and fold its log. Raises NotActive."""
+        stored = await self._whole_log(actor)
+        actor.forget()
+        # What cannot be read was buried when it came by.
+        with suppress(msgspec.MsgspecError):
+            for each in stored:
+                actor.fold(each)
+        self._changed(actor)
+
+    async def _whole_log(self, actor: LogActor) -> list[Stored]:
+        """As it is now, and not older than what the reader has folded."""
         while True:
+            known = actor.sequence, actor.unread
             try:
                 stored = await self._bus.replay(actor.log)
             except Unavailable:
@@ -106,13 +117,8 @@ class Commits:
                     raise NotActive from None
                 await anyio.sleep(COMMIT_AGAIN_SECONDS)
                 continue
-            actor.forget()
-            # What cannot be read was buried when it came by.
-            with suppress(msgspec.MsgspecError):
-                for each in stored:
-                    actor.fold(each)
-            self._changed(actor)
-            return
+            if (actor.sequence, actor.unread) == known:
+                return stored  # otherwise the reader has brought more meanwhile, maybe more than this
 
 
 def _cuts_off_runner(decision: Decision) -> bool:

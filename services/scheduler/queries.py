@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
+
+from msgspec.structs import replace
+
 from protocol.evolve import Task
-from protocol.query import AskSpending, ListTasks, QueueShown, ShowQueue, Spending, TaskList, TaskSummary, summarize
+from protocol.query import (
+    AskSpending,
+    ListTasks,
+    QueueShown,
+    ShowQueue,
+    Spending,
+    StoppedLog,
+    TaskList,
+    TaskSummary,
+    summarize,
+)
 from services.clock import Clock
+from services.scheduler.actors import TaskActor
 from services.scheduler.money import Money
 from services.scheduler.policy import is_queued
 from services.scheduler.roster import Roster
 from services.scheduler.runners import Runners
 from services.scheduler.search import search
-from services.scheduler.show import Scene, reason, show
+from services.scheduler.show import Scene, about_task, reason, show
 
-STOPPED = "An event in its log cannot be read by this release: it goes on after an update."
+STOPPED = (
+    "An event in its log cannot be read by this release: "
+    "update Errand, and it goes on with what was sent to it meanwhile."
+)
+NAMED = 3
+"""Of several that are stopped."""
 
 
 class Queries:
@@ -33,7 +54,26 @@ class Queries:
         return TaskList(tasks=self._summaries(tasks), more=more)
 
     async def queue(self, asked: ShowQueue) -> QueueShown:
-        return show(asked, self._scene())
+        stopped = tuple(islice(self._stopped(asked), asked.limit))
+        return replace(show(asked, self._scene()), stopped=stopped)
+
+    def notices(self) -> tuple[str, ...]:
+        """What the operator should know."""
+        logs = [actor.log.removesuffix(".>").removesuffix(".task") for actor in self._roster.stopped.values()]
+        if not logs:
+            return ()
+        named = ", ".join(logs[:NAMED]) + (f" and {len(logs) - NAMED} more" if len(logs) > NAMED else "")
+        return (f"Stopped: {named}. {STOPPED} `errand queue` lists them, `errand dead ls` the events",)
+
+    def _stopped(self, asked: ShowQueue) -> Iterator[StoppedLog]:
+        for actor in self._roster.stopped.values():
+            task = actor.task if isinstance(actor, TaskActor) else None
+            user = task.user if task else actor.id
+            if asked.everything or user == asked.user:
+                about = about_task(task, asked) if task else {}
+                yield StoppedLog(
+                    user=user, task=task.id if task else "", commands=len(actor.mailbox), reason=STOPPED, **about
+                )
 
     def _summaries(self, tasks: list[Task]) -> tuple[TaskSummary, ...]:
         scene = self._scene() if any(map(is_queued, tasks)) else None

@@ -90,5 +90,6 @@ class Roster:
             self.line.rules = replace(self.line.rules, queues=actor.user.queues)
 
     def waiting(self) -> Iterator[int]:
-        """Of each mailbox with a command in it, the sequence of the first."""
-        return (actor.mailbox[0].sequence for actor in self.all() if actor.mailbox)
+        """Of each mailbox with a command in it, the sequence of the first; of one that is stopped it is not known when
+        it will be answered."""
+        return (actor.mailbox[0].sequence for actor in self.all() if actor.mailbox and not actor.unread)

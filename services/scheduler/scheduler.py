@@ -44,7 +44,6 @@ from services.scheduler.reached import Reached
 from services.scheduler.roster import Roster
 from services.scheduler.runners import Runners
 from services.scheduler.snapshot_keeper import SnapshotKeeper
-from services.scheduler.snapshots import load
 from services.scheduler.timers import Timers
 
 VERSION = "0.1.0"
@@ -116,7 +115,7 @@ class Scheduler:
     async def run(self, started: Callable[[], None]) -> None:
         await self._bus.make_streams()
         with _no_garbage():
-            self._snapshots.restore(await load(self._bus))
+            await self._snapshots.load()
             for actor in self.roster.all():
                 self._changed(actor)
         async with (
@@ -136,7 +135,8 @@ class Scheduler:
         await self._election.release()
 
     def health(self) -> Health:
-        return healthy(Service.SCHEDULER, self._bus, detail="active" if self._commits.active else "standby")
+        detail = "active" if self._commits.active else "standby"
+        return healthy(Service.SCHEDULER, self._bus, notices=self._queries.notices(), detail=detail)
 
     async def _stand_by(self) -> None:
         service = await self._bus.serve({AskHealth: self._answer_health}, version=VERSION)

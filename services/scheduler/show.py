@@ -76,20 +76,20 @@ def _waits(wait: Wait, place: int, asked: ShowQueue, scene: Scene) -> WaitingTas
         since=task.in_line_since,
         priority=task.priority,
         effective_priority=round(effective_priority(task, line.rules, scene.now), 2),
-        **_about(task, asked),
+        **about_task(task, asked),
     )
 
 
 def _running(task: Task, asked: ShowQueue) -> RunningTask:
     runner = task.holder.runner if task.holder and asked.everything else ""
-    about = _about(task, asked)
+    about = about_task(task, asked)
     since = task.claimed_at
     return RunningTask(
         id=task.id, user=task.user, queue=task.queue, labels=task.labels, runner=runner, since=since, **about
     )
 
 
-def _about(task: Task, asked: ShowQueue) -> dict[str, str]:
+def about_task(task: Task, asked: ShowQueue) -> dict[str, str]:
     """What a task is about is its user's business."""
     return {"title": task.title, "repository": task.repository} if task.user == asked.user else {}
 

@@ -7,12 +7,13 @@ import anyio
 from protocol.routes import Stream
 from services import log
 from services.bus import Bus, Refused, Unavailable
+from services.scheduler.actors import LogActor
 from services.scheduler.roster import Roster
-from services.scheduler.snapshots import FOLDS, KeptTask, KeptUser, Snapshot, save
+from services.scheduler.snapshots import FOLDS, KeptTask, KeptUser, Snapshot, load, save
 
 
 class SnapshotKeeper:
-    """`restore` at the start, `take_in` the sequence of each message that the states have, `keep` while active."""
+    """`load` at the start, `look` when `taken` has grown, `keep` while active."""
 
     def __init__(self, bus: Bus, roster: Roster, messages: int) -> None:
         """`messages`: at least so many between two snapshots."""
@@ -26,8 +27,15 @@ class SnapshotKeeper:
         self._due = anyio.Event()
         self._log = log.get()
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Into the roster's actors; they are not indexed."""
+    async def load(self) -> None:
+        """Make the roster's actors what they were; they are not indexed. Raises Unavailable."""
+        self._restore(await load(self._bus))
+        for actor in self._roster.all():
+            if actor.unread:
+                stored = await self._bus.replay(actor.commands)
+                actor.mailbox += [each for each in stored if actor.answered < each.sequence <= self.taken]
+
+    def _restore(self, snapshot: Snapshot) -> None:
         self.taken = self._kept = snapshot.sequence
         for kept in snapshot.tasks:
             actor = self._roster.task(kept.task.user, kept.task.id)
@@ -61,12 +69,24 @@ class SnapshotKeeper:
         try:
             await save(self._bus, snapshot)
             # Each has its receipt, by which the same command is known should it come again.
-            await self._bus.purge(Stream.TASKS, "cmd.>", below=snapshot.sequence + 1)
+            for commands in self._answered():
+                await self._bus.purge(Stream.TASKS, commands, below=snapshot.sequence + 1)
         except (Unavailable, Refused) as error:
             self._log.warning("no_snapshot", error=str(error))
             return
         self._kept = snapshot.sequence
         self._log.info("snapshot", sequence=snapshot.sequence, tasks=len(snapshot.tasks))
+
+    def _answered(self) -> list[str]:
+        """The wildcards of the commands that may go: all, or all but those to stopped actors."""
+        stopped = [actor for actor in self._roster.stopped.values() if actor.mailbox]
+        if not stopped:
+            return ["cmd.>"]
+        spared, users = {actor.commands for actor in stopped}, {_user_of(actor) for actor in stopped}
+        others = {_user_of(actor) for actor in self._roster.all()} - users
+        # What was answered before the last snapshot is gone already.
+        beside = (a for a in self._roster.all() if _user_of(a) in users and a.answered > self._kept)
+        return [*(f"cmd.{user}.>" for user in others), *(a.commands for a in beside if a.commands not in spared)]
 
     def _snapshot(self) -> Snapshot:
         """As of the last message before which no command waits. One that another scheduler makes later of an older
@@ -78,3 +98,7 @@ class SnapshotKeeper:
             tasks=tuple(KeptTask(a.task, a.sequence, a.archived, a.is_cleared, a.unread) for a in tasks),
             users=tuple(KeptUser(a.user, a.sequence, a.unread, a.folded, a.routine, a.is_cleared) for a in users),
         )
+
+
+def _user_of(actor: LogActor) -> str:
+    return actor.commands.split(".")[1]

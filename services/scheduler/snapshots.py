@@ -48,8 +48,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     folds: str
     """The folds that made it, by `FOLDS`."""
     sequence: int
-    """Every command up to here has its receipt in the states, and every decision up to here is folded. The states may
-    be further."""
+    """Every command up to here has its receipt in the states, but for those to stopped actors, which stay in the
+    stream; and every decision up to here is folded. The states may be further."""
     tasks: tuple[KeptTask, ...] = ()
     users: tuple[KeptUser, ...] = ()
 

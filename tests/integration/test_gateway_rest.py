@@ -558,6 +558,7 @@ async def test_the_doctor_names_what_does_not_run(gateway: GatewayHouse, owner: 
     checks = {check["name"]: check["status"] for check in answer["checks"]}
     assert checks.pop("github") == "ok", "nobody is meant to sign in with it"
     assert checks.pop("notifications") == "warn", "it was told of no folder for their keys"
+    assert checks.pop("dead letters") == "ok"
     assert checks == {"gateway": "ok", "scheduler": "fail", "runner": "warn", "repos": "fail", "history": "fail"}
     assert not answer["healthy"]
 

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from protocol.base import encode
-from protocol.query import AttemptGranted, ListTasks, TaskList
+from protocol.query import AskHealth, AttemptGranted, Health, ListTasks, QueueShown, ShowQueue, TaskList
 from protocol.routes import Service, Stream
 from protocol.task import CancelTask, SendMessage, SubmitTask, TaskState
 from services.background import background
@@ -42,7 +42,7 @@ class Watched:
 
     async def purge(self, stream: Stream, subject: str, *, below: int = 0) -> None:
         await self._purge(stream, subject, below=below)
-        if subject == "cmd.>":
+        if subject.startswith("cmd."):
             self.cleared.set()
 
     def read(self, *filters: str, after: int):
@@ -87,6 +87,32 @@ async def test_a_scheduler_goes_on_from_its_snapshot_and_knows_every_command_aga
         granted = await play.claim("one")
         assert isinstance(granted, AttemptGranted)
         assert granted.task.id in tasks
+
+
+@pytest.mark.parametrize("starts_from", ["the snapshot", "the whole log"])
+async def test_a_stopped_task_holds_back_no_snapshot_and_loses_no_command(house: NatsHouse, starts_from: str) -> None:
+    async with scheduler(house) as (play, watched):
+        stopped = await play.submit("stopped")
+        await play.until(stopped, lambda t: t.turn == 1)
+        await watched.bus._jetstream.publish(f"evt.{USER}.{stopped}.task.running", b'{"type":"decision"}')
+        await play.send(stopped, CancelTask(key="c"))
+        others = [await play.submit(f"many-{number}") for number in range(2 * MESSAGES)]
+        commands = f"cmd.{USER}.{others[0]}.>"
+        with anyio.fail_after(10):
+            while await play.gateway.replay(commands):
+                await watched.cleared.wait()
+                watched.cleared = anyio.Event()
+        [waits] = (await play.gateway.ask(Service.SCHEDULER, ShowQueue(user=USER), QueueShown)).stopped
+        assert (waits.task, waits.commands) == (stopped, 1)
+        [notice] = (await play.gateway.ask(Service.SCHEDULER, AskHealth(), Health)).notices
+        assert f"evt.{USER}.{stopped}" in notice
+        # As a release that can read it: played by taking it away.
+        await watched.bus.purge(Stream.TASKS, f"evt.{USER}.{stopped}.task.running")
+        if starts_from == "the whole log":
+            await watched.bus.put_blob(NAME, b"of another release's folds", SNAPSHOTS)
+    async with scheduler(house) as (play, watched):
+        assert (watched.read_after > 0) == (starts_from == "the snapshot")
+        await play.until(stopped, lambda t: t.state is TaskState.CANCELLED)
 
 
 @pytest.mark.parametrize("data", [b"torn", Snapshot(folds="older", sequence=10**9)], ids=["torn", "older folds"])

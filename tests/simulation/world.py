@@ -65,6 +65,7 @@ from protocol.user import (
     decode_user_decision,
 )
 from sandbox.contract import Capabilities, Checkpoint, ExecResult, SandboxDied, SandboxSpec
+from sandbox.egress.policy import Egress
 from services.archive import archived, unpack
 from services.bus import ARCHIVE, Refused, Stored, Unavailable
 from services.runner.runner import Config as RunnerConfig
@@ -176,6 +177,7 @@ class PlayedDrivers:
     """The same one, but for moments without any."""
 
     why = notice = ""
+    egress = Egress()
 
     def __init__(self, driver: PlayedDriver, chance: random.Random) -> None:
         self.driver: PlayedDriver | None = None

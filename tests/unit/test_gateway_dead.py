@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.dead import again, shown
+from gateway.dead import DeadLetters, again, shown
 from gateway.errors import Problem
 from protocol.base import encode
 from protocol.ids import KEY_LIMIT_BYTES
@@ -61,3 +61,23 @@ def test_it_is_shown_as_far_as_it_can_be_printed() -> None:
 
 def test_nothing_is_shown_of_a_users_log() -> None:
     assert shown(letter("cmd.owner.user.add_host", b'{"sealed": "x"}'), 200).excerpt == ""
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("letters", "status", "text"),
+    [
+        (0, "ok", "none"),
+        (1, "warn", "1 message could not"),
+        (2, "warn", "2 messages could not"),
+        (250, "warn", "200 or more messages could not"),
+    ],
+)
+async def test_the_doctor_counts_them(letters: int, status: str, text: str) -> None:
+    class Kept:
+        async def buried(self, limit: int) -> list[Buried]:
+            return [letter("evt.owner.t1.task.queued")] * min(letters, limit)
+
+    found = await DeadLetters(Kept()).check()  # type: ignore[arg-type]
+    assert found.status == status
+    assert found.text.startswith(text)

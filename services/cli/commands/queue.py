@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from protocol.evolve import QueueSettings
-from protocol.query import QueueLine, QueueShown, RunnerLine, RunningTask, WaitingTask
+from protocol.query import QueueLine, QueueShown, RunnerLine, RunningTask, StoppedLog, WaitingTask
 from services.cli import units
 from services.cli.options import Place, client_command, json_option
 
@@ -45,6 +45,9 @@ def _print(shown: QueueShown, now: datetime) -> None:
         click.echo()
         columns = ("waits", "queue", "place", "priority", "for", "why", "title")
         print_table(columns, [_waiting(each, now) for each in shown.waiting])
+    if shown.stopped:
+        click.echo()
+        print_table(("stopped", "of", "commands", "why", "title"), [_stopped(each) for each in shown.stopped])
     if shown.more:
         click.echo("More wait than are shown here.", err=True)
 
@@ -68,6 +71,11 @@ def _running(task: RunningTask, now: datetime) -> Sequence[Any]:
 def _waiting(task: WaitingTask, now: datetime) -> Sequence[Any]:
     priority = f"{task.priority} ({task.effective_priority:.1f})"
     return task.id, task.queue, task.place, priority, _since(task.since, now), task.reason, _what(task)
+
+
+def _stopped(stopped: StoppedLog) -> Sequence[Any]:
+    title = stopped.title or stopped.repository
+    return stopped.task or "user", stopped.user, stopped.commands, stopped.reason, title
 
 
 def _since(then: datetime | None, now: datetime) -> str:
