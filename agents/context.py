@@ -32,6 +32,14 @@ TRUNCATED_REPLIES_LIMIT = 3
 """So many replies in a row that hit `max_tokens` end the turn."""
 SUBJECT_LIMIT_CHARS = 72
 """Of a commit message."""
+NEW = (
+    "The work goes on in a new sandbox. The shell's folder and variables, processes, files outside of /workspace, what "
+    "git ignores: gone."
+)
+KEPT = (
+    "Errand's runner was replaced; the sandbox was kept. The shell, processes and files are as they were, with what "
+    "a call did that has no outcome."
+)
 END_CALL = "errand_end_"
 """How the id begins of a `finish` that the model did not call: it ended without, and the user was asked first."""
 SCRIPTED_TRAILER = "Written-by: scripted, not Claude"
@@ -202,10 +210,7 @@ class Conversation:
             self.ending, self.not_run, self._abandoned = None, "the turn ended before it could run", True
         self._usage_before = self._usage
         if self._tools_ran:
-            self._tell(
-                "The work goes on in a new sandbox. The shell's folder and variables, processes, files outside of "
-                "/workspace, what git ignores: gone."
-            )
+            self._tell(KEPT if ground.sandbox_kept else NEW)
         if lost := [label for step, label in self._changes if step > ground.restored_step]:
             self._changes = [change for change in self._changes if change[0] <= ground.restored_step]
             self.ending, self.not_run = None, "the workspace was restored to an earlier state"
@@ -353,7 +358,7 @@ class Conversation:
     def next_move(self) -> Move:
         """Asked only while no step of our own runs, so that what is running here was left by another attempt."""
         for step, action in self.running.items():
-            if isinstance(action, ModelCall) or self._abandoned or not tools.is_resumable(action.name):
+            if isinstance(action, ModelCall) or self._abandoned or not self._goes_on(action.name):
                 return Settle(lost=StepFinished(step=step, result=_lost(action)))
         for call in self.calls.values():
             if self.not_run and call.step is None:
@@ -362,6 +367,9 @@ class Conversation:
         if self.ending is not None and not self.unread:
             return Stop(ending=self.ending)
         return Speak()
+
+    def _goes_on(self, name: str) -> bool:
+        return tools.is_resumable(name, sandbox_kept=self.ground is not None and self.ground.sandbox_kept)
 
     def request(self, unread: Sequence[UserMessage], max_tokens: int) -> ModelRequest:
         """The next request. Valid only where `next_move` is Speak: until then a tool call lacks its outcome."""

@@ -145,9 +145,22 @@ class Sandbox(Protocol):
         timeout_seconds: float = ...,
         output_limit_bytes: int = ...,
         on_output: Callable[[str], Awaitable[None]] | None = ...,
+        name: str = ...,
     ) -> CommandResult:
         """In the sandbox's one bash. `cwd` and `shell` of the result tell where it is, and whether it is `kept`, `new`
         because the last one had ended, or has `ended`."""
+        ...
+
+    async def resume(
+        self,
+        name: str,
+        *,
+        timeout_seconds: float = ...,
+        output_limit_bytes: int = ...,
+        on_output: Callable[[str], Awaitable[None]] | None = ...,
+    ) -> CommandResult | None:
+        """How the command of the shell ends that another attempt began by this `name`; None when it never came to the
+        sandbox."""
         ...
 
     async def restart_shell(self) -> None: ...

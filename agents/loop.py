@@ -170,6 +170,9 @@ class _Turn:
             self.catch_up()
 
     async def run(self) -> TurnResult:
+        self.catch_up()
+        if self.conversation.ground is not None and self.conversation.ground.sandbox_kept:
+            self.unsaved_step = self.conversation.last_step
         while True:
             self.catch_up()
             match self.conversation.next_move():
@@ -229,8 +232,12 @@ class _Turn:
         async def say(text: str) -> None:
             await self.journal.preview(step, text, "tool")
 
+        hands = tools.Hands(sandbox=sandbox, desk=self.desk, step=step, say=say, resumes=call.step is not None)
         try:
-            result = await tools.use(tool, call.input, tools.Hands(sandbox=sandbox, desk=self.desk, step=step, say=say))
+            result = await tools.use(tool, call.input, hands)
+        except tools.CallLost as lost:
+            await self.finish(step, StepLost(reason=str(lost)), began)
+            return
         except SandboxGone as gone:
             await self.finish(step, StepLost(reason=f"the sandbox ended: {gone}"), began)
             raise

@@ -36,6 +36,8 @@ class AttemptStarted(Message, frozen=True):
     """What the sandbox may reach of the network: hosts and names of registries, as the owner wrote them."""
     restored_step: int = 0
     """The last step whose effect on the workspace is there again; what came after it is lost."""
+    sandbox_kept: bool = False
+    """The sandbox is that of the attempt before, as that left it: files, shell, processes, and a command that ran."""
 
 
 class ModelCall(Message, frozen=True):

@@ -83,11 +83,13 @@ class PrepareWorkspace(Message, frozen=True):
     branch: str
     checkout: bool = True
     """False: the files are checked out in the sandbox, onto its own disk; the folder has the repository alone."""
+    keep: int = 0
+    """Not afresh: this earlier attempt's, as it is, because its sandbox lives on."""
 
 
 class WorkspacePrepared(Message, frozen=True):
     path: str
-    """Folder on the runner's host."""
+    """Folder on the runner's host; empty where there is none that could be kept."""
     readonly_paths: tuple[str, ...] = ()
     """Host folders the workspace borrows objects from, to be seen inside at the same path."""
 

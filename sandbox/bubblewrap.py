@@ -4,17 +4,20 @@ An ordinary user gets a user namespace in which it is uid 1000. Root gets none: 
 and the exec server then becomes a uid of the task alone, which is nobody's on this machine. What stayed
 root behind a user namespace could still write /proc/sys/kernel/core_pattern: the kernel compares the real uid (seen).
 
-The sandbox ends with its runner, however that dies: the exec server ends when its stdin does. (--die-with-parent alone
-is not enough for root, whose bwrap has no capability left to kill the task's uid.)
+The sandbox ends with the stream to its runner or, once it has a task, with that runner's lease: until then another one
+can take it over, by a door that lies in a folder which no sandbox sees.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,9 +35,9 @@ from sandbox.egress.outside import Outside
 from sandbox.environment import inside
 from sandbox.folders import check_folders, give, is_root, own, people, task_uid
 from sandbox.limits import TMPFS, Limits
-from sandbox.owners import Owners
-from sandbox.process import start_exec_server
+from sandbox.process import Birth, SandboxProcess, start_exec_server
 from sandbox.python import InsidePython, find_python
+from sandbox.register import Entry, Register, door_in, knock, message, reopened
 from sandbox.seccomp import filter_program
 from sandbox.spare import Ahead, Spare, hand_over, start_spare
 
@@ -79,16 +82,12 @@ class Bubblewrap:
     copies_workspaces = False
 
     def __init__(
-        self,
-        limits: Limits | None = None,
-        owners: Callable[[], Owners] | None = None,
-        outside: Outside | None = None,
+        self, limits: Limits | None = None, register: Register | None = None, outside: Outside | None = None
     ) -> None:
-        """`owners` is asked once there is something to keep in its folders: a spare."""
+        """Without a `register` there are no spares, and a sandbox ends with its runner."""
         self._limits = limits or Limits()
         self._outside = outside or Outside()
-        self._make_owners = owners
-        self._owners: Owners | None = None
+        self._register = register
         self._lock = anyio.Lock()
         self._found: tuple[Path, InsidePython, bytes] | None = None
 
@@ -100,6 +99,7 @@ class Bubblewrap:
             disk_limit=False,
             process_limit=limits_processes(),
             egress=True,
+            reattach=self._keeper is not None,
             notes=tuple(notes()),
         )
 
@@ -109,7 +109,43 @@ class Bubblewrap:
         check_folders(spec, uid)
         if is_root():
             await anyio.to_thread.run_sync(give, spec.workspace, uid)
-        return await self._start(spec, uid)
+        client = await self._start(spec, uid)
+        self._hold(client, spec)
+        return client
+
+    async def reattach(self, spec: SandboxSpec, previous: int) -> ExecClient | None:
+        register = self._keeper
+        entry = register.left_by(spec.task, previous) if register is not None else None
+        if register is None or entry is None:
+            return None
+        said = message(spec.attempt, previous, register.lease_seconds)
+        try:
+            stream = await anyio.to_thread.run_sync(partial(knock, register.place(entry.key), said))
+        except OSError:
+            return None
+        client = register.client(spec, entry.key, is_taken_over=True)
+        client.attach(await SandboxProcess.find(client, [Birth(*birth) for birth in entry.births], stream))
+        try:
+            await client.ready()
+        except BaseException as error:
+            await client.stop()
+            if isinstance(error, SandboxDied):
+                return None
+            raise
+        self._hold(client, spec)
+        return await reopened(client, spec, register, self._outside)
+
+    async def sweep(self) -> int:
+        """End the sandboxes whose lease has ended and that have not, and forget those that have."""
+        register = self._register
+        if register is None:
+            return 0
+        over = [entry for entry in register.all() if register.is_over(entry) or (entry.births and not living(entry))]
+        for entry in over:
+            end(entry)
+            register.remove(entry.key)
+        register.tidy()
+        return len(over)
 
     async def spare(self, ahead: Ahead) -> Spare:
         """A sandbox without a task. SandboxError as `start`."""
@@ -117,41 +153,86 @@ class Bubblewrap:
 
     async def assign(self, spare: Spare, spec: SandboxSpec) -> None:
         """Make the spare, over its workspace by now, the sandbox of `spec`."""
+        assert self._register is not None, "or there were no spare"
         hand_over(spare.client, spec)
+        self._register.assign(spare.client, spec)
+        self._hold(spare.client, spec)
 
     async def close(self) -> None:
         """When all its sandboxes have stopped."""
-        if self._owners is not None:
-            self._owners.release()
+        if self._register is not None:
+            self._register.owners.release()
+
+    @property
+    def _keeper(self) -> Register | None:
+        """Where sandboxes outlive their runner."""
+        return self._register if self._register is not None and self._register.keeps else None
+
+    def _hold(self, client: ExecClient, spec: SandboxSpec) -> None:
+        """Ours from now on. What earlier attempts of the task have left nobody will want."""
+        if self._keeper is None:
+            return
+        for entry in self._keeper.older(spec.task, spec.attempt):
+            if entry.key != client.key:
+                end(entry)
+                self._keeper.remove(entry.key)
+        assert isinstance(client.link, SandboxProcess)
+        births = tuple((birth.pid, birth.ticks) for birth in client.link.births)
+        self._keeper.hold(client, spec, births=births)
+
+    def _client(self, spec: SandboxSpec, key: str) -> ExecClient:
+        if self._register is None:
+            return ExecClient(spec.environment)
+        try:
+            self._register.owners.hold()
+            return self._register.client(spec, key)
+        except OSError as error:
+            raise SandboxUnavailable(f"{error.filename} cannot be used ({error.strerror})") from error
+
+    @contextmanager
+    def _gate_folder(self, key: str, uid: int) -> Iterator[Path]:
+        """Where a sandbox lends its socket: to the runner that starts it and, where it is kept, to a later one."""
+        if self._keeper is not None:
+            yield self._keeper.make_gate(key, uid)
+            return
+        with TemporaryDirectory(prefix="errand-gate-") as folder:
+            own(Path(folder), uid)
+            yield Path(folder)
+
+    def _make_door(self, stack: ExitStack, key: str) -> int | None:
+        """The descriptor of the door that another runner will find; None for what ends with its runner."""
+        if self._keeper is None:
+            return None
+        return stack.enter_context(door_in(self._keeper.place(key))).fileno()
 
     def _spares(self) -> Path:
         """The folder for them. SandboxError where there is none."""
+        if self._register is None:
+            raise SandboxError("no folder is known for a sandbox that waits for its task")
         try:
-            if self._owners is None and self._make_owners is not None:
-                self._owners = self._make_owners()
-                self._owners.hold()
-                self._owners.forget_dead()
-            if self._owners is not None:
-                return self._owners.own_folder()
+            self._register.owners.hold()
+            return self._register.owners.own_folder()
         except OSError as error:
             raise SandboxError(f"{error.filename} cannot be used: {error.strerror}") from error
-        raise SandboxError("no folder is known for a sandbox that waits for its task")
 
     async def _start(self, spec: SandboxSpec, uid: int) -> ExecClient:
-        """A sandbox over a workspace that belongs to `uid`."""
+        """A sandbox over a workspace that belongs to `uid`, which ends with its stream."""
         bwrap, python, program = await self._find()
         uid = uid if is_root() else USER_UID
         with ExitStack() as stack:
             made = {SERVER_PATH: program, **made_files(uid)}
             files = {path: data_descriptor(stack, data) for path, data in made.items()}
             info = data_descriptor(stack, b"")
-            server = server_command(python, self._limits, uid)
-            gate = stack.enter_context(gate_folder(uid)) if spec.egress.allowed else None
+            key = secrets.token_hex(8)
+            client = self._client(spec, key)
+            door = self._make_door(stack, key)
+            inherited = [info] if door is None else [info, door]
+            server = server_command(python, self._limits, uid, door)
+            gate = stack.enter_context(self._gate_folder(key, uid)) if spec.egress.allowed else None
             argv = [str(bwrap), "--info-fd", str(info), *arguments(spec, python, self._limits, files, gate), *server]
             owner = {"ERRAND_TASK": spec.task, "ERRAND_ATTEMPT": str(spec.attempt)}
-            client = ExecClient(spec.environment)
             try:
-                process = await start_exec_server(client, argv, owner, descriptors=[info, *files.values()])
+                process = await start_exec_server(client, argv, owner, descriptors=[*inherited, *files.values()])
             except SandboxDied as error:
                 raise SandboxError(f"bubblewrap could not start the sandbox: {error}") from error
             process.adopt(inner_pid(info))
@@ -176,6 +257,21 @@ class Bubblewrap:
                 program = await anyio.to_thread.run_sync(python.compiled, Path(exec_server.__file__))
                 self._found = await find_bwrap(python, self._limits), python, program
             return self._found
+
+
+def living(entry: Entry) -> bool:
+    """Whether any of its processes has not ended."""
+    return any(Birth.of(pid) == Birth(pid, ticks) for pid, ticks in entry.births)
+
+
+def end(entry: Entry) -> None:
+    """Kill what is left of it."""
+    for birth in reversed(entry.births):
+        descriptor = Birth(*birth).open()
+        if descriptor is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            os.close(descriptor)
 
 
 def inside_uid(task: str) -> int:
@@ -275,7 +371,7 @@ def base_arguments(python: InsidePython, limits: Limits) -> list[str]:
 
 def isolation() -> list[str]:
     common = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
-    common += ["--die-with-parent", "--new-session", "--as-pid-1", "--hostname", "errand", "--cap-drop", "ALL"]
+    common += ["--new-session", "--as-pid-1", "--hostname", "errand", "--cap-drop", "ALL"]
     if is_root():
         needed = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
         return [*common, *(word for name in needed for word in ("--cap-add", name))]
@@ -346,7 +442,7 @@ def inside_environment(python: InsidePython) -> dict[str, str]:
     return {**inside(), "PATH": path}
 
 
-def server_command(python: InsidePython, limits: Limits, uid: int) -> list[str]:
+def server_command(python: InsidePython, limits: Limits, uid: int, door: int | None) -> list[str]:
     rlimits = {"CORE": 0, "NOFILE": limits.open_files, "FSIZE": limits.file_bytes}
     if limits_processes():
         rlimits["NPROC"] = limits.processes
@@ -356,6 +452,7 @@ def server_command(python: InsidePython, limits: Limits, uid: int) -> list[str]:
         "uid": uid if is_root() else 0,
         "sized": TMPFS,
         "seccomp": filter_program().hex(),
+        "door": door,
     }
     return [str(python.program), "-I", "-S", SERVER_PATH, msgspec.json.encode(config).decode()]
 

@@ -40,12 +40,44 @@ STOP_SECONDS = 5.0
 OVERDUE_SECONDS = 10.0
 """A sandbox that has not ended a command this long after its deadline or its cancel is given up and killed."""
 
+RENEW_SECONDS = 10.0
+"""How often a lease is renewed, or three times while it lasts where that is sooner."""
+UNANSWERED_LIMIT = 2
+"""So many renewals without an answer are the sandbox's death: its engine hangs, or somebody froze it."""
+NAME_CHARS = 80
+
 Count = Annotated[int, Meta(ge=0, le=2**62)]
 
 
 class Ready(Struct, tag_field="op", tag="ready"):
     id: Count
     version: int
+
+
+class Held(Struct, tag_field="op", tag="held"):
+    """An answer to a renewal."""
+
+    id: Count
+
+
+class Taken(Struct, tag_field="op", tag="taken"):
+    """What the server says first to a runner that takes it over."""
+
+    id: Count
+    version: int
+    attempt: Count
+    """Whose it was."""
+    last: Count
+    """The highest number of a call."""
+    call: Count
+    """Of the call that has a name; 0 where none has."""
+    name: Annotated[str, Meta(max_length=NAME_CHARS)]
+
+
+class Fenced(Struct, tag_field="op", tag="fenced"):
+    """Another runner has taken the server over."""
+
+    id: Count
 
 
 class Output(Struct, tag_field="op", tag="output"):
@@ -123,7 +155,7 @@ class Looked(Struct, tag_field="op", tag="looked"):
     crowded: bool
 
 
-Reply = Ready | Output | Exit | Data | Done | Failed | Processes | ProcessTold | Looked
+Reply = Ready | Held | Taken | Fenced | Output | Exit | Data | Done | Failed | Processes | ProcessTold | Looked
 
 
 class Violation(Exception):
@@ -140,6 +172,8 @@ class Link(Protocol):
     def kill(self) -> None: ...
 
     async def stop(self, timeout_seconds: float) -> None: ...
+
+    def leave(self) -> None: ...
 
 
 class Call:
@@ -164,6 +198,20 @@ class ReadyCall(Call):
     def take(self, reply: Reply, payload: bytes) -> None:
         if not isinstance(reply, Ready) or reply.version != exec_server.VERSION:
             raise Violation(f"not version {exec_server.VERSION} of the exec server")
+        self.ended = True
+
+
+class TakenCall(Call):
+    """What the server says first to a runner that has not started it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: Taken | None = None
+
+    def take(self, reply: Reply, payload: bytes) -> None:
+        if not isinstance(reply, Taken) or reply.version != exec_server.VERSION:
+            raise Violation(f"not version {exec_server.VERSION} of the exec server")
+        self.taken = reply
         self.ended = True
 
 
@@ -320,20 +368,33 @@ def process_of(told: Described) -> Process:
 class ExecClient:
     """A `Sandbox` over a stream to an exec server. Made by a driver: `attach` the stream, then await `ready`."""
 
-    def __init__(self, environment: Mapping[str, str], cleanup: Callable[[], None] = lambda: None) -> None:
-        """`environment` is each command's; `cleanup` runs in a thread when the sandbox has been stopped."""
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        cleanup: Callable[[], None] = lambda: None,
+        *,
+        key: str = "",
+        is_taken_over: bool = False,
+    ) -> None:
+        """`environment` is each command's; `cleanup` runs in a thread when the sandbox has been stopped; `key` is what
+        its driver calls it; `is_taken_over` where another runner has started it."""
         self.environment = dict(environment)
+        self.key = key
         self.link: Link | None = None
         self._cleanup = cleanup
+        self._is_ours: Callable[[], bool] = lambda: True
         self._on_stop: Callable[[], None] = lambda: None
         self.gate: Gate | None = None
         """Of a sandbox with a way out."""
         self._frames = exec_server.FrameReader()
         self._replies = msgspec.json.Decoder(Reply)
-        self._ready = ReadyCall()
-        self._calls: dict[int, Call] = {0: self._ready}
+        self._greeting = TakenCall() if is_taken_over else ReadyCall()
+        self._calls: dict[int, Call] = {0: self._greeting}
         self._last_id = 0
         self._death = ""
+        self._renewal: asyncio.TimerHandle | None = None
+        self._unanswered = 0
+        self._resumed: Taken | None = None
         self._checkpoints = Checkpoints(self)
 
     def attach(self, link: Link) -> None:
@@ -343,11 +404,32 @@ class ExecClient:
         """Return when the server takes commands; SandboxDied with what it said when it does not come up."""
         try:
             with anyio.fail_after(READY_SECONDS):
-                await self._finish(self._ready)
+                await self._finish(self._greeting)
         except TimeoutError:
             self._die(f"its exec server did not answer within {READY_SECONDS:.0f} s")
             raise SandboxDied(self._death) from None
         del self._calls[0]
+        if isinstance(self._greeting, TakenCall) and self._greeting.taken is not None:
+            self._resumed = self._greeting.taken
+            self._last_id = self._greeting.taken.last
+
+    def belong(self, cleanup: Callable[[], None], is_ours: Callable[[], bool]) -> None:
+        """`cleanup` as in the constructor; `is_ours` turns false when another runner has taken it over: then it is left
+        alone."""
+        self._cleanup, self._is_ours = cleanup, is_ours
+
+    def hold(self, attempt: int, lease_seconds: float) -> None:
+        """From now on the sandbox outlives us by so many seconds; it is found out soon when it does not answer."""
+        if self._death:
+            return
+        if self._unanswered == UNANSWERED_LIMIT:
+            self._die("it does not answer")
+            return
+        assert self.link is not None
+        self.link.send(pack({"op": "hold", "id": 0, "attempt": attempt, "lease": lease_seconds}))
+        self._unanswered += 1
+        seconds = min(RENEW_SECONDS, lease_seconds / 3)
+        self._renewal = asyncio.get_running_loop().call_later(seconds, self.hold, attempt, lease_seconds)
 
     async def exec(
         self,
@@ -369,9 +451,24 @@ class ExecClient:
         timeout_seconds: float = 120.0,
         output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
         on_output: OnOutput | None = None,
+        name: str = "",
     ) -> ExecResult:
-        where = {"shell": True, "environment": self.environment}
+        where = {"shell": True, "environment": self.environment, "name": name}
         return await self._exec(command, where, timeout_seconds, output_limit_bytes, on_output)
+
+    async def resume(
+        self,
+        name: str,
+        *,
+        timeout_seconds: float = 120.0,
+        output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
+        on_output: OnOutput | None = None,
+    ) -> ExecResult | None:
+        if self._resumed is None or self._resumed.name != name or not self._resumed.call:
+            return None
+        request = {"op": "resume", "stream": on_output is not None}
+        call_id, self._resumed = self._resumed.call, None
+        return await self._run(request, ExecCall(output_limit_bytes), timeout_seconds, on_output, call_id)
 
     async def restart_shell(self) -> None:
         call = DoneCall()
@@ -423,8 +520,6 @@ class ExecClient:
         on_output: OnOutput | None,
     ) -> ExecResult:
         limit = check_output_limit(output_limit_bytes)
-        started = time.monotonic()
-        call = ExecCall(limit)
         request = {
             "op": "exec",
             "command": command,
@@ -433,9 +528,20 @@ class ExecClient:
             "limit": limit,
             "stream": on_output is not None,
         }
+        return await self._run(request, ExecCall(limit), timeout_seconds, on_output)
+
+    async def _run(
+        self,
+        request: dict[str, object],
+        call: ExecCall,
+        timeout_seconds: float,
+        on_output: OnOutput | None,
+        number: int = 0,
+    ) -> ExecResult:
+        started = time.monotonic()
         overdue = asyncio.get_running_loop().call_later(timeout_seconds + OVERDUE_SECONDS, self._give_up, call)
         try:
-            async with self._calling(call, request) as call_id:
+            async with self._calling(call, request, number=number) as call_id:
                 await self._follow(call_id, call, on_output)
         finally:
             overdue.cancel()
@@ -481,11 +587,14 @@ class ExecClient:
         await self._checkpoints.restore(checkpoint)
 
     async def stop(self) -> None:
-        self._death = self._death or "it was stopped"
         if self.gate is not None:
             await self.gate.close()
-        if self.link is not None:
+        if self.link is not None and self._is_ours():
+            if not self._death:
+                self.link.send(pack({"op": "bye", "id": 0}))
+            self._die("it was stopped", kill=False)
             await self.link.stop(STOP_SECONDS)
+        self._die("it was stopped")
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._cleanup)
         self._on_stop()
@@ -516,6 +625,12 @@ class ExecClient:
     # Calls.
 
     def _deliver(self, reply: Reply, payload: bytes) -> None:
+        if isinstance(reply, Held):
+            self._unanswered = 0
+            return
+        if isinstance(reply, Fenced):
+            self._die("another runner has taken it over")
+            return
         call = self._calls.get(reply.id)
         if call is None or call.ended:
             raise Violation(f"a frame for no call ({reply.id})")
@@ -523,12 +638,15 @@ class ExecClient:
         call.changed.set()
 
     @contextlib.asynccontextmanager
-    async def _calling(self, call: Call, request: dict[str, object], payload: bytes = b"") -> AsyncIterator[int]:
-        """Send `request` under an id of its own; whatever ends the block early ends the call inside too."""
+    async def _calling(
+        self, call: Call, request: dict[str, object], payload: bytes = b"", number: int = 0
+    ) -> AsyncIterator[int]:
+        """Send `request` under an id of its own, or of the call that goes on; whatever ends the block early ends the
+        call inside too."""
         if self._death:
             raise SandboxDied(self._death)
-        self._last_id += 1
-        call_id = self._last_id
+        self._last_id += not number
+        call_id = number or self._last_id
         frame = pack({**request, "id": call_id}, payload)
         self._calls[call_id] = call
         try:
@@ -593,10 +711,15 @@ class ExecClient:
         if not call.ended and not self._death:
             self._die("its exec server could not end a command in time")
 
-    def _die(self, reason: str) -> None:
+    def _die(self, reason: str, *, kill: bool = True) -> None:
         self._death = self._death or reason
-        if self.link is not None:
-            self.link.kill()
+        if self._renewal is not None:
+            self._renewal.cancel()
+        if self.link is not None and kill:
+            if self._is_ours():
+                self.link.kill()
+            else:
+                self.link.leave()
         for call in self._calls.values():
             call.changed.set()
 

@@ -47,6 +47,9 @@ class Config(Struct, frozen=True, kw_only=True):
     """After so long without a byte such a connection is closed."""
     sandbox_egress_header_bytes: Annotated[int, Meta(ge=1024, le=1_048_576)] = 32_768
     """Of a request to the proxy: its line and headers."""
+    sandbox_lease_seconds: Annotated[float, Meta(ge=0, le=3600)] = 60.0
+    """How long a sandbox goes on without its runner, for the next one to take it over with all that runs in it; then it
+    ends by itself. `0`: it ends with its runner."""
     sandbox_warm: Annotated[int, Meta(ge=0, le=32)] = 2
     """Sandboxes kept started for the repositories worked on last, one each: some 20 MB of memory in Docker, 8 in
     bubblewrap."""

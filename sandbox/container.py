@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ from sandbox.contract import SandboxUnavailable
 from sandbox.disk import OPTIONS as DISK_OPTIONS
 from sandbox.engine import Engine, EngineError
 from sandbox.environment import HOME, inside
-from sandbox.folders import people
+from sandbox.folders import TASK_UIDS, people
 from sandbox.limits import TMPFS, Limits
 from sandbox.process import STDERR_KEPT_BYTES, Receiver
 from sandbox.seccomp import filter_program
@@ -41,6 +42,17 @@ exec(compile(code, "exec_server.py", "exec"))
 WORKSPACE = "/workspace"
 PREPARED = "/run/prepared"
 """Where a workspace's folder is seen that is to be copied onto a disk of the sandbox's own."""
+RELAY = """\
+import ctypes, socket, sys
+ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
+door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+door.connect("\\0" + sys.argv[1])
+socket.send_fds(door, [sys.argv[2].encode()], [0, 1])
+door.recv(1)
+"""
+"""Brings a later runner's streams to the exec server's door, and holds them open. It never reads what they carry."""
+RELAY_UID = TASK_UIDS.start - 1
+"""Whom the door is open to: no command has this uid, so none can look into the relay or stand in for it."""
 FRAME_BYTES = 8
 OOM_SCORE = 250
 """When the machine itself has no memory left, a sandbox goes before the house. Less than what a command has."""
@@ -74,7 +86,7 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
     """The body of `POST /containers/create`: the hardest settings under which ordinary builds and tests still run."""
     server = {
         "workspace": "/workspace",
-        "die_with_parent": False,
+        "door_uid": RELAY_UID,
         "memory_limit": True,
         "sized": [WORKSPACE, *TMPFS] if spec.disk else TMPFS,
         "seccomp": filter_program().hex(),
@@ -173,12 +185,16 @@ class ContainerLink(asyncio.Protocol):
         # An engine goes on making what nobody waits for any more.
         with anyio.CancelScope(shield=True):
             self.container = await self._engine.create(self.container, container_config(spec))
-        await self._attach()
+        await self._speak(await self._engine.attach(self.container))
         self.send(SERVER)
         await self._engine.start(self.container)
 
-    async def _attach(self) -> None:
-        ours = await self._engine.attach(self.container)
+    async def take_over(self, said: bytes) -> None:
+        """Have the container that another runner has started listen to us. EngineError."""
+        command = ["python3", "-I", "-S", "-c", RELAY, exec_server.DOOR[1:], said.decode()]
+        await self._speak(await self._engine.relay(self.container, command, RELAY_UID))
+
+    async def _speak(self, ours: socket.socket) -> None:
         await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
 
     def rename(self, name: str) -> None:
@@ -197,6 +213,11 @@ class ContainerLink(asyncio.Protocol):
         """End the container at once; `stop` waits until it is gone."""
         if self._removal is None:
             self._removal = asyncio.get_running_loop().create_task(self._remove())
+
+    def leave(self) -> None:
+        """Close the stream and let it live: it is another runner's."""
+        if self._transport is not None:
+            self._transport.abort()
 
     async def stop(self, timeout_seconds: float) -> None:
         """Close its stdin, on which it ends by itself, and remove it. Returns when it is gone."""

@@ -65,6 +65,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     process_limit: bool
     egress: bool = False
     """Whether it can open a way out, by a proxy that lets nothing else through."""
+    reattach: bool = False
+    """A sandbox outlives its runner for a while, and another one can take it over."""
     notes: tuple[str, ...] = ()
     """Sentences for the user: what is missing, and what would give it."""
 
@@ -155,13 +157,27 @@ class Sandbox(Protocol):
         timeout_seconds: float = 120.0,
         output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
         on_output: OnOutput | None = None,
+        name: str = "",
     ) -> ExecResult:
         """Run `command` in the sandbox's one bash, whose folder, variables and functions go from one command to the
         next; `set -e` and `set -u` do not. It starts in `/workspace`.
 
         Otherwise as `exec`. A shell that ends (`exit`, `exec`, a deadline, a kill) is an outcome of its command, and
-        the next command starts a new one. SandboxError while another command runs in it.
+        the next command starts a new one. SandboxError while another command runs in it. One with a `name` goes on
+        when its runner ends, and `resume` tells how it ended.
         """
+        ...
+
+    async def resume(
+        self,
+        name: str,
+        *,
+        timeout_seconds: float = 120.0,
+        output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
+        on_output: OnOutput | None = None,
+    ) -> ExecResult | None:
+        """Of a sandbox that was taken over: how the command of the shell ended, or ends, that the runner before had
+        begun by this name. None when that never came to the sandbox. Not twice; the deadline goes on as it was set."""
         ...
 
     async def restart_shell(self) -> None:
@@ -233,3 +249,13 @@ class Driver(Protocol):
         ...
 
     async def start(self, spec: SandboxSpec) -> Sandbox: ...
+
+    async def reattach(self, spec: SandboxSpec, previous: int) -> Sandbox | None:
+        """The sandbox that attempt `previous` of the task has left on this machine, as it is, now ours; from then on
+        it hears nobody else. None when there is none, or it cannot be taken over. Of `spec`, the folders say where they
+        are by now, and are not looked at."""
+        ...
+
+    async def sweep(self) -> int:
+        """Remove what nobody holds, here and on disk; how much there was."""
+        ...

@@ -1,7 +1,8 @@
 """Sandboxes by a Docker Engine: hard limits of memory, processes and processor time, and an image with everyday tools.
 
-The exec server is PID 1 of the container and ends with the stream to its runner, and the engine removes a container
-that has ended: nothing outlives its runner, however that dies. What an engine that died itself left, `sweep` removes.
+The exec server is PID 1 of the container. It ends with the stream to its runner or, once it has a task, with that
+runner's lease, and the engine removes a container that has ended. Until then another runner can take it over. What an
+engine that died itself left, `sweep` removes.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from sandbox.folders import check_folders, give, is_root, own, task_uid
 from sandbox.image import Image
 from sandbox.limits import Limits
 from sandbox.owners import Owners
+from sandbox.register import Register, message, reopened
 from sandbox.seccomp import filter_program
 from sandbox.spare import Ahead, Spare, hand_over, start_spare
 
@@ -74,18 +76,17 @@ class Docker:
         self,
         engine: Engine,
         image: Image,
-        owners: Owners,
+        register: Register,
         limits: Limits | None = None,
         outside: Outside | None = None,
     ) -> None:
         self.image = image
         self._engine = engine
-        self._owners = owners
+        self._register = register
+        self._owners = register.owners
         self._limits = limits or Limits()
         self._outside = outside or Outside()
         self._machine: Machine | None = None
-        self._held: set[str] = set()
-        """Keys of the containers that this driver has made or is making."""
 
     @property
     def copies_workspaces(self) -> bool:
@@ -105,6 +106,7 @@ class Docker:
             disk_limit=machine.disk_limit,
             process_limit=machine.process_limit,
             egress=True,
+            reattach=self._register.keeps,
             notes=(f"Docker Engine {machine.version}, image {self.image.name}.", *machine.missing),
         )
 
@@ -115,10 +117,30 @@ class Docker:
         if is_root():
             await anyio.to_thread.run_sync(give, spec.workspace, uid)
         machine = await self._look()
-        sandbox = await self._start(machine, spec, uid)
+        client = await self._start(machine, spec, uid)
         if machine.disk_limit:
-            await fill(sandbox)
-        return sandbox
+            await fill(client)
+        await self._hold(client, spec)
+        return client
+
+    async def reattach(self, spec: SandboxSpec, previous: int) -> ExecClient | None:
+        entry = self._register.left_by(spec.task, previous)
+        if entry is None:
+            return None
+        await self._look()
+        client = self._register.client(spec, entry.key, is_taken_over=True)
+        link = ContainerLink(self._engine, entry.container, client)
+        client.attach(link)
+        try:
+            await link.take_over(message(spec.attempt, previous, self._register.lease_seconds))
+            await client.ready()
+        except BaseException as error:
+            await client.stop()
+            if isinstance(error, EngineError | SandboxDied):
+                return None
+            raise
+        await self._hold(client, spec)
+        return await reopened(client, spec, self._register, self._outside)
 
     async def spare(self, ahead: Ahead) -> Spare:
         """A sandbox without a task. SandboxError as `start`."""
@@ -131,15 +153,28 @@ class Docker:
         if self.copies_workspaces:
             await fill(spare.client)
         hand_over(spare.client, spec)
+        self._register.assign(spare.client, spec)
         link = spare.client.link
         assert isinstance(link, ContainerLink)
         link.rename(container_name(spec))
+        await self._hold(spare.client, spec)
+
+    async def _hold(self, client: ExecClient, spec: SandboxSpec) -> None:
+        """Ours from now on. What earlier attempts of the task have left nobody will want."""
+        for entry in self._register.older(spec.task, spec.attempt):
+            if entry.key != client.key and entry.container:
+                with suppress(SandboxUnavailable, EngineError):
+                    await self._engine.remove(entry.container)
+                self._register.remove(entry.key)
+        assert isinstance(client.link, ContainerLink)
+        self._register.hold(client, spec, container=client.link.container)
 
     async def _start(self, machine: Machine, spec: SandboxSpec, uid: int) -> ExecClient:
-        """A sandbox over a workspace that belongs to `uid`."""
+        """A sandbox over a workspace that belongs to `uid`, which ends with its stream."""
         key = secrets.token_hex(8)
         disk = await self._disk(uid, machine) if machine.disk_limit else None
-        gate = self._gate_folder(key, uid) if spec.egress.allowed else None
+        client = self._register.client(spec, key)
+        gate = self._register.make_gate(key, uid) if spec.egress.allowed else None
         container = ContainerSpec(
             image=self.image.name,
             uid=uid,
@@ -148,14 +183,6 @@ class Docker:
             labels=self._labels(spec, key),
             disk=disk.device if disk else "",
         )
-        self._held.add(key)
-
-        def clean_up() -> None:
-            self._held.discard(key)
-            if gate is not None:
-                shutil.rmtree(gate, ignore_errors=True)
-
-        client = ExecClient(spec.environment, cleanup=clean_up)
         link = ContainerLink(self._engine, container_name(spec), client)
         client.attach(link)
         try:
@@ -179,12 +206,6 @@ class Docker:
                 disk.close()
         return client
 
-    def _gate_folder(self, key: str, uid: int) -> Path:
-        folder = self._owners.own_folder() / f"gate-{key}"
-        folder.mkdir(mode=0o700)
-        own(folder, uid)
-        return folder
-
     async def _disk(self, uid: int, machine: Machine) -> Disk:
         make = partial(make_disk, self._owners.own_folder(), machine.limits.disk_bytes, uid)
         return await anyio.to_thread.run_sync(make)  # waited for also when we are cancelled
@@ -193,12 +214,18 @@ class Docker:
         """Remove the containers of this installation that no living runner holds; how many there were. What the engine
         refuses is left for the next time."""
         removed = 0
+        before = [entry.key for entry in self._register.all()]
         with suppress(SandboxUnavailable, EngineError):
-            for container in await self._engine.containers(f"{LABEL}.installation={self._owners.installation}"):
-                if not self._is_held(container["Labels"]):
+            found = await self._engine.containers(f"{LABEL}.installation={self._owners.installation}")
+            for container in found:
+                if self._is_left(container["Labels"]):
                     await self._engine.remove(container["Id"])
                     removed += 1
-        self._owners.forget_dead()
+            there = {container["Labels"].get(f"{LABEL}.key") for container in found}
+            for key in before:
+                if key not in there and key not in self._register.held:
+                    self._register.remove(key)
+        self._register.tidy()
         return removed
 
     async def close(self) -> None:
@@ -206,11 +233,11 @@ class Docker:
         self._owners.release()
         await self._engine.close()
 
-    def _is_held(self, labels: Mapping[str, str]) -> bool:
-        runner = labels.get(f"{LABEL}.runner", "")
-        if runner == self._owners.runner:
-            return labels.get(f"{LABEL}.key") in self._held
-        return self._owners.is_alive(runner)
+    def _is_left(self, labels: Mapping[str, str]) -> bool:
+        """Whether nobody holds it; what has an entry is another runner's to take over, while its lease lasts."""
+        key, runner = labels.get(f"{LABEL}.key", ""), labels.get(f"{LABEL}.runner", "")
+        entry = self._register.find(key) if key.isalnum() else None
+        return self._register.is_over(entry) if entry else not self._register.is_held(key, runner)
 
     def _labels(self, spec: SandboxSpec, key: str) -> dict[str, str]:
         return {
@@ -272,9 +299,15 @@ class Docker:
 
 def connect(config: Config, host: str, folder: Path, runner: str, outside: Outside | None = None) -> Docker:
     """The driver that the settings say; `folder` is for what all runners of the installation share."""
+    return connect_as(config, host, Owners(folder, runner), outside)
+
+
+def connect_as(config: Config, host: str, owners: Owners, outside: Outside | None = None) -> Docker:
+    """`connect` as a runner that has other drivers too."""
     engine = Engine(host)
-    owners = Owners(folder, runner)
-    return Docker(engine, Image(engine, config.sandbox_image, folder / "image.lock"), owners, limits(config), outside)
+    image = Image(engine, config.sandbox_image, owners.folder / "image.lock")
+    register = Register(owners, Docker.name, config.sandbox_lease_seconds)
+    return Docker(engine, image, register, limits(config), outside)
 
 
 def user(task: str) -> int:

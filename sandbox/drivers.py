@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import socket
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from sandbox.config import DOCKER_HOST, Config, egress, limits
 from sandbox.contract import LOOKING, Capabilities, Driver, ImageMissing, SandboxUnavailable
 from sandbox.egress.policy import Egress
 from sandbox.owners import Owners
+from sandbox.register import Register
 from sandbox.unsandboxed import Unsandboxed
 from sandbox.warm import Warm
 
@@ -39,7 +40,8 @@ class Drivers:
         self._config = config
         self._data = data
         self._host = docker_host or DOCKER_HOST
-        self._runner = f"{socket.gethostname()}-{os.getpid()}"
+        # A name that no runner has had: in a container the next one has the same host and process id.
+        self._owners = Owners(data / "sandbox", f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
         self._docker: Warm[Docker] | None = None
         self._docker_found = anyio.Event()
         self._other = self._without_engine()
@@ -124,9 +126,10 @@ class Drivers:
             socket_path = Path(self._host.removeprefix("unix://"))
             if self._host.startswith("unix://") and not socket_path.exists():
                 raise SandboxUnavailable(f"there is no Docker Engine at {socket_path}")
-            from sandbox.docker import connect
+            from sandbox.docker import connect_as
 
-            docker = connect(self._config, self._host, self._data / "sandbox", self._runner)
+            self._owners.hold()
+            docker = connect_as(self._config, self._host, self._owners)
             self._docker = Warm(docker, self._config.sandbox_warm, self._config.sandbox_warm_seconds)
         return self._docker
 
@@ -175,14 +178,16 @@ class Drivers:
         except ImageMissing:
             return True
         if self._docker is not None and self.driver is self._docker:
-            await self._docker.driver.sweep()
+            await self._docker.sweep()
+        if self._other is not None:  # it may be what was in use before
+            await self._other.sweep()
         return False
 
     def _without_engine(self) -> Driver | None:
         match self._config.sandbox:
             case "auto" | "bubblewrap":
-                owners = partial(Owners, self._data / "sandbox", f"{self._runner}-bubblewrap")
-                driver = Bubblewrap(limits(self._config), owners)
+                register = Register(self._owners, Bubblewrap.name, self._config.sandbox_lease_seconds)
+                driver = Bubblewrap(limits(self._config), register)
                 return Warm(driver, self._config.sandbox_warm, self._config.sandbox_warm_seconds)
             case "unsandboxed":
                 return Unsandboxed()

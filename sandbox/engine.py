@@ -94,6 +94,10 @@ class Engine:
         block; to be closed by the caller."""
         return await self._ask(partial(_attach, container))
 
+    async def relay(self, container: str, command: list[str], uid: int) -> socket.socket:
+        """Run a command beside what runs there; the stream to its stdin, stdout and stderr, as `attach`."""
+        return await self._ask(partial(_relay, container, command, uid))
+
     async def inspect(self, container: str) -> dict[str, Any] | None:
         """None when it is gone."""
         return await self._found(lambda client: client.inspect_container(container))
@@ -181,7 +185,15 @@ class Engine:
 
 
 def _attach(container: str, client: APIClient) -> socket.socket:
-    stream = client.attach_socket(container, {"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1})
+    return _own(client.attach_socket(container, {"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1}))
+
+
+def _relay(container: str, command: list[str], uid: int, client: APIClient) -> socket.socket:
+    made = client.exec_create(container, command, stdin=True, user=f"{uid}:{uid}", workdir="/")
+    return _own(client.exec_start(made["Id"], socket=True))
+
+
+def _own(stream: Any) -> socket.socket:
     ours = socket.socket(fileno=os.dup(stream.fileno()))
     ours.setblocking(False)
     stream._response.close()  # where the package keeps the connection for as long as the stream is wanted

@@ -11,14 +11,20 @@ A command's processes carry a mark that survives `setsid`, a double fork and `en
 which is inherited and means nothing to a process that may not be real-time. A process that resets this limit on
 purpose outlives its command, not its sandbox.
 
+It ends with its stream, unless a runner holds it: then it ends with that runner's lease. Meanwhile another runner may
+take it over by a door that no command can reach, and be told of the one call that has a name; the runner before is not
+heard any more. What has no name ends with its stream; the shell and what runs in the background go on.
+
 Frame: two big-endian u32 (header bytes, payload bytes), a JSON header, a payload. `op` and `id` are in each header.
 
-    host to sandbox   exec{command,shell,cwd,environment,timeout,limit,stream}  restart (the shell)  cancel
+    host to sandbox   exec{command,shell,cwd,environment,timeout,limit,stream,name}  restart (the shell)  cancel
+                      hold{attempt,lease} (again and again)  resume (the named call, by its old id)  bye
                       spawn{command,cwd,environment,limit}  processes  collect{process}  end{process}
                       read{path,limit}  write{path,size}+bytes  data+bytes (more of a write)  ack{bytes} (output shown)
                       lend{path,port} (the socket that listens there, through the Unix socket at that path)
                       look{skip}
     sandbox to host   ready{version}  output{skipped}+bytes  exit{code,ended_by,dropped,head,cwd,shell,full}+kept output
+                      held  taken{version,attempt,last,call,name} (first on a new stream)  fenced (last on the old one)
                       data+bytes (part of a read)  done{size}+bytes  error{reason,message}
                       processes{processes}  process{process,head,dropped}+output since it was last collected
                       looked{print,certain,crowded}
@@ -44,6 +50,7 @@ from contextlib import suppress
 
 TYPE_CHECKING = False  # the true one is in `typing`, which takes as long to import as all we do before we serve
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
     from typing import Any
 
@@ -82,8 +89,11 @@ LOOK_SECONDS = 0.002
 TEXT_FD, STATUS_FD = 198, 199
 """Of the shell: where it reads a command's text and writes how it ended; closed while the command runs."""
 TOKEN_BYTES = 8
+DOOR = "\0errand"
+"""In an abstract name space, which is a network namespace's own."""
+MESSAGE_LIMIT_BYTES = 4096
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
+PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4, 22, 36, 38
 PR_CAPBSET_DROP, CAPABILITIES, CAPABILITY_VERSION = 24, 64, 0x20080522
 SECCOMP_MODE_FILTER = 2
 INSTRUCTION_BYTES = 8
@@ -635,6 +645,12 @@ class Command:
         """Of its output's pipe, where that has one."""
         self.process = 0
         """The number of a background process."""
+        self.name = request.get("name", "")
+        """By which a later runner asks how it ended; empty for what ends with its stream."""
+        self.reply: tuple[dict[str, Any], bytes] | None = None
+        """How it ended, of one with a name."""
+        self.is_awaited = True
+        """False where a later runner has not asked for it yet."""
         self.shell = ""
         """For a command of the shell: `new`, `kept` or `ended`."""
         self.status: int | None = None
@@ -688,12 +704,109 @@ class Background:
         return parts
 
 
+class Taker:
+    """A runner that wants to take us over: who it is, and its streams."""
+
+    def __init__(self, told: dict[str, Any], descriptors: list[int], bringer: socket.socket) -> None:
+        self.attempt = int(told["attempt"])
+        self.previous = int(told["previous"])
+        self.lease = float(told["lease"])
+        self.requests, self.replies = descriptors
+        self._bringer = bringer
+        """Who brought the streams holds them open until we close this."""
+
+    def leave(self) -> None:
+        self._bringer.close()
+
+    def close(self) -> None:
+        os.close(self.requests)
+        os.close(self.replies)
+        self.leave()
+
+
+class Door:
+    """Where a runner comes that has not started us, and hands its streams over (SCM_RIGHTS) with a JSON message.
+
+    The socket was made outside, where its path is out of reach from inside; or it is made here, and open to one uid
+    that no command has.
+    """
+
+    def __init__(self, listening: socket.socket, uid: int | None) -> None:
+        self._listening = listening
+        self._uid = uid
+        listening.setblocking(False)
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Door | None:
+        """As the driver says: `door` is a descriptor, `door_uid` is whom to let in."""
+        if config.get("door") is None and "door_uid" not in config:
+            return None
+        import socket  # a millisecond, for nothing where there is no door
+
+        if config.get("door") is not None:
+            return cls(socket.socket(fileno=fcntl.fcntl(config["door"], fcntl.F_DUPFD_CLOEXEC, 100)), None)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listening.bind(DOOR)
+        listening.listen()
+        return cls(listening, config["door_uid"])
+
+    def fileno(self) -> int:
+        return self._listening.fileno()
+
+    def open(self) -> socket.socket | None:
+        """Who knocks, if it is one that may."""
+        import socket
+
+        try:
+            knocking, _ = self._listening.accept()
+        except OSError:
+            return None
+        pid_uid_gid = struct.unpack("3i", knocking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if self._uid is not None and pid_uid_gid[1] != self._uid:
+            knocking.close()
+            return None
+        return knocking
+
+    def hear(self, knocking: socket.socket) -> Taker | None:
+        """What it says; None for what is no such message."""
+        import socket
+
+        descriptors: list[int] = []
+        try:
+            message, descriptors, _, _ = socket.recv_fds(knocking, MESSAGE_LIMIT_BYTES, 2)
+            return Taker(json.loads(message), descriptors, knocking)
+        except (OSError, ValueError, KeyError, TypeError):
+            for fd in descriptors:
+                os.close(fd)
+            knocking.close()
+            return None
+
+
 class Server:
     """The loop: requests in, replies out, and between them commands, uploads and downloads by the id of their call."""
 
-    def __init__(self, requests: int, replies: int, tree: Tree, workspace: str, config: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        requests: int,
+        replies: int,
+        tree: Tree,
+        workspace: str,
+        config: dict[str, Any],
+        door: Door | None = None,
+    ) -> None:
         self._requests = requests
         self._replies = replies
+        self._door = door
+        self._taker: Taker | None = None
+        """Who brought the streams, where that was not who started us."""
+        self._lost = False
+        """Nobody is at the other end of the stream any more."""
+        self._attempt = 0
+        """Of the runner that holds us."""
+        self._lease_until = math.inf
+        self._last_id = 0
+        self._named: Command | None = None
+        """The last call that has a name; it is remembered until the next one."""
         self._tree = tree
         self._workspace = workspace
         self._shell = next(path for path in ("/bin/bash", "/usr/bin/bash", "/bin/sh") if os.access(path, os.X_OK))
@@ -721,8 +834,11 @@ class Server:
         os.set_blocking(replies, False)
 
     def run(self) -> None:
-        """Serve until the host closes its end."""
+        """Serve until the host closes its end; while a runner holds us, until its lease ends."""
         self._watch(self._requests, self._receive)
+        door = self._door
+        if door is not None:
+            self._watch(door.fileno(), lambda: self._answer_door(door))
         self._wakeups = wake_on_child()
         self._watch(self._wakeups, self._reap)
         self._reply({"op": "ready", "id": 0, "version": VERSION})
@@ -730,6 +846,8 @@ class Server:
             for fd, _ in self._epoll.poll(self._wait_seconds()):
                 if fd in self._handlers:
                     self._handlers[fd]()
+            if self._lost:
+                self._leave_stream()
             self._tick()
             self._pump()
             self._look_on()
@@ -753,12 +871,14 @@ class Server:
     def _wait_seconds(self) -> float:
         if self._looks or (self._downloads and not self._out):
             return 0
-        due = min((command.due() for command in self._commands.values()), default=None)
-        return -1 if due in (None, math.inf) else max(0.0, due - time.monotonic())
+        due = min((self._lease_until, *(command.due() for command in self._commands.values())))
+        return -1 if due == math.inf else max(0.0, due - time.monotonic())
 
     # Replies
 
     def _reply(self, header: dict[str, Any], payload: bytes = b"") -> None:
+        if self._replies == -1:
+            return
         waiting = bool(self._out)
         self._out += pack(header, payload)
         if waiting:
@@ -777,9 +897,8 @@ class Server:
             del self._out[: os.write(self._replies, self._out)]
         except BlockingIOError:
             pass
-        except BrokenPipeError:
-            self._running = False
-            self._out.clear()
+        except (BrokenPipeError, ConnectionResetError):
+            self._out.clear()  # what was said before the other end closed is still to be read
 
     def _fail(self, call_id: int, reason: str, message: str) -> None:
         self._reply({"op": "error", "id": call_id, "reason": reason, "message": message})
@@ -791,14 +910,17 @@ class Server:
             data = os.read(self._requests, CHUNK_BYTES)
         except BlockingIOError:
             return
+        except ConnectionResetError:
+            data = b""
         if not data:
-            self._running = False
+            self._lost = True
             return
         for head, payload in self._reader.feed(data):
             self._handle(json.loads(head), payload)
 
     def _handle(self, request: dict[str, Any], payload: bytes) -> None:
         call_id = request["id"]
+        self._last_id = max(self._last_id, call_id)
         try:
             if request["op"] == "exec":
                 self._exec(call_id, request)
@@ -831,6 +953,13 @@ class Server:
                 self._acknowledge(call_id, request["bytes"])
             elif request["op"] == "cancel":
                 self._cancel(call_id)
+            elif request["op"] == "hold":
+                self._hold(request["attempt"], request["lease"])
+                self._reply({"op": "held", "id": 0})
+            elif request["op"] == "resume":
+                self._resume(call_id)
+            elif request["op"] == "bye":
+                self._running = False
         except (OSError, ValueError, TypeError) as error:
             reason = "failed" if request["op"] in ("exec", "spawn") else reason_of(error)
             self._fail(call_id, reason, message_of(error, request.get("path", "")))
@@ -866,6 +995,87 @@ class Server:
             host.setblocking(False)
             host.connect(path)
             socket.send_fds(host, [b"x"], [self._lent.fileno()])
+
+    # Runners
+
+    def _hold(self, attempt: int, lease: float) -> None:
+        self._attempt = attempt
+        self._lease_until = time.monotonic() + lease
+
+    def _leave_stream(self) -> None:
+        """What was asked for without a name has nobody left to answer to. What else runs goes on while we are held."""
+        self._lost = False
+        for fd in (self._requests, self._replies):
+            self._unwatch(fd)
+            os.close(fd)
+        self._requests = self._replies = -1
+        if self._taker is not None:
+            self._taker.leave()
+            self._taker = None
+        self._out.clear()
+        if self._lease_until == math.inf:
+            self._running = False
+        for upload in self._uploads.values():
+            upload.drop()
+        for download in self._downloads.values():
+            download.close()
+        self._uploads.clear()
+        self._downloads.clear()
+        for process in self._processes.values():
+            process.waiting.clear()
+        for command in list(self._commands.values()):
+            command.stream = command.is_awaited = False
+            if not command.name and not command.process:
+                self._end(command, "cancelled")
+
+    def _answer_door(self, door: Door) -> None:
+        knocking = door.open()
+        if knocking is not None:
+            self._watch(knocking.fileno(), lambda: self._hear(door, knocking))
+
+    def _hear(self, door: Door, knocking: socket.socket) -> None:
+        self._unwatch(knocking.fileno())
+        taker = door.hear(knocking)
+        if taker is None:
+            return
+        if not self._attempt or taker.previous != self._attempt or taker.attempt <= self._attempt:
+            taker.close()
+            return
+        self._refuse_the_one_before()
+        self._taker = taker
+        self._requests, self._replies = taker.requests, taker.replies
+        self._reader = FrameReader()
+        os.set_blocking(self._replies, False)
+        self._watch(self._requests, self._receive)
+        self._tell_taker()
+        self._hold(taker.attempt, taker.lease)
+
+    def _refuse_the_one_before(self) -> None:
+        """It may be frozen, and act as if it still held us when it thaws."""
+        if self._lent is not None:
+            with suppress(OSError):
+                self._lent.shutdown(2)  # of all who share it
+            self._lent.close()
+            self._lent = None
+        if self._replies != -1:
+            with suppress(OSError):
+                os.write(self._replies, bytes(self._out) + pack({"op": "fenced", "id": 0}))
+            self._leave_stream()
+
+    def _tell_taker(self) -> None:
+        call, name = (self._named.id, self._named.name) if self._named is not None else (0, "")
+        told = {"version": VERSION, "attempt": self._attempt, "last": self._last_id, "call": call, "name": name}
+        self._reply({"op": "taken", "id": 0, **told})
+
+    def _resume(self, call_id: int) -> None:
+        command = self._named
+        if command is None or command.id != call_id:
+            raise ValueError(f"there is no call {call_id}")
+        if command.reply is not None:
+            self._reply(*command.reply)
+        else:
+            command.stream = command.is_awaited = True
+            command.window = PREVIEW_WINDOW_BYTES
 
     # Files
 
@@ -928,6 +1138,8 @@ class Server:
         pid, output, path, shell = begin(call_id, request)
         command = Command(call_id, pid, output, request, time.monotonic(), memory_kills)
         command.path, command.shell = path, shell
+        if command.name:
+            self._named = command
         with suppress(OSError):  # there is a limit to what one user's pipes may hold together
             fcntl.fcntl(output, F_SETPIPE_SZ, PIPE_BYTES)
         self._commands[call_id] = self._by_pid[pid] = command
@@ -1112,6 +1324,8 @@ class Server:
 
     def _tick(self) -> None:
         now = time.monotonic()
+        if now >= self._lease_until:
+            self._running = False
         for command in list(self._commands.values()):
             if command.due() > now:
                 continue
@@ -1151,7 +1365,11 @@ class Server:
         del self._commands[command.id]
         full = self._sized.full() if code != 0 else None
         size = {"dropped": dropped, "head": len(head), "skipped": command.skipped, "full": full}
-        self._reply({**header, **size, "cwd": cwd, "shell": command.shell}, head + tail)
+        reply = {**header, **size, "cwd": cwd, "shell": command.shell}, head + tail
+        if command.name:
+            command.reply = reply
+        if command.is_awaited:
+            self._reply(*reply)
 
     def _was_killed_for_memory(self, command: Command) -> bool:
         """It or a part of it. What runs in the background is not blamed for what another command took."""
@@ -1271,7 +1489,7 @@ def become(uid: int) -> None:
         raise OSError(ctypes.get_errno(), "capset failed")
 
 
-def take_protocol() -> tuple[int, int]:
+def take_protocol(door: Door | None) -> tuple[int, int]:
     """Our stdin and stdout as high descriptors that no command inherits; /dev/null in their place."""
     requests = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 100)
     replies = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 100)
@@ -1281,6 +1499,8 @@ def take_protocol() -> tuple[int, int]:
     for fd in (TEXT_FD, STATUS_FD):
         os.dup2(null, fd, inheritable=False)  # kept free for the shell
     keep = {0, 1, 2, requests, replies, TEXT_FD, STATUS_FD}
+    if door is not None:
+        keep.add(door.fileno())
     # Whoever started us may have left other ends of the same streams open (uvloop does): no command may inherit them.
     for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
         if fd not in keep:
@@ -1308,12 +1528,10 @@ def write_files(files: dict[str, str]) -> None:
 
 def main() -> None:
     config = json.loads(sys.argv[1])
-    requests, replies = take_protocol()
+    door = Door.of(config)
+    requests, replies = take_protocol(door)
     if config.get("uid"):
         become(config["uid"])
-    if config.get("die_with_parent", True):
-        # A change of uid clears the parent-death signal that bubblewrap had set.
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     prctl(PR_SET_DUMPABLE, 0)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     set_limits(config.get("limits", {}))
@@ -1324,7 +1542,7 @@ def main() -> None:
         filter_calls(bytes.fromhex(config["seccomp"]))
     workspace = config["workspace"]
     tree = Tree({"/workspace": workspace, "/tmp": "/tmp"})
-    Server(requests, replies, tree, workspace, config).run()
+    Server(requests, replies, tree, workspace, config, door).run()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 
@@ -19,14 +20,26 @@ class Owners:
         self.runner = runner
         self.folder = folder
         self._locks = folder / "runners"
-        self._locks.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.installation = self._read_installation()
         self._mine = -1
+
+    @cached_property
+    def installation(self) -> str:
+        """Made once; the first of several that make it at one time wins."""
+        path = self.folder / "installation"
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            new = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+            new.write_text(secrets.token_hex(16))
+            with suppress(FileExistsError):
+                os.link(new, path)
+            new.unlink()
+        return path.read_text().strip()
 
     def hold(self) -> None:
         """Be alive, until this process ends or `release`."""
         if self._mine != -1:
             return
+        self._locks.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Another one of this name has ended: a container's process has the same id each time.
         shutil.rmtree(self.folder / "spares" / self.runner, ignore_errors=True)
         path = self._locks / self.runner
@@ -46,7 +59,9 @@ class Owners:
         return folder
 
     def forget_dead(self) -> None:
-        """Remove the folders of runners that have ended."""
+        """Remove what runners that have ended left: folders, and locks that nobody holds."""
+        for lock in self._locks.glob("*"):
+            self.is_alive(lock.name)
         for folder in (self.folder / "spares").glob("*"):
             if folder.name != self.runner and not self.is_alive(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -75,14 +90,3 @@ class Owners:
         finally:
             os.close(descriptor)
         return False
-
-    def _read_installation(self) -> str:
-        """Made once; the first of several that make it at one time wins."""
-        path = self.folder / "installation"
-        if not path.exists():
-            new = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-            new.write_text(secrets.token_hex(16))
-            with suppress(FileExistsError):
-                os.link(new, path)
-            new.unlink()
-        return path.read_text().strip()

@@ -17,7 +17,10 @@ from sandbox.contract import Capabilities, SandboxError, SandboxSpec
 from sandbox.environment import everyday
 from sandbox.process import start_exec_server
 
-NOTE = "No sandbox: a task can read, change and send whatever the user who runs Errand can."
+NOTES = (
+    "No sandbox: a task can read, change and send whatever the user who runs Errand can.",
+    "What a task runs ends with its runner: a later one cannot take it over.",
+)
 
 
 class Unsandboxed:
@@ -28,7 +31,13 @@ class Unsandboxed:
     copies_workspaces = False
 
     async def capabilities(self) -> Capabilities:
-        return Capabilities(isolated=False, memory_limit=False, disk_limit=False, process_limit=False, notes=(NOTE,))
+        return Capabilities(isolated=False, memory_limit=False, disk_limit=False, process_limit=False, notes=NOTES)
+
+    async def reattach(self, spec: SandboxSpec, previous: int) -> ExecClient | None:
+        return None
+
+    async def sweep(self) -> int:
+        return 0
 
     async def start(self, spec: SandboxSpec) -> ExecClient:
         """SandboxError when the workspace is no folder."""

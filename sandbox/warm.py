@@ -56,6 +56,13 @@ class Warm(Generic[D]):
         sandbox.on_stop(lambda: self._want(ahead_of(spec)))
         return sandbox
 
+    async def reattach(self, spec: SandboxSpec, previous: int) -> ExecClient | None:
+        """As the driver's own."""
+        return await self.driver.reattach(spec, previous)
+
+    async def sweep(self) -> int:
+        return await self.driver.sweep()
+
     async def keep(self) -> None:
         """Make the spares that are wanted, remove those that nobody came for; until cancelled: then there is none."""
         try:

@@ -52,6 +52,7 @@ class AskUser:
         },
     }
     input_type = AskInput
+    survives = False
     resumable = True  # the step names the question, and the desk asks none twice
 
     def changes_workspace(self, raw: Mapping[str, Any]) -> bool:

@@ -25,6 +25,8 @@ class Hands(Struct, frozen=True, kw_only=True):
     step: int
     say: Say
     """Shows a piece of output while the call runs."""
+    resumes: bool = False
+    """An attempt before has begun this call, in the sandbox as it is now."""
 
 
 class Tool(Protocol):
@@ -32,6 +34,8 @@ class Tool(Protocol):
 
     name: str
     definition: Mapping[str, Any]
+    survives: bool
+    """True where a call goes on in the sandbox when its attempt ends, and tells the next one how it ended."""
     resumable: bool
     """True where the same call may be made again after a crash because the effect has an id of its own."""
 
@@ -43,6 +47,10 @@ class Tool(Protocol):
     async def run(self, given: Any, hands: Hands) -> ToolResult:
         """`given` is an `input_type`. Raises ToolError, OSError, SandboxRefused (told to the model), SandboxGone."""
         ...
+
+
+class CallLost(Exception):
+    """How the call that another attempt began has ended cannot be known. The message says why."""
 
 
 class ToolError(Exception):

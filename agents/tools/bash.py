@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from agents.contract import CommandResult
-from agents.tools.base import OUTPUT_LIMIT_BYTES, Hands, ToolError, shorten
+from agents.tools.base import OUTPUT_LIMIT_BYTES, CallLost, Hands, ToolError, shorten
 from protocol.journal import ToolResult
 
 TIMEOUT_SECONDS = 600.0
@@ -33,11 +33,14 @@ class Bash:
     definition: Mapping[str, Any] = {"type": "bash_20250124", "name": "bash"}
     input_type = BashInput
     resumable = False
+    survives = True
 
     def changes_workspace(self, raw: Mapping[str, Any]) -> bool:
         return not raw.get("restart")
 
     async def run(self, given: BashInput, hands: Hands) -> ToolResult:
+        if given.restart and hands.resumes:
+            raise CallLost("the runner ended before the shell was new")
         if given.restart:
             await hands.sandbox.restart_shell()
             return ToolResult(text=f"The next command gets a new shell, in {HOME}.")
@@ -45,12 +48,7 @@ class Bash:
             raise ToolError("Not run: `command` is empty.")
         if "\0" in given.command:
             raise ToolError("Not run: `command` has a NUL character.")
-        done = await hands.sandbox.shell(
-            given.command,
-            timeout_seconds=TIMEOUT_SECONDS,
-            output_limit_bytes=OUTPUT_LIMIT_BYTES,
-            on_output=hands.say,
-        )
+        done = await self._done(given.command, hands)
         output, dropped = shorten(done.output, 2 * OUTPUT_LIMIT_BYTES)
         dropped += done.dropped_bytes
         return ToolResult(
@@ -59,6 +57,23 @@ class Bash:
             exit_code=done.exit_code,
             dropped_bytes=dropped,
         )
+
+    async def _done(self, command: str, hands: Hands) -> CommandResult:
+        name = f"step {hands.step}"
+        if not hands.resumes:
+            return await hands.sandbox.shell(
+                command,
+                timeout_seconds=TIMEOUT_SECONDS,
+                output_limit_bytes=OUTPUT_LIMIT_BYTES,
+                on_output=hands.say,
+                name=name,
+            )
+        done = await hands.sandbox.resume(
+            name, timeout_seconds=TIMEOUT_SECONDS, output_limit_bytes=OUTPUT_LIMIT_BYTES, on_output=hands.say
+        )
+        if done is None:
+            raise CallLost("the runner ended before the command came to the sandbox")
+        return done
 
 
 def _left_out(dropped: int) -> str:

@@ -31,7 +31,7 @@ class Edit:
     name = "str_replace_based_edit_tool"
     definition: Mapping[str, Any] = {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"}
     input_type = EditInput
-    resumable = False
+    resumable = survives = False
 
     def changes_workspace(self, raw: Mapping[str, Any]) -> bool:
         return raw.get("command") != "view"

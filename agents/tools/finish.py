@@ -41,7 +41,7 @@ class Finish:
         },
     }
     input_type = FinishInput
-    resumable = False
+    resumable = survives = False
 
     def changes_workspace(self, raw: Mapping[str, Any]) -> bool:
         return False

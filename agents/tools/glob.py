@@ -36,7 +36,7 @@ class Glob:
         },
     }
     input_type = GlobInput
-    resumable = False
+    resumable = survives = False
 
     def changes_workspace(self, raw: Mapping[str, Any]) -> bool:
         return False

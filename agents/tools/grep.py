@@ -46,7 +46,7 @@ class Grep:
         },
     }
     input_type = GrepInput
-    resumable = False
+    resumable = survives = False
 
     def changes_workspace(self, raw: Mapping[str, Any]) -> bool:
         return False

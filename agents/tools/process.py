@@ -39,7 +39,7 @@ class Processes:
         },
     }
     input_type = ProcessInput
-    resumable = False
+    resumable = survives = False
 
     def changes_workspace(self, raw: Mapping[str, Any]) -> bool:
         return raw.get("action") in ("start", "stop")

@@ -45,7 +45,7 @@ class Todo:
         },
     }
     input_type = TodoInput
-    resumable = False
+    resumable = survives = False
 
     def changes_workspace(self, raw: Mapping[str, Any]) -> bool:
         return False

@@ -578,6 +578,8 @@ export interface AttemptStarted {
   egress?: string[];
   /** The last step whose effect on the workspace is there again; what came after it is lost. @default 0 */
   restored_step?: number;
+  /** The sandbox is that of the attempt before, as that left it: files, shell, processes, and a command that ran. @default false */
+  sandbox_kept?: boolean;
 }
 
 /** Written before the effect: after it, the step's outcome is known or said to be unknown. */

@@ -316,6 +316,8 @@ def _started(view: View, started: AttemptStarted) -> Folded:
         warnings.append(UNSANDBOXED)
     view, lines = _notice(replace(view, model=clean(started.model)), *warnings)
     restored = f", restored as after step {started.restored_step}" if started.restored_step else ""
+    if started.sandbox_kept:
+        restored = ", in the sandbox that was kept"
     ground = f"{one_line(started.branch)} from {started.base_commit[:10]}, {one_line(started.sandbox)}{restored}"
     return view, (*lines, _line(Kind.INFO, ground))
 

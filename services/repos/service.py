@@ -231,8 +231,11 @@ class Repos:
         address = await self._address(asked.repository, await self._user_of(asked.task))
         if not BRANCH.fullmatch(asked.branch) or not COMMIT_ID.fullmatch(asked.commit):
             raise Refused("A workspace needs a branch named errand/<task>-<slug> and a full commit id.")
-        self._check_room()
         mirror = self._cache.mirror(address)
+        if asked.keep:
+            kept = self._workspaces.keep(asked.task, asked.attempt, asked.keep)
+            return repo.WorkspacePrepared(path=str(kept or ""))
+        self._check_room()
         if not await mirror.has(asked.commit):
             await self._cache.resolve(address, asked.commit)
         path = await self._workspaces.prepare(

@@ -70,6 +70,13 @@ class Workspaces:
             self._discard(new)
         return path
 
+    def keep(self, task: str, attempt: int, earlier: int) -> Path | None:
+        """What was an earlier attempt's workspace is this one's by now; None when it is gone."""
+        path = self._path(task, attempt)
+        with suppress(FileNotFoundError):
+            self._path(task, earlier).rename(path)
+        return path if path.exists() else None
+
     async def _make(self, folder: Path, mirror: Mirror, commit: str, branch: str, checkout: bool) -> None:
         write_repository(
             folder / ".git",

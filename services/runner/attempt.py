@@ -9,6 +9,7 @@ from typing import TypeVar
 import anyio
 import anyio.abc
 from msgspec import Struct
+from msgspec.structs import replace
 
 from agents import rules
 from agents.contract import DaySpent, Fenced, Model, Sandbox, SandboxGone, TurnFailed, TurnResult
@@ -161,8 +162,6 @@ class Attempt:
 
     async def _work(self, group: anyio.abc.TaskGroup) -> TaskCommand:
         started = await self._ground()
-        await self._log.append(started)
-        group.start_soon(self._follow)
         self._workspace = Workspace(
             self._bus,
             self._driver,
@@ -171,6 +170,10 @@ class Attempt:
             branch=started.branch,
             egress=self._config.egress,
         )
+        if await self._workspace.take_over(self._begun_before()):
+            started = replace(started, sandbox_kept=True, restored_step=self._last_step())
+        await self._log.append(started)
+        group.start_soon(self._follow)
         group.start_soon(self._workspace.refusals.keep)
         group.start_soon(self._open_workspace, self._workspace)
         settings = Settings(
@@ -247,6 +250,11 @@ class Attempt:
     def _last_checkpoint(self) -> CheckpointMade | None:
         made = [entry.event for entry in self._log.entries if isinstance(entry.event, CheckpointMade)]
         return made[-1] if made else None
+
+    def _begun_before(self) -> int:
+        """The last attempt that has begun: what its sandbox holds is what the journal tells; 0 for none."""
+        begun = (entry.attempt for entry in self._log.entries if isinstance(entry.event, AttemptStarted))
+        return max(begun, default=0)
 
     async def _open_workspace(self, workspace: Workspace) -> None:
         # The first model request goes out first: on a small server the clone would take its processor.

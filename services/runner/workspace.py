@@ -26,13 +26,15 @@ from sandbox.contract import (
     SandboxSpec,
 )
 from sandbox.egress.policy import Egress
-from services.bus import Bus, Unavailable
+from services.bus import Bus, Refused, Unavailable
 from services.runner.log import TaskLog
 from services.runner.refusals import Refusals
 
 PREPARE_SECONDS = 300.0
 ASK_AGAIN_SECONDS = 5.0
 """A request that is not answered is sent again so often, should who worked on it have died."""
+TAKE_OVER_SECONDS = 60.0
+"""For a sandbox that another runner has left to answer, and its workspace to change hands."""
 START_SECONDS = 120.0
 """For a sandbox to start, and to bring the last checkpoint back."""
 FILE_SECONDS = 60.0
@@ -58,6 +60,21 @@ class Workspace:
         """What its commands asked of the network in vain."""
         self._sandbox: Sandbox | None = None
 
+    async def take_over(self, previous: int) -> bool:
+        """Go on in the sandbox that attempt `previous` has left on this machine, with all that runs in it. False when
+        that cannot be, for whatever reason: then `open` makes a new one."""
+        if not previous:
+            return False
+        with self._log.movement.waits(TAKE_OVER_SECONDS), suppress(SandboxError, Refused, Unavailable):
+            sandbox = await self._driver.reattach(self._spec(Path("/workspace")), previous)
+            if sandbox is not None:
+                prepared = await self._prepare(keep=previous)
+                if prepared.path:
+                    self._sandbox = sandbox
+                    return True
+                await sandbox.stop()
+        return False
+
     async def open(self, last: CheckpointMade | None) -> None:
         """Make the workspace, start the sandbox, bring back `last`. Raises SandboxError, Refused, Unavailable."""
         self.last = last
@@ -65,36 +82,46 @@ class Workspace:
             await self._open(last)
 
     async def _open(self, last: CheckpointMade | None) -> None:
-        task = self._log.task
-        prepared = await self._bus.ask(
-            Service.REPOS,
-            PrepareWorkspace(
-                task=task.id,
-                attempt=self._log.attempt,
-                repository=task.repository,
-                commit=self.base_commit,
-                branch=self._branch,
-                checkout=not self._driver.copies_workspaces,
-            ),
-            WorkspacePrepared,
-            timeout_seconds=PREPARE_SECONDS,
-            again_seconds=ASK_AGAIN_SECONDS,
-        )
-        spec = SandboxSpec(
-            task=task.id,
-            attempt=self._log.attempt,
-            workspace=Path(prepared.path),
-            readonly_paths=tuple(Path(path) for path in prepared.readonly_paths),
-            egress=self._egress,
-            on_refused=self.refusals.add,
-        )
-        self._sandbox = await self._driver.start(spec)
+        if self._sandbox is not None:
+            return
+        prepared = await self._prepare()
+        mirror = tuple(Path(path) for path in prepared.readonly_paths)
+        self._sandbox = await self._driver.start(self._spec(Path(prepared.path), mirror))
         if last is not None and last.blob:
             bundle = await self._bundle(last.blob)
             checkpoint = Checkpoint(head=last.head, commit=last.commit, tree=last.tree, bundle=bundle)
             await self._sandbox.restore(checkpoint)
         elif self._driver.copies_workspaces:
             await self._sandbox.check_out()
+
+    def _spec(self, workspace: Path, mirror: tuple[Path, ...] = ()) -> SandboxSpec:
+        return SandboxSpec(
+            task=self._log.task.id,
+            attempt=self._log.attempt,
+            workspace=workspace,
+            readonly_paths=mirror,
+            egress=self._egress,
+            on_refused=self.refusals.add,
+        )
+
+    async def _prepare(self, keep: int = 0) -> WorkspacePrepared:
+        task = self._log.task
+        asked = PrepareWorkspace(
+            task=task.id,
+            attempt=self._log.attempt,
+            repository=task.repository,
+            commit=self.base_commit,
+            branch=self._branch,
+            keep=keep,
+            checkout=not self._driver.copies_workspaces,
+        )
+        return await self._bus.ask(
+            Service.REPOS,
+            asked,
+            WorkspacePrepared,
+            timeout_seconds=PREPARE_SECONDS,
+            again_seconds=ASK_AGAIN_SECONDS,
+        )
 
     async def _bundle(self, blob: str) -> bytes:
         try:
@@ -136,9 +163,27 @@ class Workspace:
         timeout_seconds: float = 120.0,
         output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
         on_output: Callable[[str], Awaitable[None]] | None = None,
+        name: str = "",
     ) -> ExecResult:
         call = self._started.shell(
-            command, timeout_seconds=timeout_seconds, output_limit_bytes=output_limit_bytes, on_output=on_output
+            command,
+            timeout_seconds=timeout_seconds,
+            output_limit_bytes=output_limit_bytes,
+            on_output=on_output,
+            name=name,
+        )
+        return await self._within(timeout_seconds, call)
+
+    async def resume(
+        self,
+        name: str,
+        *,
+        timeout_seconds: float = 120.0,
+        output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
+        on_output: Callable[[str], Awaitable[None]] | None = None,
+    ) -> ExecResult | None:
+        call = self._started.resume(
+            name, timeout_seconds=timeout_seconds, output_limit_bytes=output_limit_bytes, on_output=on_output
         )
         return self.refusals.said_with(await self._within(timeout_seconds, call))
 

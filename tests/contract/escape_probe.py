@@ -141,6 +141,22 @@ def settable(path: str) -> bool:
         return False
 
 
+def opens() -> bool:
+    """The door in the sandbox's own namespace, which is for later runners."""
+    streams = socket.socketpair()
+    with streams[0], streams[1], socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
+        door.settimeout(2)
+        try:
+            door.connect("\0errand")
+            told = {"attempt": 2, "previous": 1, "lease": 60}
+            socket.send_fds(door, [json.dumps(told).encode()], [streams[1].fileno()] * 2)
+            return door.recv(1) != b""
+        except TimeoutError:
+            return True  # it holds us, as it would hold a runner
+        except OSError:
+            return False
+
+
 def network() -> None:
     for name, (family, kind) in FAMILIES.items():
         try:
@@ -151,8 +167,10 @@ def network() -> None:
     if [name for _, name in socket.if_nameindex() if name != "lo" and up(name)]:
         found("a network interface")
     with open("/proc/net/unix") as file:
-        if len(file.readlines()) > 1:
+        if [line for line in file.readlines()[1:] if not line.endswith(" @errand\n")]:
             found("local sockets of others")
+    if opens():
+        found("the exec server's door open to a command")
     for host, port in HOST["addresses"]:
         try:
             socket.create_connection((host, port), timeout=2).close()

@@ -39,6 +39,8 @@ from sandbox.contract import (
     SandboxUnavailable,
 )
 from sandbox.docker import Docker, connect
+from sandbox.owners import Owners
+from sandbox.register import Register
 from sandbox.unsandboxed import Unsandboxed
 
 pytestmark = pytest.mark.anyio
@@ -90,7 +92,8 @@ async def driver_of(name: str, data: Path) -> AsyncIterator[Driver]:
         finally:
             await docker.close()
     else:
-        driver = Bubblewrap(limits(LIMITED)) if name == "bubblewrap" else Unsandboxed()
+        register = Register(Owners(data, "test"), Bubblewrap.name, LIMITED.sandbox_lease_seconds)
+        driver = Bubblewrap(limits(LIMITED), register) if name == "bubblewrap" else Unsandboxed()
         await skip_unless_available(driver)
         yield driver
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import anyio
@@ -16,6 +15,7 @@ from sandbox.client import ExecClient
 from sandbox.config import DOCKER_HOST, limits
 from sandbox.docker import connect
 from sandbox.owners import Owners
+from sandbox.register import Register
 from sandbox.spare import Ahead, Spare, SparingDriver
 from sandbox.warm import Warm
 from tests.contract.test_sandbox import LIMITED, skip_unless_available, spec_of
@@ -38,7 +38,7 @@ async def driver(request: pytest.FixtureRequest, data: Path) -> AsyncIterator[Sp
     if request.param == "docker":
         driver = connect(LIMITED, os.environ.get("DOCKER_HOST") or DOCKER_HOST, data, "me")
     else:
-        driver = Bubblewrap(limits(LIMITED), partial(Owners, data, "me"))
+        driver = Bubblewrap(limits(LIMITED), Register(Owners(data, "me"), Bubblewrap.name, lease_seconds=60))
     try:
         await skip_unless_available(driver)
         yield driver

@@ -152,6 +152,9 @@ class PlayedSandbox:
     async def shell(self, command: str, **given: Any) -> ExecResult:
         return await self.exec(command, **given)
 
+    async def resume(self, name: str, **given: Any) -> ExecResult | None:
+        return None
+
     async def restart_shell(self) -> None:
         pass
 
@@ -207,6 +210,12 @@ class PlayedDriver:
 
     async def capabilities(self) -> Capabilities:
         return Capabilities(isolated=True, memory_limit=True, disk_limit=True, process_limit=True)
+
+    async def reattach(self, spec: SandboxSpec, previous: int) -> PlayedSandbox | None:
+        return None
+
+    async def sweep(self) -> int:
+        return 0
 
     async def start(self, spec: SandboxSpec) -> PlayedSandbox:
         await anyio.sleep(self._chance.uniform(0.0, 0.3))

@@ -58,6 +58,9 @@ class IdleSandbox:
     async def shell(self, command: str, **given: Any) -> ExecResult:
         return await self.exec(command, **given)
 
+    async def resume(self, name: str, **given: Any) -> ExecResult | None:
+        return None
+
     async def restart_shell(self) -> None: ...
 
     async def read(self, path: str, limit_bytes: int = 0) -> bytes:
@@ -79,6 +82,12 @@ class IdleDriver:
 
     async def capabilities(self) -> Capabilities:
         return Capabilities(isolated=True, memory_limit=True, disk_limit=True, process_limit=True)
+
+    async def reattach(self, spec: SandboxSpec, previous: int) -> IdleSandbox | None:
+        return None
+
+    async def sweep(self) -> int:
+        return 0
 
     async def start(self, spec: SandboxSpec) -> IdleSandbox:
         return IdleSandbox()

@@ -49,6 +49,9 @@ class Memory:
     async def shell(self, command: str, **given: Any) -> Ran:
         return await self.exec(command)
 
+    async def resume(self, name: str, **given: Any) -> Ran | None:
+        return None
+
     async def restart_shell(self) -> None:
         self.commands.append("a new shell")
 

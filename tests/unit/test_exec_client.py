@@ -43,6 +43,9 @@ class FakeLink:
     def kill(self) -> None:
         self.killed = True
 
+    def leave(self) -> None:
+        pass
+
     async def stop(self, timeout_seconds: float) -> None:
         self.killed = True
 

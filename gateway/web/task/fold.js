@@ -341,7 +341,8 @@ export class View {
     this.sandbox = started.sandbox;
     const warnings = [started.scripted && SCRIPTED, started.sandbox === "unsandboxed" && UNSANDBOXED];
     for (const warning of warnings) if (warning && !this.notices.includes(warning)) this.notices = [...this.notices, warning];
-    if (started.restored_step) this.#note("info", `restored as after step ${started.restored_step}`);
+    if (started.sandbox_kept) this.#note("info", "in the sandbox that was kept");
+    else if (started.restored_step) this.#note("info", `restored as after step ${started.restored_step}`);
   }
 
   /**
