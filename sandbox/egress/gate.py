@@ -71,15 +71,21 @@ class Gate:
         self._is_closed = True
         if self._thread is None or self._listener is None:
             return
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # `accept` returns
         self._room.release()
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._thread.join)
+            await anyio.to_thread.run_sync(self._end_accepting, self._thread, self._listener)
             self._listener.close()
             for task in (serving := tuple(self._serving)):
                 task.cancel()
             await asyncio.gather(*serving, return_exceptions=True)
+
+    @staticmethod
+    def _end_accepting(thread: threading.Thread, listener: socket.socket) -> None:
+        """Again and again: whoever shares the socket may let it listen once more before `accept` has noticed."""
+        while thread.is_alive():
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # `accept` returns
+            thread.join(AGAIN_SECONDS)
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -95,6 +101,9 @@ class Gate:
             time.sleep(PACE_SECONDS)
 
     def _begin(self, accepted: socket.socket) -> None:
+        if self._is_closed:
+            accepted.close()
+            return
         task = self._loop.create_task(self._serve(accepted))
         self._serving.add(task)
         task.add_done_callback(self._end)
@@ -104,10 +113,12 @@ class Gate:
         self._room.release()
 
     async def _serve(self, accepted: socket.socket) -> None:
-        if self._is_closed:
+        try:
+            stream = await SocketStream.from_socket(accepted)
+        except ValueError:  # whoever connected is gone already
             accepted.close()
         else:
-            await self._proxy.serve(await SocketStream.from_socket(accepted))
+            await self._proxy.serve(stream)
 
 
 @contextmanager
