@@ -172,7 +172,7 @@ class Workspace:
             on_output=on_output,
             name=name,
         )
-        return await self._within(timeout_seconds, call)
+        return self.refusals.said_with(await self._within(timeout_seconds, call))
 
     async def resume(
         self,
@@ -185,7 +185,8 @@ class Workspace:
         call = self._started.resume(
             name, timeout_seconds=timeout_seconds, output_limit_bytes=output_limit_bytes, on_output=on_output
         )
-        return self.refusals.said_with(await self._within(timeout_seconds, call))
+        done = await self._within(timeout_seconds, call)
+        return self.refusals.said_with(done) if done is not None else None
 
     async def restart_shell(self) -> None:
         await self._within(FILE_SECONDS, self._started.restart_shell())
