@@ -100,6 +100,7 @@ class Bubblewrap:
             process_limit=limits_processes(),
             egress=True,
             reattach=self._keeper is not None,
+            facts={"limits": self._limits.in_words(memory=False, disk=False, processes=limits_processes())},
             notes=tuple(notes()),
         )
 

@@ -21,6 +21,10 @@ class Config(Struct, frozen=True, kw_only=True):
     `unsandboxed` is dangerous and shown on every screen."""
     sandbox_image: str = ""
     """Another image than our own for the Docker sandbox. It needs bash, git and Python 3.9 or later."""
+    sandbox_runtime: Annotated[str, Meta(pattern=r"^([a-zA-Z0-9][a-zA-Z0-9_.-]{0,63})?$")] = ""
+    """Docker: another runtime than the engine's own, by its name there: `runsc` (gVisor), `kata`."""
+    sandbox_advisories: Literal["warn", "refuse"] = "warn"
+    """Docker: what to do when the engine or runc has known faults that a task could use: warn, or take no task."""
     sandbox_build: bool = True
     """`0`: a missing image is not built by the runner; `python -m sandbox.image` builds it."""
     sandbox_memory_mib: Annotated[int, Meta(ge=64)] = 4096

@@ -78,6 +78,8 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
     limits: Limits
     mounts: tuple[Mount, ...]
     labels: Mapping[str, str]
+    runtime: str = ""
+    """Empty: the engine's own."""
     disk: str = ""
     """The block device that is its /workspace, empty where that is one of the mounts."""
 
@@ -118,6 +120,7 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
 def host_config(spec: ContainerSpec) -> dict[str, Any]:
     limits = spec.limits
     return {
+        "Runtime": spec.runtime,
         "AutoRemove": True,
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],

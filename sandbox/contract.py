@@ -67,6 +67,10 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """Whether it can open a way out, by a proxy that lets nothing else through."""
     reattach: bool = False
     """A sandbox outlives its runner for a while, and another one can take it over."""
+    facts: Mapping[str, str] = {}
+    """What the sandboxes are made of and held to, a line each by its name."""
+    warnings: tuple[str, ...] = ()
+    """Sentences for who runs the machine: what should not stay as it is, and what mends it."""
     notes: tuple[str, ...] = ()
     """Sentences for the user: what is missing, and what would give it."""
 

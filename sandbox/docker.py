@@ -8,7 +8,6 @@ engine that died itself left, `sweep` removes.
 from __future__ import annotations
 
 import os
-import platform
 import re
 import secrets
 import shutil
@@ -17,12 +16,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.to_thread
 import msgspec
-from msgspec import Struct
 
 from sandbox.client import ExecClient
 from sandbox.config import Config, limits
@@ -34,37 +31,19 @@ from sandbox.egress.outside import Outside
 from sandbox.engine import Engine, EngineError
 from sandbox.folders import check_folders, give, is_root, own, task_uid
 from sandbox.image import Image
-from sandbox.limits import Limits
+from sandbox.machine import Machine, Told, Wishes, machine_of
 from sandbox.owners import Owners
 from sandbox.register import Register, message, reopened
-from sandbox.seccomp import filter_program
 from sandbox.spare import Ahead, Spare, hand_over, start_spare
 
 EMPTY = "rmdir lost+found"
 """What a new ext4 file system has."""
 FILL = f"cp -a {PREPARED}/. ."
 FILL_SECONDS = 300.0
-MEMORY_SHARE = 0.75
-"""Of the machine's memory, at most this much is one sandbox's: the rest of the house must live beside it."""
 LABEL = "errand"
 OWN_CONTAINER = re.compile(r"/containers/([0-9a-f]{64})/")
 UNLIMITED_DISK = "A workspace has no limit of disk ({why}): a task can fill the one that the workspaces are on."
 NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_.-]+")
-
-
-class Machine(Struct, frozen=True):
-    """What the engine told of itself."""
-
-    version: str
-    limits: Limits
-    """No more than the machine has."""
-    folders: Mapping[Path, Path]
-    """Where we run in a container ourselves: folders as we see them, and as the engine does."""
-    missing: tuple[str, ...]
-    """Sentences on what this engine cannot hold."""
-    memory_limit: bool
-    process_limit: bool
-    disk_limit: bool = False
 
 
 class Docker:
@@ -77,26 +56,33 @@ class Docker:
         engine: Engine,
         image: Image,
         register: Register,
-        limits: Limits | None = None,
+        wishes: Wishes | None = None,
         outside: Outside | None = None,
     ) -> None:
         self.image = image
         self._engine = engine
         self._register = register
         self._owners = register.owners
-        self._limits = limits or Limits()
+        self._wishes = wishes or Wishes()
         self._outside = outside or Outside()
         self._machine: Machine | None = None
+        self._changes: tuple[str, ...] = ()
+        """Sentences on an image that got another's name."""
 
     @property
     def copies_workspaces(self) -> bool:
         return self._machine is not None and self._machine.disk_limit
 
     async def capabilities(self) -> Capabilities:
-        """ImageMissing when the image has to be made first. The first time, a container is tried."""
+        """ImageMissing when the image has to be made first. The first time, a container is tried; again when the name
+        of the image is another image's by now."""
         try:
-            if not await self.image.is_there():
+            image = await self.image.id()
+            if not image:
                 raise ImageMissing(f"the Docker sandbox's image {self.image.name} has to be made first")
+            if self._machine is not None and self._machine.image != image:
+                self._changes += (f"The image {self.image.name} was {self._machine.image} and is {image} now.",)
+                self._machine = None
             machine = await self._look()
         except EngineError as error:
             raise SandboxUnavailable(f"the Docker Engine at {self._engine.host} refuses: {error}") from error
@@ -107,7 +93,15 @@ class Docker:
             process_limit=machine.process_limit,
             egress=True,
             reattach=self._register.keeps,
-            notes=(f"Docker Engine {machine.version}, image {self.image.name}.", *machine.missing),
+            facts={
+                "engine": f"Docker Engine {machine.version}, runtime {machine.runtime}",
+                "image": f"{self.image.name} is {machine.image}",
+                "limits": machine.limits.in_words(
+                    memory=machine.memory_limit, disk=machine.disk_limit, processes=machine.process_limit
+                ),
+            },
+            warnings=(*machine.warnings, *self._changes),
+            notes=machine.missing,
         )
 
     async def start(self, spec: SandboxSpec) -> ExecClient:
@@ -176,7 +170,8 @@ class Docker:
         client = self._register.client(spec, key)
         gate = self._register.make_gate(key, uid) if spec.egress.allowed else None
         container = ContainerSpec(
-            image=self.image.name,
+            image=machine.image,
+            runtime=self._wishes.runtime,
             uid=uid,
             limits=machine.limits,
             mounts=mounts(spec, PREPARED if disk else WORKSPACE, gate, machine.folders),
@@ -252,14 +247,14 @@ class Docker:
         """What this engine can do; asked and tried once."""
         if self._machine is None:
             self._owners.hold()
-            about, version = await self._engine.about(), await self._engine.version()
-            machine = machine_of(about, version, self._limits, await own_folders(self._engine))
-            self._machine = await self._with_disk(machine)
+            engine, folders = self._engine, await own_folders(self._engine)
+            told = Told(about=await engine.about(), version=await engine.version(), image=await self.image.id())
+            self._machine = await self._with_disk(machine_of(told, self._wishes, folders))
         return self._machine
 
     async def _with_disk(self, machine: Machine) -> Machine:
         """With a limit of disk where that can be had; tried, either way."""
-        why = why_none() if self._limits.disk_bytes else "ERRAND_SANDBOX_DISK_MIB is 0"
+        why = why_none() if self._wishes.limits.disk_bytes else "ERRAND_SANDBOX_DISK_MIB is 0"
         if not why:
             limited = msgspec.structs.replace(machine, disk_limit=True)
             try:
@@ -307,7 +302,10 @@ def connect_as(config: Config, host: str, owners: Owners, outside: Outside | Non
     engine = Engine(host)
     image = Image(engine, config.sandbox_image, owners.folder / "image.lock")
     register = Register(owners, Docker.name, config.sandbox_lease_seconds)
-    return Docker(engine, image, register, limits(config), outside)
+    wishes = Wishes(
+        limits=limits(config), runtime=config.sandbox_runtime, refuses_faults=config.sandbox_advisories == "refuse"
+    )
+    return Docker(engine, image, register, wishes, outside)
 
 
 def user(task: str) -> int:
@@ -360,30 +358,3 @@ async def own_folders(engine: Engine) -> dict[Path, Path]:
     found = OWN_CONTAINER.search(Path("/proc/self/mountinfo").read_text())
     own = await engine.inspect(found[1]) if found else None
     return {Path(mount["Destination"]): Path(mount["Source"]) for mount in own["Mounts"]} if own else {}
-
-
-def machine_of(about: Mapping[str, Any], version: str, limits: Limits, folders: Mapping[Path, Path]) -> Machine:
-    """`about` is the engine's `/info`."""
-    options = " ".join(about.get("SecurityOptions") or ())
-    missing = []
-    if "rootless" in options:
-        raise SandboxUnavailable("A rootless Docker Engine gives files to other users: use the system's, or bubblewrap")
-    if "seccomp" not in options:
-        missing.append("This engine filters no system calls by itself: give it a kernel with seccomp.")
-    if not filter_program():
-        missing.append(f"Errand filters no system calls: it has no policy for {platform.machine()}.")
-    memory, processes = bool(about.get("MemoryLimit")), bool(about.get("PidsLimit"))
-    if not memory:
-        missing.append("This kernel limits no container's memory: boot it with cgroup_enable=memory.")
-    return Machine(
-        version=version,
-        limits=msgspec.structs.replace(
-            limits,
-            memory_bytes=min(limits.memory_bytes, int(about["MemTotal"] * MEMORY_SHARE)),
-            cpus=min(limits.cpus, float(about["NCPU"])),
-        ),
-        folders=folders,
-        missing=tuple(missing),
-        memory_limit=memory,
-        process_limit=processes,
-    )

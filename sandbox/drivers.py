@@ -66,6 +66,11 @@ class Drivers:
         """Whether the settings name anything to reach."""
         return bool(self._config.sandbox_egress.strip())
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What who runs this machine should mend."""
+        return self._able.warnings if self._able is not None else ()
+
     async def keep(self, tell: Callable[[str, str], None]) -> None:
         """Look from time to time, make a missing image, keep sandboxes warm, remove what nobody holds, until
         cancelled. Whenever something else is found, `tell` is called with the driver's name, or nothing, and why."""
@@ -73,11 +78,12 @@ class Drivers:
             group.start_soon(self._keep_docker_warm)
             if isinstance(self._other, Warm):
                 group.start_soon(self._other.keep)
-            told = ("", "")
+            told: tuple[object, ...] = ("", "", ())
             while True:
                 is_missing = await self._look_and_sweep()
-                if told != (now := (self.driver.name if self.driver else "", self.why)):
-                    tell(*now)
+                name = self.driver.name if self.driver else ""
+                if told != (now := (name, self.why, self.warnings)):
+                    tell(name, self.why)
                     told = now
                 await anyio.sleep(await self._make_image() if is_missing else LOOK_SECONDS)
 

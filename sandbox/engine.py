@@ -53,10 +53,9 @@ class Engine:
         self._client: APIClient | None = None
         self._threads = anyio.CapacityLimiter(CALLS_AT_ONCE)
 
-    async def version(self) -> str:
-        """Of the engine."""
-        found: str = (await self._ask(lambda client: client.version()))["Version"]
-        return found
+    async def version(self) -> dict[str, Any]:
+        """Of the engine and its parts: `Version`, `Components`, …"""
+        return await self._ask(lambda client: client.version())
 
     async def about(self) -> dict[str, Any]:
         """The machine as the engine sees it: `MemTotal`, `NCPU`, `SecurityOptions`, `MemoryLimit`, …"""

@@ -37,8 +37,13 @@ class Image:
         self._engine = engine
         self._lock = lock
 
+    async def id(self) -> str:
+        """The digest of what has this name now; empty when nothing has."""
+        found = await self._engine.image(self.name)
+        return found["Id"] if found else ""
+
     async def is_there(self) -> bool:
-        return await self._engine.image(self.name) is not None
+        return bool(await self.id())
 
     def is_being_made(self) -> bool:
         """By whichever process of this installation."""

@@ -27,3 +27,19 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Of the workspace, and with it its number of files: one for 8 KiB. 0: none."""
     tmp_bytes: int = 2 * GIB
     """/tmp (the home is in it), /var/tmp and /dev/shm, which live in memory, each."""
+
+    def in_words(self, *, memory: bool, disk: bool, processes: bool) -> str:
+        """Those that hold, for the owner."""
+        held = {
+            f"{gibibytes(self.memory_bytes)} of memory and swap": memory,
+            f"{self.cpus:g} processors": memory,
+            f"{self.processes:,} processes": processes,
+            f"{gibibytes(self.disk_bytes)} of disk": disk,
+            f"{gibibytes(self.tmp_bytes)} each of {', '.join(TMPFS)}": True,
+            f"{self.open_files:,} open files and files of {gibibytes(self.file_bytes)} a process": True,
+        }
+        return "; ".join(words for words, holds in held.items() if holds)
+
+
+def gibibytes(size: int) -> str:
+    return f"{size / GIB:.3g} GiB"

@@ -151,6 +151,8 @@ class Runner:
             self._log.info("sandbox", driver=driver, why=why)
         else:
             self._log.error("no_sandbox", reason=why)
+        for warning in self._drivers.warnings:
+            self._log.warning("sandbox_warning", warning=warning)
 
     async def _answer_health(self, asked: AskHealth) -> Health:
         return self.health()

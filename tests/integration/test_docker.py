@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -20,13 +21,14 @@ from sandbox import drivers as drivers_module
 from sandbox import image as image_module
 from sandbox.client import ExecClient
 from sandbox.config import DOCKER_HOST, Config
-from sandbox.container import ContainerLink
+from sandbox.container import ContainerLink, ContainerSpec, host_config
 from sandbox.contract import ImageMissing, Sandbox, SandboxSpec, SandboxUnavailable
 from sandbox.disk import why_none
 from sandbox.docker import Docker, as_the_engine_sees, connect, container_name
 from sandbox.drivers import Drivers
 from sandbox.engine import Engine
 from sandbox.image import Image, own_name
+from sandbox.limits import Limits
 from sandbox.owners import Owners
 from sandbox.spare import Ahead
 from sandbox.warm import Warm
@@ -115,6 +117,29 @@ async def test_a_container_has_the_hardest_settings_and_every_limit_that_is_set(
     labels = {name.removeprefix("errand."): value for name, value in config["Labels"].items()}
     assert (labels["task"], labels["attempt"], labels["runner"]) == ("task_1", "1", "me")
     assert "errand-task_1-1-" in found["Name"]
+
+
+SET_BY = {
+    "ERRAND_SANDBOX_RUNTIME": "runc",
+    "ERRAND_SANDBOX_MEMORY_MIB": 128 * MIB,
+    "ERRAND_SANDBOX_PROCESSES": 64,
+    "ERRAND_SANDBOX_CPUS": 500_000_000,
+}
+"""In SMALL."""
+
+
+async def test_each_setting_of_a_container_is_documented_as_it_is(sandbox: ExecClient) -> None:
+    host = inspect(container_of(sandbox))["HostConfig"]
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `?(.*?)`? \| (.+?) \|$", page.partition("### A container's settings")[2], re.M)
+    documented = {name: value for name, value, _ in rows}
+    made_of = ContainerSpec(image="", uid=1, limits=Limits(), mounts=(), labels={})
+    assert set(documented) >= set(host_config(made_of)), "each setting that is made"
+    for name, value in documented.items():
+        if value in SET_BY:
+            assert host[name] == SET_BY[value], name
+        elif not value.startswith("see "):
+            assert host[name] == json.loads(value), name
 
 
 async def test_the_limits_hold_inside(sandbox: ExecClient) -> None:
@@ -383,16 +408,68 @@ async def test_an_image_of_ones_own_that_lacks_python_is_refused_with_the_reason
 
 
 async def test_an_image_that_was_removed_is_missing_and_not_a_tasks_fault(
-    data: Path, docker: Docker, tmp_path: Path
+    data: Path, dockerfile: Path, tmp_path: Path
 ) -> None:
-    name = f"errand-test:{secrets.token_hex(8)}"
-    docker_cli("tag", docker.image.name, name)
+    await make_image()
+    name = own_name()
     other = connect(Config(sandbox_image=name), HOST, data, "other")
     await other.capabilities()
     docker_cli("rmi", name)
     with pytest.raises(ImageMissing, match=name):
         await other.start(spec_of(tmp_path / "workspace"))
     await other.close()
+
+
+async def test_a_container_is_of_the_image_that_was_looked_at_until_the_change_of_its_name_is_said(
+    data: Path, docker: Docker, dockerfile: Path, tmp_path: Path
+) -> None:
+    name = f"errand-test:{secrets.token_hex(8)}"
+    docker_cli("tag", docker.image.name, name)
+    other = connect(Config(sandbox_image=name), HOST, data, "other")
+    assert (await other.capabilities()).warnings == (await docker.capabilities()).warnings
+    before = docker_cli("image", "inspect", "--format", "{{.Id}}", docker.image.name)
+    await make_image()
+    docker_cli("tag", own_name(), name)
+    now = docker_cli("image", "inspect", "--format", "{{.Id}}", name)
+    try:
+        sandbox = await other.start(spec_of(tmp_path / "workspace"))
+        assert inspect(container_of(sandbox))["Image"] == before != now
+        await sandbox.stop()
+        able = await other.capabilities()
+        assert able.warnings[-1] == f"The image {name} was {before} and is {now} now."
+        assert able.facts["image"] == f"{name} is {now}"
+        sandbox = await other.start(spec_of(tmp_path / "workspace"))
+        assert inspect(container_of(sandbox))["Image"] == now
+        await sandbox.stop()
+    finally:
+        docker_cli("rmi", name)
+        await other.close()
+
+
+async def test_another_runtime_is_used_and_one_that_is_not_there_is_refused(data: Path, tmp_path: Path) -> None:
+    """A second name of runc stands for it: what another runtime does with the rest of the settings is not tried."""
+    by_name = connect(Config(sandbox_runtime="io.containerd.runc.v2"), HOST, data, "me")
+    await skip_unless_available(by_name)
+    sandbox = await by_name.start(spec_of(tmp_path / "workspace"))
+    assert inspect(container_of(sandbox))["HostConfig"]["Runtime"] == "io.containerd.runc.v2"
+    await sandbox.stop()
+    await by_name.close()
+    missing = connect(Config(sandbox_runtime="runsc-no"), HOST, data, "me")
+    with pytest.raises(
+        SandboxUnavailable, match=r"no runtime runsc-no, but .*runc: install it \(gVisor: `runsc install`"
+    ):
+        await missing.capabilities()
+    await missing.close()
+
+
+async def test_an_engine_with_known_faults_is_used_with_a_warning_or_not_at_all(data: Path, docker: Docker) -> None:
+    warnings = (await docker.capabilities()).warnings
+    if not warnings:
+        pytest.skip("this engine has no known faults")
+    strict = connect(Config(sandbox_advisories="refuse"), HOST, data, "other")
+    with pytest.raises(SandboxUnavailable, match=r"CVE-.*ERRAND_SANDBOX_ADVISORIES=refuse forbids"):
+        await strict.capabilities()
+    await strict.close()
 
 
 async def test_auto_goes_back_to_bubblewrap_when_the_engine_goes_away(

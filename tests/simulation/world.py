@@ -181,6 +181,7 @@ class PlayedDrivers:
 
     why = notice = ""
     egress = Egress()
+    warnings: tuple[str, ...] = ()
 
     def __init__(self, driver: PlayedDriver, chance: random.Random) -> None:
         self.driver: PlayedDriver | None = None

@@ -95,6 +95,7 @@ class IdleDriver:
 
 class IdleDrivers:
     why = notice = ""
+    warnings: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.driver = IdleDriver()

@@ -129,7 +129,7 @@ def test_the_doctor_says_which_sandbox_there_is_and_why(
 ) -> None:
     monkeypatch.setenv("ERRAND_SANDBOX", setting)
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
-    check = check_sandbox(tmp_path)
+    check = check_sandbox(tmp_path)[0]
     assert (check.name, check.status) == ("sandbox", status)
     assert check.text.startswith(said.format(socket=tmp_path / "no.sock"))
 

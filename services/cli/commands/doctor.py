@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ LITTLE_DISK_BYTES = 2 * 1024**3
 NO_DISK_BYTES = 256 * 1024**2
 STATUSES = ("ok", "warn", "fail")
 MAKE_IMAGE = "The runner makes it, or `python -m sandbox.image`."
+INDENT = " " * 6
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -34,7 +37,7 @@ def command(place: Place) -> int:
     """Check this machine and the server. The exit code is 1 when something must be mended."""
     checks = [check_python(), check_git(_output("git", "--version")), check_disk(place.data)]
     if _is_server(place.data):
-        checks += [check_nats_server(), check_sandbox(place.data)]
+        checks += [check_nats_server(), *check_sandbox(place.data)]
     checks += check_server(place)
     if place.as_json:
         from protocol.base import encode
@@ -50,7 +53,15 @@ def show(check: Check) -> None:
     from services.cli.text import clean
 
     mark = click.style(f"{check.status:<4}", fg=COLOURS[check.status], bold=check.status != "ok")
-    click.echo(f"{mark}  {check.name}: {clean(check.text)}")
+    click.echo(f"{mark}  {folded(f'{check.name}: {clean(check.text)}')}")
+
+
+def folded(text: str) -> str:
+    """For a person, at the width of the terminal, below each other; for a program as it is."""
+    if not sys.stdout.isatty():
+        return text
+    width = shutil.get_terminal_size().columns - len(INDENT)
+    return f"\n{INDENT}".join(textwrap.wrap(text, max(width, 40), break_long_words=False, break_on_hyphens=False))
 
 
 def check_python() -> Check:
@@ -96,7 +107,7 @@ def check_nats_server() -> Check:
     return Check("nats-server", "ok", f"{said.removeprefix('nats-server: ')} ({path})")
 
 
-def check_sandbox(data: Path) -> Check:
+def check_sandbox(data: Path) -> list[Check]:
     """Found out by starting one."""
     import anyio
 
@@ -107,11 +118,11 @@ def check_sandbox(data: Path) -> Check:
     try:
         drivers = Drivers(from_environment(Config, os.environ), data.absolute(), os.environ.get("DOCKER_HOST", ""))
     except WrongSetting as error:
-        return Check("sandbox", "fail", str(error))
+        return [Check("sandbox", "fail", str(error))]
     return anyio.run(_try_sandbox, drivers)
 
 
-async def _try_sandbox(drivers: Drivers) -> Check:
+async def _try_sandbox(drivers: Drivers) -> list[Check]:
     from sandbox.contract import ImageMissing
 
     try:
@@ -121,27 +132,39 @@ async def _try_sandbox(drivers: Drivers) -> Check:
         waits = "It is being made." if drivers.image_is_being_made() else MAKE_IMAGE
     try:
         found = await drivers.driver.capabilities() if drivers.driver else None
-        return sandbox_check(drivers, found, waits)
+        return list(sandbox_checks(drivers, found, waits))
     finally:
         await drivers.close()
 
 
-def sandbox_check(drivers: Drivers, found: Capabilities | None, waits: str) -> Check:
+def sandbox_checks(drivers: Drivers, found: Capabilities | None, waits: str) -> Iterator[Check]:
     """`waits` is what a better driver waits for."""
     if drivers.driver is None or found is None:
-        return Check("sandbox", "warn" if waits else "fail", f"none: {drivers.why}. {waits}".strip())
+        yield Check("sandbox", "warn" if waits else "fail", f"none: {drivers.why}. {waits}".strip())
+        return
     if not found.isolated:
-        return Check("sandbox", "warn", f"UNSANDBOXED: commands run on this machine as you. {' '.join(found.notes)}")
+        yield Check("sandbox", "warn", f"UNSANDBOXED: commands run on this machine as you. {' '.join(found.notes)}")
+        return
     missing = [name for name in ("memory", "disk", "process") if not getattr(found, f"{name}_limit")]
     works = f"{drivers.driver.name} works ({drivers.why})"
-    network = f"Of the network tasks reach {', '.join(drivers.egress.words)}." if drivers.egress.words else ""
-    if drivers.wants_egress and not network:
-        network = "No task reaches the network: this driver cannot hold it to ERRAND_SANDBOX_EGRESS."
     works += f", without a limit of {', '.join(missing)}." if missing else "."
-    # No container engine limits the disk under a folder of the machine's: that is said, and nothing to mend.
+    # The disk's needs loop devices, which are root's: said, and not always to be mended.
     is_well = not waits and found.memory_limit and found.process_limit
-    said = " ".join(filter(None, (works, network, waits, *found.notes)))
-    return Check("sandbox", "ok" if is_well else "warn", said)
+    yield Check("sandbox", "ok" if is_well else "warn", " ".join(filter(None, (works, waits, *found.notes))))
+    for name, text in found.facts.items():
+        yield Check(f"sandbox {name}", "ok", text)
+    yield Check("sandbox network", *reach(drivers))
+    for warning in found.warnings:
+        yield Check("sandbox engine", "warn", warning)
+
+
+def reach(drivers: Drivers) -> tuple[str, str]:
+    """The status and the words for the network."""
+    if drivers.egress.words:
+        return "ok", f"tasks reach {', '.join(drivers.egress.words)}"
+    if drivers.wants_egress:
+        return "warn", "tasks reach nothing: this driver cannot hold them to ERRAND_SANDBOX_EGRESS"
+    return "ok", "tasks reach nothing (ERRAND_SANDBOX_EGRESS is empty)"
 
 
 def check_server(place: Place) -> list[Check]:
