@@ -84,14 +84,15 @@ class Workspace:
     async def _open(self, last: CheckpointMade | None) -> None:
         if self._sandbox is not None:
             return
-        prepared = await self._prepare()
+        inside = self._driver.copies_workspaces
+        prepared = await self._prepare(checkout=not inside)
         mirror = tuple(Path(path) for path in prepared.readonly_paths)
         self._sandbox = await self._driver.start(self._spec(Path(prepared.path), mirror))
         if last is not None and last.blob:
             bundle = await self._bundle(last.blob)
             checkpoint = Checkpoint(head=last.head, commit=last.commit, tree=last.tree, bundle=bundle)
             await self._sandbox.restore(checkpoint)
-        elif self._driver.copies_workspaces:
+        elif inside:
             await self._sandbox.check_out()
 
     def _spec(self, workspace: Path, mirror: tuple[Path, ...] = ()) -> SandboxSpec:
@@ -104,7 +105,7 @@ class Workspace:
             on_refused=self.refusals.add,
         )
 
-    async def _prepare(self, keep: int = 0) -> WorkspacePrepared:
+    async def _prepare(self, keep: int = 0, *, checkout: bool = True) -> WorkspacePrepared:
         task = self._log.task
         asked = PrepareWorkspace(
             task=task.id,
@@ -113,7 +114,7 @@ class Workspace:
             commit=self.base_commit,
             branch=self._branch,
             keep=keep,
-            checkout=not self._driver.copies_workspaces,
+            checkout=checkout,
         )
         return await self._bus.ask(
             Service.REPOS,
