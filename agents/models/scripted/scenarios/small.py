@@ -49,6 +49,14 @@ def download(prompt: str) -> Script:
         yield Say(answer.text, (finish("I looked.", "Look"),))
 
 
+def program(prompt: str) -> Script:
+    """The repository's own Python program `run=<path>`, and what it says."""
+    path = found[1] if (found := re.search(r"\brun=([\w./-]+)", prompt)) else "main.py"
+    ran = yield from do(f"I run {path}.", bash(f"python3 {path}"))
+    while True:
+        yield Say("Done.", (finish(ran.results[-1].text, "Run a program"),))
+
+
 def chatty(prompt: str) -> Script:
     """A long text, `chars=N`."""
     line = "This sentence is scripted, not Claude, and it is here to be long. "
