@@ -411,14 +411,6 @@ def made_files(uid: int) -> dict[str, bytes]:
     return {path: text.encode() for path, text in files.items()}
 
 
-@contextmanager
-def gate_folder(uid: int) -> Iterator[Path]:
-    """Where a sandbox that starts lends its socket. It is needed no longer than that."""
-    with TemporaryDirectory(prefix="errand-gate-") as folder:
-        own(Path(folder), uid)
-        yield Path(folder)
-
-
 def data_descriptor(stack: ExitStack, data: bytes) -> int:
     fd = os.memfd_create("errand")
     stack.callback(os.close, fd)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -29,6 +30,7 @@ NAME = "gate"
 PACE_SECONDS = 0.002
 """Between two connections of a sandbox: one that makes them in a loop takes little of our time."""
 AGAIN_SECONDS = 0.1
+DESCRIPTOR = struct.Struct("i")
 LISTENING = {
     socket.SO_DOMAIN: socket.AF_INET,
     socket.SO_TYPE: socket.SOCK_STREAM,
@@ -147,13 +149,20 @@ def take(place: socket.socket) -> socket.socket:
     try:
         lender, _ = place.accept()
         with lender:
-            flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-            _, descriptors, _, _ = socket.recv_fds(lender, 1, 1, flags)
+            lender.setblocking(False)
+            # socket.recv_fds of Python 3.11 heeds no flags: what came would go on to whatever is started next.
+            _, came, _, _ = lender.recvmsg(1, socket.CMSG_LEN(DESCRIPTOR.size), socket.MSG_CMSG_CLOEXEC)
     except OSError:
-        descriptors = []
-    if not descriptors:
+        came = []
+    sent = [data for level, kind, data in came if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)]
+    if not sent:
         raise SandboxError("The sandbox did not open its way to the proxy")
-    lent = socket.socket(fileno=descriptors[0])
+    (descriptor,) = DESCRIPTOR.unpack(sent[0])
+    try:
+        lent = socket.socket(fileno=descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise SandboxError("The sandbox sent what is no socket") from None
     if any(lent.getsockopt(socket.SOL_SOCKET, option) != value for option, value in LISTENING.items()):
         lent.close()
         raise SandboxError("The sandbox sent what is no listening socket")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 
 import anyio
 from msgspec.structs import replace
 
+from agents.contract import Fenced
 from protocol.journal import HostRefused
 from sandbox.contract import ExecResult
 from sandbox.egress.policy import Refusal
+from services.bus import Refused
 from services.runner.log import TaskLog
 
 
@@ -37,10 +40,11 @@ class Refusals:
         return replace(result, output=output + "".join(lines))
 
     async def keep(self) -> None:
-        """Journal each as it comes, until cancelled. Raises Fenced."""
-        while True:
-            await self._came.wait()
-            await self.flush()
+        """Journal each as it comes, until cancelled or the attempt is over."""
+        with suppress(Fenced, Refused):  # whoever appends next learns so too
+            while True:
+                await self._came.wait()
+                await self.flush()
 
     async def flush(self) -> None:
         """Return when all that came is in the journal. Raises Fenced."""

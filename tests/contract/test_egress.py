@@ -132,11 +132,11 @@ class Inside(Struct):
 
 
 @asynccontextmanager
-async def inside(driver: Driver, folder: Path, words: str) -> AsyncIterator[Inside]:
+async def inside(driver: Driver, folder: Path, words: str, **settings: float) -> AsyncIterator[Inside]:
     workspace = folder / "workspace"
     workspace.mkdir(parents=True)
     told: list[Refusal] = []
-    way = egress(replace(LIMITED, sandbox_egress=words))
+    way = egress(replace(LIMITED, sandbox_egress=words, **settings))
     sandbox = await driver.start(
         SandboxSpec(task="task_1", attempt=1, workspace=workspace, egress=way, on_refused=told.append)
     )
@@ -409,6 +409,75 @@ async def test_a_hostile_client_costs_the_runner_little_and_others_nothing(
         assert await other.output(f"curl -sS -m 5 http://{host}/") == "hi\n"
         assert box.sandbox.gate is not None
     assert box.sandbox.gate.connections == 0
+
+
+async def test_who_does_not_read_what_an_allowed_host_sends_fills_no_memory(driver: Driver, tmp_path: Path) -> None:
+    """Each of the connections that it may have, all of them flooded from outside."""
+    flooded = 0
+
+    async def flood(stream: SocketStream) -> None:
+        nonlocal flooded
+        flooded += 1
+        with suppress(anyio.BrokenResourceError):
+            async with stream:
+                while True:
+                    await stream.send(bytes(1 << 16))
+
+    listener = await anyio.create_tcp_listener(local_host=OPEN)
+    host = f"open.example.com:{listener.extra(SocketAttribute.local_port)}"
+    count = LIMITED.sandbox_egress_connections
+    program = f"""
+import socket, time
+many = [socket.create_connection(("127.0.0.1", {PORT})) for _ in range({count})]
+for one in many:
+    one.sendall(b"CONNECT {host} HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+for one in many:
+    one.recv(1)
+time.sleep(1)
+print("full")
+"""
+    before = memory_bytes()
+    async with listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, flood)
+        async with inside(driver, tmp_path, host) as box:
+            await box.sandbox.write("deaf.py", program.encode())
+            assert await box.output("python3 deaf.py") == "full\n"
+            assert memory_bytes() - before < count * 512 * 1024
+        group.cancel_scope.cancel()
+    assert flooded == count
+
+
+SLOW = f"""
+import socket, time
+with socket.create_connection(("127.0.0.1", {PORT})) as proxy:
+    proxy.settimeout(0.05)
+    began = time.monotonic()
+    while time.monotonic() - began < 20:
+        try:
+            proxy.send(b"X")
+            if not proxy.recv(1):
+                break
+        except TimeoutError:
+            pass
+        except OSError:
+            break
+    print(time.monotonic() - began < 10)
+"""
+
+
+async def test_a_request_that_never_ends_and_a_tunnel_that_says_nothing_are_closed(
+    driver: Driver, tmp_path: Path, open_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.egress.proxy.HEAD_SECONDS", 0.5)
+    host = f"open.example.com:{open_place.port}"
+    async with inside(driver, tmp_path, host, sandbox_egress_idle_seconds=1.0) as box:
+        await box.sandbox.write("slow.py", SLOW.encode())
+        assert await box.output("python3 slow.py") == "True\n"
+        silent = (
+            f"exec 3<>/dev/tcp/127.0.0.1/{PORT}; printf 'CONNECT {host} HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' >&3; cat <&3"
+        )
+        assert "200 Connection established" in await box.output(f'bash -c "{silent}"')
+    assert open_place.came == [b""]
 
 
 def memory_bytes() -> int:
