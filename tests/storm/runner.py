@@ -15,6 +15,7 @@ from protocol.journal import ModelReply
 from protocol.routes import Service
 from protocol.task import Usage
 from sandbox.contract import Capabilities, Checkpoint, ExecResult, SandboxSpec
+from sandbox.egress.policy import Egress
 from services import actor
 from services.bus import Bus, BusConfig
 from services.config import from_environment
@@ -95,6 +96,7 @@ class IdleDriver:
 
 class IdleDrivers:
     why = notice = ""
+    egress = Egress()
     warnings: tuple[str, ...] = ()
 
     def __init__(self) -> None:
