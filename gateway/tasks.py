@@ -118,7 +118,10 @@ class Tasks:
         frame = checks.submit(frame, is_owner=asker.is_owner)
         if not frame.fork_of:
             return replace(frame, repository=await self._checked(asker, frame.repository))
-        source = (await self.show(asker, frame.fork_of)).task
+        try:
+            source = (await self.show(asker, frame.fork_of)).task
+        except Problem as problem:
+            raise Problem(problem.status, problem.error, "fork_of") from None
         return replace(frame, repository=source.repository, base=source.base, model=frame.model or source.model)
 
     async def store(self, asker: Asker, frame: CommandFrame) -> Accepted:

@@ -623,6 +623,34 @@ def test_what_is_queued_says_why_it_waits(gateway: Gateway, data: Path) -> None:
     assert "why         the queue is paused\n" in run(data, "show", TASK).output
 
 
+def test_a_task_is_shown_with_the_terms_it_was_sent_on(gateway: Gateway, data: Path) -> None:
+    told = {"queue": "gpu", "labels": ["cuda"], "priority": 3, "queue_seconds": 60, "turn_seconds": 90}
+    sent = {"id": TASK, "user": "owner", "state": "failed", "archived_at": "2026-01-01T00:00:00Z", **told}
+    gateway.answers = {("GET", f"/api/tasks/{TASK}"): (200, {"task": sent})}
+    assert run(data, "show", TASK).output.splitlines()[2:] == [
+        "queue       gpu",
+        "labels      cuda",
+        "priority    3",
+        "queue limit 1 min 0 s",
+        "deadline    1 min 30 s a turn",
+        "archived    2026-01-01 00:00:00 UTC",
+        "cost        $0.00 · 0 tokens",
+    ]
+
+
+def test_no_page_is_behind_a_task_that_there_is_not(gateway: Gateway, data: Path) -> None:
+    gateway.answers = {("GET", f"/api/tasks/{TASK}"): (404, {"error": "There is no such task."})}
+    result = run(data, "ls", "--before", TASK)
+    assert (result.exit_code, result.output) == (1, "errand: There is no such task.\n")
+
+
+def test_a_start_that_has_passed_is_said(gateway: Gateway, data: Path) -> None:
+    gateway.scripts = [accepts([])]
+    result = run(data, "submit", "x", "--repo", "https://example.org/x.git", "--at", "2020-01-01 09:00+00:00")
+    assert result.exit_code == 0
+    assert "has passed: the task begins at once." in result.stderr
+
+
 def test_a_schedule_is_refused_before_it_is_sent(gateway: Gateway, data: Path) -> None:
     for prompt, option, given, told in (
         ("x", "--budget-usd", "nan", "neither a number"),
@@ -649,26 +677,40 @@ def test_the_queues_are_shown_and_set(gateway: Gateway, data: Path) -> None:
             mine | {"title": "fix\nit", "priority": 2, "effective_priority": 2.5},
             mine | {"user": "u1", "place": 2},
         ],
-        "running": [{"id": "t1", "user": "owner", "queue": "gpu", "runner": "r", "title": "go"}],
+        "running": [
+            {"id": "t1", "user": "owner", "queue": "gpu", "runner": "r", "title": "go"},
+            {"id": "t2", "user": "owner", "queue": "gpu", "runner": "r", "title": "push"},
+        ],
+        "stopped": [{"user": "owner", "task": "t3", "commands": 1, "reason": "update Errand", "title": "old"}],
         "runners": [{"queue": "gpu", "runner": "r", "labels": ["arm64"], "slots": 2, "busy": 1}],
         "more": True,
     }
-    gateway.answers = {("GET", "/api/queues"): (200, shown), ("POST", "/api/queues/gpu"): (200, {"running_limit": 2})}
+    asks = {"id": "t2", "title": "", "state": "waiting", "repository": "", "created_at": "", "updated_at": ""}
+    gateway.answers = {
+        ("GET", "/api/queues"): (200, shown),
+        ("GET", "/api/tasks"): (200, {"type": "task_list", "tasks": [asks]}),
+        ("POST", "/api/queues/gpu"): (200, {"running_limit": 2}),
+        ("POST", "/api/queues/gqu"): (200, {"running_limit": 2}),
+    }
     result = run(data, "queue", "--limit", "2")
     assert [line.split("\t") for line in result.stdout.splitlines() if line] == [
         ["queue", "waiting", "running", "limit", "slots"],
         ["gpu", "2", "1", "5", "paused, 1 of 2 at r arm64"],
         ["runs", "queue", "runner", "for", "title"],
         ["t1", "gpu", "r", "", "go"],
+        ["t2", "gpu", "r", "", "waits for your answer: push"],
         ["waits", "queue", "place", "priority", "for", "why", "title"],
         [TASK, "gpu", "1", "2 (2.5)", "", "the queue gpu is paused", "fix …"],
         [TASK, "gpu", "2", "0 (0.0)", "", "the queue gpu is paused", "of u1"],
+        ["stopped", "of", "commands", "why", "title"],
+        ["t3", "owner", "1", "update Errand", "old"],
     ]
     assert result.stderr == "More wait than are shown here.\n"
     assert json.loads(run(data, "queue", "--json").stdout) == shown
     for arguments, body in ((["limit", "gpu", "2"], {"running_limit": 2}), (["pause", "gpu"], {"paused": True})):
         assert run(data, "queue", *arguments).output == "The queue gpu is served; at most 2 tasks of it at one time.\n"
         assert gateway.asked[-1] == ("POST", "/api/queues/gpu", body)
+    assert "Nobody serves the queue gqu" in run(data, "queue", "pause", "gqu").stderr
     assert json.loads(run(data, "queue", "resume", "gpu", "--json").stdout) == {"running_limit": 2}
 
 

@@ -168,7 +168,8 @@ async def test_a_fork_is_of_a_task_of_ones_own(
     forked = (await owner.post("/api/tasks", json=body)).json()["task"]
     shown = (await until(owner, f"/api/tasks/{forked}", lambda answer: answer.json()["sequence"])).json()["task"]
     assert (shown["fork_of"], shown["repository"]) == (task, TASK["repository"])
-    assert (await user.post("/api/tasks", json=body)).status_code == 404
+    anothers = await user.post("/api/tasks", json=body)
+    assert (anothers.status_code, anothers.json()["field"]) == (404, "fork_of")
     wrong = await owner.post("/api/tasks", json={**body, "key": "both", "repository": TASK["repository"]})
     assert (wrong.status_code, wrong.json()["field"]) == (422, "fork_of")
 

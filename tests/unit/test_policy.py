@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from protocol.evolve import Holder, QueueSettings, Task
 from protocol.query import Why
 from protocol.task import TaskState
+from services.scheduler.line import Line
 from services.scheduler.policy import Load, Rules, Slot, Wait, effective_priority, plan, sentence
 from tests.unit.desk import NOW
 
@@ -154,6 +156,22 @@ def test_a_free_slot_gets(why: str, tasks: list[Task], slots: list[Slot], rules:
     assert " ".join(task.id for _, task in found.grants) == given, why
     assert all(slot.fits(task) for slot, task in found.grants)
     assert len({task.id for _, task in found.grants}) == len(found.grants)
+    assert " ".join(given_by_line(tasks, slots, Rules(**rules))) == given, "the line that serves gives the same"
+
+
+def given_by_line(tasks: list[Task], slots: list[Slot], rules: Rules) -> Iterator[str]:
+    line, by_id = Line(rules), {task.id: task for task in tasks}
+    for task in tasks:
+        line.update(task)
+    for number, slot in enumerate(sorted(slots, key=lambda slot: len(slot.labels))):
+        if chosen := line.choose(slot):
+            task = by_id[chosen]
+            line.update(
+                running(
+                    task.id, task.user, 1e6 + number, queue=task.queue, labels=task.labels, repository=task.repository
+                )
+            )
+            yield chosen
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def command(place: Place, where: TaskFilter, limit: int, before: str) -> int:
     from services.cli.api import path, read
     from services.cli.text import safe_json
 
+    before = _known(place, before) if before else ""
     content = place.api.get(path("tasks"), **query_of(where), limit=limit, before=before)
     if place.as_json:
         click.echo(safe_json(content.decode()))
@@ -45,6 +46,16 @@ def command(place: Place, where: TaskFilter, limit: int, before: str) -> int:
     if listed.more:
         click.echo(f"There are more: the same with `--before {listed.tasks[-1].id}`.", err=True)
     return 0
+
+
+def _known(place: Place, given: str) -> str:
+    """The id of a task that there is: behind any other the first page would come again. Raises Failure."""
+    from services.cli.api import path
+    from services.cli.tasks import whole_id
+
+    task = whole_id(place, given)
+    place.api.get(path("tasks", task))
+    return task
 
 
 def in_order(tasks: Sequence[TaskSummary]) -> list[TaskSummary]:

@@ -8,6 +8,7 @@ import click
 
 from protocol.evolve import QueueSettings
 from protocol.query import QueueLine, QueueShown, RunnerLine, RunningTask, StoppedLog, WaitingTask
+from protocol.task import TaskState
 from services.cli import units
 from services.cli.options import Place, client_command, json_option
 
@@ -24,23 +25,29 @@ def command(context: click.Context, limit: int, server: str, as_json: bool) -> i
 
 def _show(place: Place, limit: int) -> int:
     from services.cli.api import path, read
+    from services.cli.tasks import task_list
     from services.cli.text import safe_json
 
     content = place.api.get(path("queues"), limit=limit)
     if place.as_json:
         click.echo(safe_json(content.decode()))
         return 0
-    _print(read(content, QueueShown), datetime.now(UTC))
+    shown = read(content, QueueShown)
+    asking = {task.id for task in task_list(place, state=TaskState.WAITING).tasks} if shown.running else set()
+    _print(shown, datetime.now(UTC), asking)
     return 0
 
 
-def _print(shown: QueueShown, now: datetime) -> None:
+def _print(shown: QueueShown, now: datetime, asking: set[str]) -> None:
+    """`asking`: the asker's tasks that wait for an answer; one of them may hold a slot meanwhile."""
     from services.cli.tables import print_table
 
     print_table(("queue", "waiting", "running", "limit", "slots"), [_queue(each, shown) for each in shown.queues])
     if shown.running:
         click.echo()
-        print_table(("runs", "queue", "runner", "for", "title"), [_running(each, now) for each in shown.running])
+        print_table(
+            ("runs", "queue", "runner", "for", "title"), [_running(each, now, asking) for each in shown.running]
+        )
     if shown.waiting:
         click.echo()
         columns = ("waits", "queue", "place", "priority", "for", "why", "title")
@@ -64,8 +71,9 @@ def _runner(line: RunnerLine) -> str:
     return " ".join(filter(None, (f"{used}{line.slots}", line.runner and f"at {line.runner}", *line.labels)))
 
 
-def _running(task: RunningTask, now: datetime) -> Sequence[Any]:
-    return task.id, task.queue, task.runner, _since(task.since, now), _what(task)
+def _running(task: RunningTask, now: datetime, asking: set[str]) -> Sequence[Any]:
+    what = f"waits for your answer: {_what(task)}" if task.id in asking else _what(task)
+    return task.id, task.queue, task.runner, _since(task.since, now), what
 
 
 def _waiting(task: WaitingTask, now: datetime) -> Sequence[Any]:
@@ -105,8 +113,19 @@ def _set(place: Place, queue: str, body: dict[str, Any]) -> int:
     return 0
 
 
+def _must_be_meant(place: Place, queue: str) -> None:
+    """A queue may be held back before its first task comes; a name that nobody has used yet may also be a slip."""
+    from services.cli.api import path, read
+    from services.cli.failure import tell
+
+    known = [each.queue for each in read(place.api.get(path("queues"), limit=1), QueueShown).queues]
+    if queue not in known:
+        tell(f"Nobody serves the queue {queue}, and no task is in it. There are: {', '.join(known)}.")
+
+
 def _pause(place: Place, queue: str) -> int:
     """Hold the tasks of QUEUE back; those that run go on (the owner)."""
+    _must_be_meant(place, queue)
     return _set(place, queue, {"paused": True})
 
 
@@ -117,6 +136,7 @@ def _resume(place: Place, queue: str) -> int:
 
 def _limit(place: Place, queue: str, running: int | None) -> int:
     """Let at most RUNNING tasks of QUEUE run at one time; without a number as many as the settings say (the owner)."""
+    _must_be_meant(place, queue)
     return _set(place, queue, {"running_limit": running})
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from protocol.query import QueueShown
-from protocol.task import TaskState
+from protocol.task import DEFAULT_QUEUE, TaskState
 from services.cli.options import Place, client_command
 
 
@@ -50,6 +50,7 @@ def _fields(task, why: str) -> list[tuple[str, str]]:
         fields.append(("created", f"{task.created_at:%Y-%m-%d %H:%M:%S} UTC"))
     if task.delayed_until is not None:
         fields.append(("waits until", f"{task.delayed_until.astimezone():%Y-%m-%d %H:%M:%S %Z}"))
+    fields += _terms(task)
     if task.turn > 1 or task.attempt > 1:
         fields.append(("turn", f"{task.turn}, attempt {task.attempt}"))
     fields.append(("summary", task.summary))
@@ -61,6 +62,20 @@ def _fields(task, why: str) -> list[tuple[str, str]]:
         fields.append(("changed", units.changed(task.published)))
     fields.append(("cost", units.used(task.usage)))
     return [(name, text) for name, text in fields if text]
+
+
+def _terms(task) -> list[tuple[str, str]]:
+    """On which it was sent, as far as they are not everybody's."""
+    from services.cli import units
+
+    return [
+        ("queue", task.queue if task.queue != DEFAULT_QUEUE or task.labels else ""),
+        ("labels", " ".join(task.labels)),
+        ("priority", str(task.priority) if task.priority else ""),
+        ("queue limit", units.seconds(task.queue_seconds) if task.queue_seconds else ""),
+        ("deadline", f"{units.seconds(task.turn_seconds)} a turn" if task.turn_seconds else ""),
+        ("archived", f"{task.archived_at:%Y-%m-%d %H:%M:%S} UTC" if task.archived_at else ""),
+    ]
 
 
 def _question(task) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from protocol.live import Submit
 from protocol.rules import Rule, RuleAction
 from protocol.task import DEFAULT_QUEUE, PRIORITY_LIMIT, PROMPT_LIMIT_CHARS, Budget
 from services.cli.amounts import Amount, wished
-from services.cli.failure import Failure
+from services.cli.failure import Failure, tell
 from services.cli.options import Place, client_command, is_terminal
 from services.cli.times import Duration, Moment
 
@@ -88,6 +88,8 @@ def command(
     _check(text, key)
     if at is not None and after is not None:
         raise click.UsageError("Either --at or --in.")
+    if at is not None and at <= datetime.now(UTC):
+        tell(f"--at {at:%Y-%m-%d %H:%M %Z} has passed: the task begins at once.")
     chosen = repository.choose(repo, Path.cwd())
     must_be_utf_8([chosen])  # a folder's name may have any bytes
     frame = Submit(
