@@ -629,6 +629,7 @@ class ExecClient:
             self._unanswered = 0
             return
         if isinstance(reply, Fenced):
+            self._is_ours = lambda: False  # also while the other one has not said so yet
             self._die("another runner has taken it over")
             return
         call = self._calls.get(reply.id)

@@ -119,7 +119,7 @@ class Docker:
 
     async def reattach(self, spec: SandboxSpec, previous: int) -> ExecClient | None:
         entry = self._register.left_by(spec.task, previous)
-        if entry is None:
+        if entry is None or not entry.container:
             return None
         await self._look()
         client = self._register.client(spec, entry.key, is_taken_over=True)
@@ -209,7 +209,7 @@ class Docker:
         """Remove the containers of this installation that no living runner holds; how many there were. What the engine
         refuses is left for the next time."""
         removed = 0
-        before = [entry.key for entry in self._register.all()]
+        left = [entry for entry in self._register.all() if not self._register.is_held(entry.key, entry.runner)]
         with suppress(SandboxUnavailable, EngineError):
             found = await self._engine.containers(f"{LABEL}.installation={self._owners.installation}")
             for container in found:
@@ -217,9 +217,9 @@ class Docker:
                     await self._engine.remove(container["Id"])
                     removed += 1
             there = {container["Labels"].get(f"{LABEL}.key") for container in found}
-            for key in before:
-                if key not in there and key not in self._register.held:
-                    self._register.remove(key)
+            for entry in left:
+                if entry.key not in there:
+                    self._register.remove(entry.key)
         self._register.tidy()
         return removed
 

@@ -140,8 +140,10 @@ class Register:
                     yield entry
 
     def release(self, key: str, attempt: int) -> None:
-        """Ours has stopped, or could not be had, or is another runner's by now."""
-        self.held.discard(key)
+        """Ours has stopped, or could not be had, or is another attempt's by now."""
+        entry = self.find(key)
+        if entry is None or entry.runner != self.owners.runner or entry.attempt == attempt:
+            self.held.discard(key)
         if self.is_ours(key, attempt):
             self.remove(key)
 

@@ -68,11 +68,18 @@ class Workspace:
         with self._log.movement.waits(TAKE_OVER_SECONDS), suppress(SandboxError, Refused, Unavailable):
             sandbox = await self._driver.reattach(self._spec(Path("/workspace")), previous)
             if sandbox is not None:
-                prepared = await self._prepare(keep=previous)
-                if prepared.path:
-                    self._sandbox = sandbox
-                    return True
-                await sandbox.stop()
+                return await self._take(sandbox, previous)
+        return False
+
+    async def _take(self, sandbox: Sandbox, previous: int) -> bool:
+        """With its workspace. It is ours by now: where that cannot be had, it ends here, and with us when we are
+        cancelled."""
+        self._sandbox = sandbox
+        with suppress(Refused, Unavailable):
+            if (await self._prepare(keep=previous)).path:
+                return True
+        await sandbox.stop()
+        self._sandbox = None
         return False
 
     async def open(self, last: CheckpointMade | None) -> None:

@@ -230,3 +230,43 @@ async def test_a_driver_that_cannot_do_it_says_so(tmp_path: Path) -> None:
     assert not found.reattach
     assert any("take it over" in note for note in found.notes)
     assert await Unsandboxed().reattach(spec_of(tmp_path / "workspace", 2), previous=1) is None
+
+
+async def test_a_runner_that_lives_leaves_alone_what_another_one_took(
+    driver: Driver, name: str, tmp_path: Path
+) -> None:
+    workspace = tmp_path / "workspace"
+    with left_runner(name, workspace) as runner:
+        sandbox = await driver.reattach(spec_of(workspace, 2), previous=1)
+        assert sandbox is not None
+        said = await anyio.to_thread.run_sync(runner.communicate)
+    assert "unnamed died: another runner has taken it over" in said[0]
+    assert (await sandbox.exec("echo alive")).output == "alive\n"
+    await sandbox.stop()
+
+
+async def test_a_sandbox_that_goes_from_attempt_to_attempt_in_one_runner_stays_its(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it swept away as what nobody holds: here at once, else after its lease."""
+    from sandbox import register
+
+    monkeypatch.setattr(register, "GRACE_SECONDS", -2 * LEASE_SECONDS)
+    async with driver_over(name, tmp_path / "data") as driver:
+        first = await driver.start(spec_of(tmp_path / "workspace", 1))
+        second = await driver.reattach(spec_of(tmp_path / "workspace", 2), previous=1)
+        assert second is not None
+        await first.stop()
+        await driver.sweep()
+        assert (await second.exec("echo alive")).output == "alive\n"
+        await second.stop()
+        assert entries(tmp_path / "data") == []
+
+
+async def test_an_entry_whose_sandbox_was_never_made_is_nothing_to_take_over(
+    driver: Driver, name: str, tmp_path: Path
+) -> None:
+    Register(Owners(tmp_path / "data" / "sandbox", "died"), name, LEASE_SECONDS).client(
+        spec_of(tmp_path / "workspace", 1), "a1"
+    )
+    assert await driver.reattach(spec_of(tmp_path / "workspace", 2), previous=1) is None
