@@ -37,7 +37,7 @@ from sandbox.folders import check_folders, give, is_root, own, people, task_uid
 from sandbox.limits import TMPFS, Limits
 from sandbox.process import Birth, SandboxProcess, start_exec_server
 from sandbox.python import InsidePython, find_python
-from sandbox.register import Entry, Register, door_in, knock, message, reopened
+from sandbox.register import ENDS, Entry, Register, door_in, knock, message, reopened
 from sandbox.seccomp import filter_program
 from sandbox.spare import Ahead, Spare, hand_over, start_spare
 
@@ -101,7 +101,7 @@ class Bubblewrap:
             egress=True,
             reattach=self._keeper is not None,
             facts={"limits": self._limits.in_words(memory=False, disk=False, processes=limits_processes())},
-            notes=tuple(notes()),
+            notes=tuple(notes()) if self._keeper is not None else (*notes(), ENDS),
         )
 
     async def start(self, spec: SandboxSpec) -> ExecClient:
@@ -235,7 +235,7 @@ class Bubblewrap:
             try:
                 process = await start_exec_server(client, argv, owner, descriptors=[*inherited, *files.values()])
             except SandboxDied as error:
-                raise SandboxError(f"bubblewrap could not start the sandbox: {error}") from error
+                raise SandboxUnavailable(f"bubblewrap could not start the sandbox: {error}") from error
             process.adopt(inner_pid(info))
             if gate is not None:
                 await self._open_way(client, spec, gate, uid)

@@ -33,7 +33,7 @@ from sandbox.folders import check_folders, give, is_root, own, task_uid
 from sandbox.image import Image
 from sandbox.machine import Machine, Told, Wishes, machine_of
 from sandbox.owners import Owners
-from sandbox.register import Register, message, reopened
+from sandbox.register import ENDS, Register, message, reopened
 from sandbox.spare import Ahead, Spare, hand_over, start_spare
 
 EMPTY = "rmdir lost+found"
@@ -86,6 +86,7 @@ class Docker:
             machine = await self._look()
         except EngineError as error:
             raise SandboxUnavailable(f"the Docker Engine at {self._engine.host} refuses: {error}") from error
+        ends = () if self._register.keeps else (ENDS,)
         return Capabilities(
             isolated=True,
             memory_limit=machine.memory_limit,
@@ -101,7 +102,7 @@ class Docker:
                 ),
             },
             warnings=(*machine.warnings, *self._changes),
-            notes=machine.missing,
+            notes=(*machine.missing, *ends),
         )
 
     async def start(self, spec: SandboxSpec) -> ExecClient:
@@ -194,7 +195,7 @@ class Docker:
             if isinstance(error, EngineError) and error.status == 404:
                 raise ImageMissing(f"the Docker sandbox's image {self.image.name} is gone") from error
             if isinstance(error, EngineError | SandboxDied):
-                raise SandboxError(f"Docker could not start the sandbox: {error}") from error
+                raise SandboxUnavailable(f"Docker could not start the sandbox: {error}") from error
             raise
         finally:
             if disk is not None:

@@ -24,6 +24,7 @@ from sandbox.egress.outside import Outside
 from sandbox.folders import own
 from sandbox.owners import Owners
 
+ENDS = "ERRAND_SANDBOX_LEASE_SECONDS is 0: what a task runs ends with its runner, a later one cannot take it over."
 GRACE_SECONDS = 10.0
 """A sandbox that is left ends by its own lease; so long after that it is ended from outside."""
 Births = tuple[tuple[int, int], ...]
