@@ -21,6 +21,7 @@ from services.archive import Gone, with_archived
 from services.background import background
 from services.bus import Bus, Reader, Refused, Stored, Unavailable
 from services.config import Count, LogLevel, Seconds
+from services.history import code
 from services.history.database import Database
 from services.history.fold import Batch, decided_tasks, fold
 from services.history.snapshots import Snapshots
@@ -32,6 +33,8 @@ PACE_SECONDS = 0.2
 BATCH_LIMIT_MESSAGES = 16_000
 BATCH_LIMIT_BYTES = 16 * 1024 * 1024
 """Of messages in one transaction."""
+REST_AFTER_SECONDS = 1.0
+"""Without a message, the memory that only work needs is given back."""
 RETRY_SECONDS = 1.0
 """After a failure of the disk or of NATS, before the database is opened again."""
 QUERIES_AT_ONCE = 2
@@ -125,6 +128,7 @@ class History:
         # Everything, not only `evt.>`: on a stream of many subjects the server filters four times slower than it sends.
         async with self._bus.read(after=self._sequence) as reader, background() as group:
             group.start_soon(self._note_when_caught_up, reader)
+            group.start_soon(self._rest_when_quiet)
             async for messages in reader.batches():
                 began = anyio.current_time()
                 for portion in portions(messages):
@@ -135,6 +139,17 @@ class History:
         await reader.caught_up.wait()
         self._move_to(self._sequence)
         self._log.info("caught_up", sequence=self._sequence)
+
+    async def _rest_when_quiet(self) -> None:
+        """Each time that nothing has come for a while."""
+        while True:
+            await self._moved.wait()
+            quiet = False
+            while not quiet:
+                with anyio.move_on_after(REST_AFTER_SECONDS) as patience:
+                    await self._moved.wait()
+                quiet = patience.cancelled_caught
+            await self._in_thread(code.let_go)
 
     async def _apply(self, messages: Sequence[Stored]) -> None:
         """Fold and write messages in one transaction. What cannot be decoded is buried before the history goes past."""
