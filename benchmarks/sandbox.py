@@ -57,10 +57,14 @@ class Workspaces:
         self.mirror = folder / f"mirror-{source.name}"
         subprocess.run(["git", "clone", "-q", "--mirror", source, self.mirror], check=True)
 
-    def next(self) -> SandboxSpec:
+    def for_driver(self, driver: Driver | SparingDriver) -> SandboxSpec:
+        """As a task gets it there: without its files where they are checked out inside."""
+        return self.next("--no-checkout") if driver.copies_workspaces else self.next()
+
+    def next(self, *options: str) -> SandboxSpec:
         self._number += 1
         path = self._folder / f"{self.mirror.name}-{self._number}"
-        subprocess.run(["git", "clone", "-q", "--shared", self.mirror, path], check=True)
+        subprocess.run(["git", "clone", "-q", "--shared", *options, self.mirror, path], check=True)
         return SandboxSpec(
             task=f"bench_{self._number}", attempt=1, workspace=path, readonly_paths=(self.mirror / "objects",)
         )
@@ -135,7 +139,7 @@ async def in_docker(docker: Docker, workspaces: Workspaces, tree: Workspaces) ->
     cold: list[float] = []
     run: list[float] = []
     for _ in range(STARTS):  # in turns, that both have the same weather
-        cold.append(await start(docker, workspaces.next()))
+        cold.append(await start(docker, workspaces.for_driver(docker)))
         run.append(await by_docker_run(docker.image.name))
     warm = await warm_starts(docker, workspaces)
     ready = "docker run"
@@ -243,9 +247,9 @@ async def warm_starts(driver: SparingDriver, workspaces: Workspaces) -> list[flo
     async with anyio.create_task_group() as group:
         warm = Warm(driver, limit=1, idle_seconds=600)
         group.start_soon(warm.keep)
-        await start(warm, workspaces.next())
+        await start(warm, workspaces.for_driver(driver))
         for _ in range(STARTS):
-            spec = workspaces.next()
+            spec = workspaces.for_driver(driver)
             with anyio.fail_after(SPARE_SECONDS):
                 while ahead_of(spec) not in warm.spares:
                     await anyio.sleep(0.01)

@@ -40,12 +40,12 @@ class Disk:
 
     def __init__(self, device: str, handle: int) -> None:
         self.device = device
-        self._handle = handle
+        self.handle = handle
 
     def close(self) -> None:
-        if self._handle != -1:
-            os.close(self._handle)
-            self._handle = -1
+        if self.handle != -1:
+            os.close(self.handle)
+            self.handle = -1
 
 
 def why_none() -> str:
@@ -53,7 +53,7 @@ def why_none() -> str:
     if not mkfs():
         return "mkfs.ext4 is missing: install e2fsprogs"
     if not os.access(CONTROL, os.R_OK | os.W_OK):
-        return f"{CONTROL} is for root"
+        return f"{CONTROL} is for root and the group `disk`, which is as mighty as the group `docker`"
     return ""
 
 
@@ -96,7 +96,7 @@ def attach(file: int) -> Disk:
             number = fcntl.ioctl(control, GET_FREE)
             disk = Disk(f"/dev/loop{number}", os.open(f"/dev/loop{number}", os.O_RDWR | os.O_CLOEXEC))
             try:
-                fcntl.ioctl(disk._handle, CONFIGURE, configuration(file))
+                fcntl.ioctl(disk.handle, CONFIGURE, configuration(file))
                 return disk
             except OSError as error:
                 disk.close()
