@@ -1,8 +1,8 @@
 """One connection of a sandbox's to the proxy: one request, judged, and carried or refused in a sentence.
 
-`CONNECT host:port` makes a tunnel; `GET http://host/…` is sent on as a request of our own, without the headers that are
-between two neighbours alone. Nothing is followed, kept or cached: where an answer leads is a request of its own. What
-comes from inside is read by h11 within a limit of bytes and time.
+`CONNECT host:port` makes a tunnel, to the web's ports one for TLS to that host alone; `GET http://host/…` is sent on as
+a request of our own, without the headers that are between two neighbours alone. Nothing is followed, kept or cached:
+where an answer leads is a request of its own. What comes from inside is read by h11 within a limit of bytes and time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from anyio.abc import SocketStream
 from msgspec import Struct
 
 from sandbox.egress.forward import NoHttp, exchange, tunnel
+from sandbox.egress.hello import NoHello, server_name
 from sandbox.egress.outside import Closed, Outside, Unreachable
-from sandbox.egress.policy import HTTPS_PORT, Egress, Refusal, normal_port, refusal, refused, shown
+from sandbox.egress.policy import HTTPS_PORT, Egress, Refusal, normal_host, normal_port, refusal, refused, shown
 from sandbox.egress.wire import BROKEN, Http, Movement, Stream
 
 HEAD_SECONDS = 10.0
@@ -26,6 +27,10 @@ HEAD_SECONDS = 10.0
 HTTP_PORT = 80
 AUTHORITY = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]*))?")
 ABSOLUTE = re.compile(r"http://(?P<authority>[^/?#]*)(?P<path>[^#]*)", re.IGNORECASE)
+SITE_PORTS = (HTTPS_PORT, HTTP_PORT)
+"""Where a site is asked for by its name within the connection, and the client speaks first; of other ports nothing is
+known."""
+OTHER_SITE = "was not asked for by its name: a tunnel there carries TLS to the very host that it is to"
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
@@ -83,7 +88,17 @@ class Proxy:
                 await self._exchange(client, server, request, wish)
             else:
                 await client.stream.send(ESTABLISHED)
-                await tunnel(client.stream, server, client.protocol.trailing_data[0])
+                await self._tunnel(client, server, wish)
+
+    async def _tunnel(self, client: Http, server: Stream, wish: Wish) -> None:
+        first = client.protocol.trailing_data[0]
+        if wish.port in SITE_PORTS:
+            try:
+                first = await opening(client.stream, first, wish.host)
+            except NoHello:
+                self.tell(refused(wish.host, wish.port, OTHER_SITE))
+                return
+        await tunnel(client.stream, server, first)
 
     async def _exchange(self, client: Http, server: Stream, request: h11.Request, wish: Wish) -> None:
         host = wish.host if wish.port == HTTP_PORT else f"{wish.host}:{wish.port}"
@@ -131,6 +146,17 @@ def place_of(authority: str, default_port: int) -> tuple[str, int]:
     if found is None or port is None:
         raise Answered(400, f"{shown(authority)} is no host and port")
     return found["host"], port
+
+
+async def opening(client: Stream, first: bytes, host: str) -> bytes:
+    """What a client says first: TLS, to `host`. NoHello when it does not."""
+    while (name := server_name(first)) is None:
+        if not (more := await client.receive()):
+            raise NoHello
+        first += more
+    if normal_host(name) != normal_host(host):
+        raise NoHello
+    return first
 
 
 async def say(client: Http, said: Answered) -> None:
