@@ -23,7 +23,8 @@ START_SECONDS = 60.0
 
 
 class OwnEngine:
-    """A second dockerd: its socket, data and process id are its own. It has no network."""
+    """A second dockerd: its socket, data and process id are its own, and its network namespace: told to have no bridge, it
+    would take the machine's docker0 away from the first."""
 
     def __init__(self, folder: Path) -> None:
         self.host = f"unix://{folder}/engine.sock"
@@ -32,6 +33,8 @@ class OwnEngine:
 
     def start(self) -> None:
         command = [
+            "unshare",
+            "--net",
             "dockerd",
             f"--host={self.host}",
             f"--data-root={self._folder}/data",
