@@ -20,6 +20,8 @@ from protocol.journal import (
     ModelCall,
     ModelReply,
     Noticed,
+    SetupFinished,
+    SetupStarted,
     StepFinished,
     StepLost,
     StepStarted,
@@ -190,7 +192,7 @@ class Conversation:
                     self._finish_step(action, event.result, event.duration_seconds)
             case AttemptStarted():
                 self._start_attempt(event, entry.at)
-            case CheckpointMade() | Noticed() | HostRefused():
+            case CheckpointMade() | SetupStarted() | SetupFinished() | Noticed() | HostRefused():
                 pass
             case _:
                 assert_never(event)

@@ -113,6 +113,26 @@ class CheckpointMade(Message, frozen=True):
     size_bytes: int = 0
 
 
+class SetupStarted(Message, frozen=True):
+    """The repository's set-up runs, or the same one of another task is waited for. What it says comes as `Output` of
+    step 0. Nothing is written where what an earlier one left is used."""
+
+    script: str
+    """The file of the repository that is run."""
+
+
+class SetupFinished(Message, frozen=True):
+    """What it left is kept for this and later tasks; or it failed, and so does the turn."""
+
+    script: str
+    reason: str = ""
+    """Why it failed; empty when it did not."""
+    output: str = ""
+    """The end of what it said, without the values of secrets."""
+    exit_code: int | None = None
+    duration_seconds: float = 0.0
+
+
 class Noticed(Message, frozen=True):
     """Something a person would want to know: a retry of the model, a restored workspace, a refused host."""
 
@@ -132,7 +152,9 @@ class HostRefused(Message, frozen=True):
     """A sentence that says what can be done."""
 
 
-AnyJournalEvent = AttemptStarted | StepStarted | StepFinished | CheckpointMade | Noticed | HostRefused
+AnyJournalEvent = (
+    AttemptStarted | StepStarted | StepFinished | CheckpointMade | SetupStarted | SetupFinished | Noticed | HostRefused
+)
 
 
 class JournalEntry(Part, frozen=True):
@@ -148,6 +170,7 @@ class Output(Part, frozen=True):
 
     attempt: int
     step: int
+    """0 for the set-up, which comes before the first one."""
     offset: int
     """Characters of this step's output before this piece."""
     text: str

@@ -85,6 +85,23 @@ class PrepareWorkspace(Message, frozen=True):
     """False: the files are checked out in the sandbox, onto its own disk; the folder has the repository alone."""
     keep: int = 0
     """Not afresh: this earlier attempt's, as it is, because its sandbox lives on."""
+    for_setup: bool = False
+    """Another one beside the attempt's, in which the repository's set-up runs before the agent."""
+
+
+class SetupFound(Part, frozen=True):
+    """How the repository wants its sandboxes prepared, as it says at one commit."""
+
+    inputs: str
+    """A digest of the files that what is prepared depends on: the same files, the same digest."""
+    script: str = ""
+    """A file of the repository that is run, such as `.errand/setup.sh`."""
+    image: str = ""
+    """An image that is to be used in place of Errand's."""
+    dockerfile: str = ""
+    """A file of the repository, next to all that it copies, from which such an image is built."""
+    notices: tuple[str, ...] = ()
+    """Sentences for the user: what is not heeded."""
 
 
 class WorkspacePrepared(Message, frozen=True):
@@ -92,13 +109,16 @@ class WorkspacePrepared(Message, frozen=True):
     """Folder on the runner's host; empty where there is none that could be kept."""
     readonly_paths: tuple[str, ...] = ()
     """Host folders the workspace borrows objects from, to be seen inside at the same path."""
+    setup: SetupFound | None = None
 
 
 class ReleaseWorkspace(Message, frozen=True):
-    """The attempt's sandbox has stopped: its workspace may go."""
+    """The attempt's sandbox has stopped: its workspace may go, and the one of its set-up."""
 
     task: str
     attempt: int
+    for_setup: bool = False
+    """Only the one of its set-up."""
 
 
 class WorkspaceReleased(Message, frozen=True):

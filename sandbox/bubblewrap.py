@@ -29,16 +29,29 @@ from msgspec import Struct
 from sandbox import exec_server
 from sandbox.checkpoints import GITCONFIG
 from sandbox.client import ExecClient
-from sandbox.contract import Capabilities, SandboxDied, SandboxError, SandboxSpec, SandboxUnavailable
+from sandbox.contract import (
+    KEPT,
+    SETUP_FOLDER,
+    BorrowWorkspace,
+    Capabilities,
+    SandboxDied,
+    SandboxError,
+    SandboxSpec,
+    SandboxUnavailable,
+    Setup,
+    SetupWatch,
+)
 from sandbox.egress.environment import GATE_INSIDE
 from sandbox.egress.outside import Outside
-from sandbox.environment import inside
+from sandbox.environment import HOME, inside
 from sandbox.folders import check_folders, give, is_root, own, people, task_uid
-from sandbox.limits import TMPFS, Limits
+from sandbox.limits import TMPFS, Limits, SetupRules
+from sandbox.prepared_folders import PreparedFolders
 from sandbox.process import Birth, SandboxProcess, start_exec_server
 from sandbox.python import InsidePython, find_python
 from sandbox.register import ENDS, Entry, Register, door_in, knock, message, reopened
 from sandbox.seccomp import filter_program
+from sandbox.setup import Setups, unpack
 from sandbox.spare import Ahead, Spare, hand_over, start_spare
 
 SERVER_PATH = "/run/errand/exec_server.pyc"
@@ -82,12 +95,20 @@ class Bubblewrap:
     copies_workspaces = False
 
     def __init__(
-        self, limits: Limits | None = None, register: Register | None = None, outside: Outside | None = None
+        self,
+        limits: Limits | None = None,
+        register: Register | None = None,
+        outside: Outside | None = None,
+        folder: Path | None = None,
+        rules: SetupRules | None = None,
     ) -> None:
-        """Without a `register` there are no spares, and a sandbox ends with its runner."""
+        """Without a `register` there are no spares, and a sandbox ends with its runner. `folder` is for what set-ups
+        leave; without one there are none."""
         self._limits = limits or Limits()
         self._outside = outside or Outside()
         self._register = register
+        self._kept = PreparedFolders(folder / "prepared") if folder else None
+        self._setups = Setups(folder, self._kept, self.start, rules or SetupRules()) if folder and self._kept else None
         self._lock = anyio.Lock()
         self._found: tuple[Path, InsidePython, bytes] | None = None
 
@@ -220,17 +241,20 @@ class Bubblewrap:
         """A sandbox over a workspace that belongs to `uid`, which ends with its stream."""
         bwrap, python, program = await self._find()
         uid = uid if is_root() else USER_UID
+        let_go = self._kept.use(spec.image) if self._kept and spec.image else lambda: None
         with ExitStack() as stack:
             made = {SERVER_PATH: program, **made_files(uid)}
             files = {path: data_descriptor(stack, data) for path, data in made.items()}
             info = data_descriptor(stack, b"")
             key = secrets.token_hex(8)
             client = self._client(spec, key)
+            client.on_stop(let_go)
             door = self._make_door(stack, key)
             inherited = [info] if door is None else [info, door]
             server = server_command(python, self._limits, uid, door)
             gate = stack.enter_context(self._gate_folder(key, uid)) if spec.egress.allowed else None
-            argv = [str(bwrap), "--info-fd", str(info), *arguments(spec, python, self._limits, files, gate), *server]
+            mounts = arguments(spec, python, self._limits, files, gate, self._place(spec))
+            argv = [str(bwrap), "--info-fd", str(info), *mounts, *server]
             owner = {"ERRAND_TASK": spec.task, "ERRAND_ATTEMPT": str(spec.attempt)}
             try:
                 process = await start_exec_server(client, argv, owner, descriptors=[*inherited, *files.values()])
@@ -239,6 +263,8 @@ class Bubblewrap:
             process.adopt(inner_pid(info))
             if gate is not None:
                 await self._open_way(client, spec, gate, uid)
+            if spec.image:
+                await unpacked(client)
             return client
 
     async def _open_way(self, client: ExecClient, spec: SandboxSpec, gate: Path, uid: int) -> None:
@@ -249,6 +275,18 @@ class Bubblewrap:
         except BaseException:
             await client.stop()
             raise
+
+    async def prepare(self, setup: Setup, borrow: BorrowWorkspace, watch: SetupWatch) -> str:
+        """As `Driver.prepare`."""
+        if self._setups is None:
+            raise SandboxError("there is no folder for what a set-up leaves")
+        return await self._setups.prepare(setup, borrow, watch)
+
+    def _place(self, spec: SandboxSpec) -> Path | None:
+        """What is seen as KEPT."""
+        if spec.is_setup:
+            return spec.workspace / SETUP_FOLDER
+        return self._kept.place(spec.image) if self._kept and spec.image else None
 
     async def _find(self) -> tuple[Path, InsidePython, bytes]:
         """bwrap, the Python inside, and the exec server compiled by it."""
@@ -273,6 +311,14 @@ def end(entry: Entry) -> None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             os.close(descriptor)
+
+
+async def unpacked(client: ExecClient) -> None:
+    try:
+        await unpack(client)
+    except BaseException:
+        await client.stop()
+        raise
 
 
 def inside_uid(task: str) -> int:
@@ -340,9 +386,17 @@ def what_to_allow(switches: Mapping[str, str], refusal: str) -> str:
 
 
 def arguments(
-    spec: SandboxSpec, python: InsidePython, limits: Limits, files: Mapping[str, int], gate: Path | None
+    spec: SandboxSpec,
+    python: InsidePython,
+    limits: Limits,
+    files: Mapping[str, int],
+    gate: Path | None,
+    kept: Path | None,
 ) -> list[str]:
     """bwrap's arguments for one sandbox. Later mounts lie over earlier ones."""
+    environment = inside_environment(python)
+    if kept is not None:
+        environment["PATH"] = f"{KEPT}/bin:{HOME}/.local/bin:{environment['PATH']}"
     return [
         *base_arguments(python, limits),
         *("--dir", "/run", "--dir", "/run/errand"),
@@ -350,8 +404,9 @@ def arguments(
         *(("--ro-bind", str(gate), GATE_INSIDE) if gate is not None else ()),
         *(word for path in spec.readonly_paths for word in same_path(path)),
         *("--bind", str(spec.workspace), "/workspace"),
+        *(("--dir", "/opt", "--bind" if spec.is_setup else "--ro-bind", str(kept), KEPT) if kept else ()),
         *("--remount-ro", "/"),
-        *("--clearenv", *(word for pair in inside_environment(python).items() for word in ("--setenv", *pair))),
+        *("--clearenv", *(word for pair in environment.items() for word in ("--setenv", *pair))),
         *("--chdir", "/"),
         "--",
     ]
@@ -458,6 +513,7 @@ def limits_processes() -> bool:
 
 def notes() -> Iterator[str]:
     yield "bubblewrap has no hard memory and disk limit: a task can fill both. The Docker driver has."
+    yield "bubblewrap has no images: of a repository's set-up the script is heeded, an image is not."
     if not limits_processes():
         yield f"Linux {platform.release()} cannot limit the processes of one sandbox: 5.14 can."
     if not filter_program():

@@ -383,7 +383,7 @@ class ExecClient:
         self.link: Link | None = None
         self._cleanup = cleanup
         self._is_ours: Callable[[], bool] = lambda: True
-        self._on_stop: Callable[[], None] = lambda: None
+        self._on_stop: list[Callable[[], None]] = []
         self.gate: Gate | None = None
         """Of a sandbox with a way out."""
         self._frames = exec_server.FrameReader()
@@ -597,11 +597,13 @@ class ExecClient:
         self._die("it was stopped")
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._cleanup)
-        self._on_stop()
+        for tell in self._on_stop:
+            tell()
+        self._on_stop.clear()
 
     def on_stop(self, tell: Callable[[], None]) -> None:
         """Called when it has been stopped."""
-        self._on_stop = tell
+        self._on_stop.append(tell)
 
     @property
     def is_dead(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from sandbox.egress.policy import SETTING, Egress, parse
-from sandbox.limits import MIB, Limits
+from sandbox.limits import MIB, Limits, SetupRules
 
 DOCKER_HOST = "unix:///var/run/docker.sock"
 """Where an engine is when the environment's DOCKER_HOST does not say."""
@@ -59,6 +59,19 @@ class Config(Struct, frozen=True, kw_only=True):
     bubblewrap."""
     sandbox_warm_seconds: Annotated[float, Meta(ge=0)] = 900.0
     """How long such a sandbox waits for a task."""
+    sandbox_setup_seconds: Annotated[float, Meta(gt=0, le=7200)] = 900.0
+    """How long a repository's set-up may take."""
+    sandbox_setup_mib: Annotated[int, Meta(ge=1)] = 4096
+    """How much of a set-up may be kept."""
+    sandbox_prepared: Annotated[int, Meta(ge=1)] = 10
+    """What so many set-ups left is kept; beyond them what was not used for longest goes."""
+    sandbox_prepared_mib: Annotated[int, Meta(ge=1)] = 20_480
+    """All that is kept together, by what it adds to the image below it."""
+    sandbox_prepared_days: Annotated[float, Meta(gt=0)] = 30.0
+    """What was not used for so long goes."""
+    sandbox_dockerfiles: Literal["never", "offline", "network"] = "never"
+    """Whether the engine builds the Dockerfile that a repository names, without or with the network. A build runs as
+    root in a container without a sandbox's limits: only where every repository, and who may push to it, is trusted."""
 
     def __post_init__(self) -> None:
         try:
@@ -87,4 +100,15 @@ def egress(config: Config) -> Egress:
         connections=config.sandbox_egress_connections,
         idle_seconds=config.sandbox_egress_idle_seconds,
         header_bytes=config.sandbox_egress_header_bytes,
+    )
+
+
+def setup_rules(config: Config) -> SetupRules:
+    return SetupRules(
+        seconds=config.sandbox_setup_seconds,
+        keep_bytes=config.sandbox_setup_mib * MIB,
+        count=config.sandbox_prepared,
+        all_bytes=config.sandbox_prepared_mib * MIB,
+        idle_seconds=config.sandbox_prepared_days * 86_400,
+        dockerfiles=config.sandbox_dockerfiles,
     )

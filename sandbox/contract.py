@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -16,6 +17,10 @@ FILE_LIMIT_BYTES = 16 * 1024 * 1024
 """The largest file that can be read or written in one call."""
 BUNDLE_LIMIT_BYTES = 512 * 1024 * 1024
 """The largest checkpoint."""
+KEPT = "/opt/errand"
+"""Where what a set-up left is seen inside, read-only."""
+SETUP_FOLDER = ".git/errand-setup"
+"""Of a set-up's workspace."""
 LOOKING = "it is being looked for"
 """Why there is no driver, before one was sought."""
 
@@ -36,6 +41,10 @@ class ImageMissing(SandboxUnavailable):
     """An engine answers, but the image of its sandboxes has to be made first."""
 
 
+class SetupFailed(SandboxError):
+    """The repository's set-up did not work. The message is for the user and has the end of what it said."""
+
+
 class SandboxSpec(Struct, frozen=True, kw_only=True):
     """What to start. `task` and `attempt` are put on the sandbox as its owner."""
 
@@ -53,6 +62,48 @@ class SandboxSpec(Struct, frozen=True, kw_only=True):
     on_refused: Callable[[Refusal], None] | None = None
     """Called for what was asked of the network and refused, in the event loop: once a host and port, and once more when
     there were too many to tell."""
+    image: str = ""
+    """What `Driver.prepare` made, to start from; empty: the driver's own ground."""
+    is_setup: bool = False
+    """The repository's set-up runs in it: `SETUP_FOLDER` of the workspace is also seen as `KEPT`, to be filled."""
+
+
+class Setup(Struct, frozen=True, kw_only=True):
+    """How a repository wants its sandboxes prepared. What comes of it is kept, and used again for an equal one."""
+
+    repository: str
+    """For people."""
+    inputs: str
+    """A digest of the files that the set-up depends on, and of who may use what comes of it."""
+    script: str = ""
+    """A file of the workspace that is run in a sandbox."""
+    image: str = ""
+    """The ground in place of the driver's own."""
+    dockerfile: str = ""
+    """A file of the workspace from which that ground is built."""
+    secrets: Mapping[str, str] = {}
+    """Given to the script as variables of its environment; none may be in what is kept."""
+
+    def __repr__(self) -> str:
+        return f"Setup({self.repository!r}, {self.inputs!r})"
+
+
+class SetupWatch(Protocol):
+    """Who is told of a set-up that has to be made."""
+
+    async def begins(self, what: str) -> None:
+        """It starts, or the same one of another task is waited for."""
+        ...
+
+    async def output(self, text: str) -> None: ...
+
+    async def notice(self, text: str) -> None:
+        """A sentence for the user."""
+        ...
+
+    async def ends(self, result: ExecResult, reason: str) -> None:
+        """`reason` says why it failed; empty: it is kept."""
+        ...
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):
@@ -67,6 +118,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """Whether it can open a way out, by a proxy that lets nothing else through."""
     reattach: bool = False
     """A sandbox outlives its runner for a while, and another one can take it over."""
+    prepared_image: bool = False
+    """Whether a repository may name an image, or a Dockerfile. What a set-up script leaves is kept either way."""
     facts: Mapping[str, str] = {}
     """What the sandboxes are made of and held to, a line each by its name."""
     warnings: tuple[str, ...] = ()
@@ -237,6 +290,10 @@ class Sandbox(Protocol):
         ...
 
 
+BorrowWorkspace = Callable[[], AbstractAsyncContextManager[SandboxSpec]]
+"""A fresh workspace for a set-up, for as long as its block lasts."""
+
+
 class Driver(Protocol):
     """A way to start sandboxes on this machine."""
 
@@ -262,4 +319,9 @@ class Driver(Protocol):
 
     async def sweep(self) -> int:
         """Remove what nobody holds, here and on disk; how much there was."""
+        ...
+
+    async def prepare(self, setup: Setup, borrow: BorrowWorkspace, watch: SetupWatch) -> str:
+        """The `image` of the specs to start with: as it was kept, or made now in a workspace that is borrowed for it;
+        empty when nothing differs from the driver's own ground. SetupFailed; SandboxError as `start`."""
         ...

@@ -12,8 +12,8 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -22,18 +22,33 @@ import anyio.to_thread
 import msgspec
 
 from sandbox.client import ExecClient
-from sandbox.config import Config, limits
+from sandbox.config import Config, limits, setup_rules
 from sandbox.container import PREPARED, WORKSPACE, ContainerLink, ContainerSpec, Mount
-from sandbox.contract import Capabilities, ImageMissing, SandboxDied, SandboxError, SandboxSpec, SandboxUnavailable
+from sandbox.contract import (
+    KEPT,
+    SETUP_FOLDER,
+    BorrowWorkspace,
+    Capabilities,
+    ImageMissing,
+    SandboxDied,
+    SandboxError,
+    SandboxSpec,
+    SandboxUnavailable,
+    Setup,
+    SetupWatch,
+)
 from sandbox.disk import Disk, make_disk, why_none
 from sandbox.egress.environment import GATE_INSIDE
 from sandbox.egress.outside import Outside
 from sandbox.engine import Engine, EngineError
 from sandbox.folders import check_folders, give, is_root, own, task_uid
 from sandbox.image import Image
+from sandbox.limits import SetupRules
 from sandbox.machine import Machine, Told, Wishes, machine_of
 from sandbox.owners import Owners
+from sandbox.prepared_images import KEPT_IMAGES, PreparedImages
 from sandbox.register import ENDS, Register, message, reopened
+from sandbox.setup import Setups, unpack
 from sandbox.spare import Ahead, Spare, hand_over, start_spare
 
 EMPTY = "rmdir lost+found"
@@ -41,6 +56,8 @@ EMPTY = "rmdir lost+found"
 FILL = f"cp -a {PREPARED}/. ."
 FILL_SECONDS = 300.0
 LABEL = "errand"
+SETUP = "setup"
+"""Stands for the task of a container in which a set-up is kept."""
 OWN_CONTAINER = re.compile(r"/containers/([0-9a-f]{64})/")
 UNLIMITED_DISK = "A workspace has no limit of disk ({why}): a task can fill the one that the workspaces are on."
 NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_.-]+")
@@ -58,6 +75,7 @@ class Docker:
         register: Register,
         wishes: Wishes | None = None,
         outside: Outside | None = None,
+        rules: SetupRules | None = None,
     ) -> None:
         self.image = image
         self._engine = engine
@@ -65,6 +83,9 @@ class Docker:
         self._owners = register.owners
         self._wishes = wishes or Wishes()
         self._outside = outside or Outside()
+        rules = rules or SetupRules()
+        store = PreparedImages(engine, image, self._owners, self._holding, builds=rules.dockerfiles)
+        self.setups = Setups(self._owners.folder, store, self.start, rules)
         self._machine: Machine | None = None
         self._changes: tuple[str, ...] = ()
         """Sentences on an image that got another's name."""
@@ -94,6 +115,7 @@ class Docker:
             process_limit=machine.process_limit,
             egress=True,
             reattach=self._register.keeps,
+            prepared_image=True,
             facts={
                 "engine": f"Docker Engine {machine.version}, runtime {machine.runtime}",
                 "image": f"{self.image.name} is {machine.image}",
@@ -137,6 +159,13 @@ class Docker:
         await self._hold(client, spec)
         return await reopened(client, spec, self._register, self._outside)
 
+    async def prepare(self, setup: Setup, borrow: BorrowWorkspace, watch: SetupWatch) -> str:
+        """As `Driver.prepare`."""
+        try:
+            return await self.setups.prepare(setup, borrow, watch)
+        except EngineError as error:
+            raise SandboxUnavailable(f"the Docker Engine at {self._engine.host} refuses: {error}") from error
+
     async def spare(self, ahead: Ahead) -> Spare:
         """A sandbox without a task. SandboxError as `start`."""
         machine = await self._look()
@@ -171,7 +200,7 @@ class Docker:
         client = self._register.client(spec, key)
         gate = self._register.make_gate(key, uid) if spec.egress.allowed else None
         container = ContainerSpec(
-            image=machine.image,
+            image=spec.image or machine.image,
             runtime=self._wishes.runtime,
             uid=uid,
             limits=machine.limits,
@@ -190,10 +219,12 @@ class Docker:
                 from sandbox.egress.way import open_way
 
                 await open_way(client, spec, gate, uid, self._outside)
+            if spec.image.startswith(KEPT_IMAGES) and not spec.is_setup:
+                await unpack(client)
         except BaseException as error:
             await client.stop()
             if isinstance(error, EngineError) and error.status == 404:
-                raise ImageMissing(f"the Docker sandbox's image {self.image.name} is gone") from error
+                raise ImageMissing(f"the Docker sandbox's image {container.image} is gone") from error
             if isinstance(error, EngineError | SandboxDied):
                 raise SandboxUnavailable(f"Docker could not start the sandbox: {error}") from error
             raise
@@ -234,6 +265,16 @@ class Docker:
         key, runner = labels.get(f"{LABEL}.key", ""), labels.get(f"{LABEL}.runner", "")
         entry = self._register.find(key) if key.isalnum() else None
         return self._register.is_over(entry) if entry else not self._register.is_held(key, runner)
+
+    @contextmanager
+    def _holding(self) -> Iterator[dict[str, str]]:
+        """The labels of a container that is ours within the block."""
+        key = secrets.token_hex(8)
+        self._register.held.add(key)
+        try:
+            yield self._labels(SandboxSpec(task=SETUP, attempt=0, workspace=self._owners.folder), key)
+        finally:
+            self._register.held.discard(key)
 
     def _labels(self, spec: SandboxSpec, key: str) -> dict[str, str]:
         return {
@@ -306,7 +347,7 @@ def connect_as(config: Config, host: str, owners: Owners, outside: Outside | Non
     wishes = Wishes(
         limits=limits(config), runtime=config.sandbox_runtime, refuses_faults=config.sandbox_advisories == "refuse"
     )
-    return Docker(engine, image, register, wishes, outside)
+    return Docker(engine, image, register, wishes, outside, setup_rules(config))
 
 
 def user(task: str) -> int:
@@ -342,8 +383,15 @@ def mounts(spec: SandboxSpec, target: str, gate: Path | None, folders: Mapping[P
         readonly[gate] = GATE_INSIDE
     return (
         Mount(as_the_engine_sees(spec.workspace, folders), target, readonly=target != WORKSPACE),
+        *setup_mount(spec, folders),
         *(Mount(as_the_engine_sees(path, folders), target, readonly=True) for path, target in readonly.items()),
     )
+
+
+def setup_mount(spec: SandboxSpec, folders: Mapping[Path, Path]) -> tuple[Mount, ...]:
+    if not spec.is_setup:
+        return ()
+    return (Mount(as_the_engine_sees(spec.workspace / SETUP_FOLDER, folders), KEPT, readonly=False),)
 
 
 def as_the_engine_sees(path: Path, folders: Mapping[Path, Path]) -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from sandbox.bubblewrap import Bubblewrap
-from sandbox.config import DOCKER_HOST, Config, egress, limits
+from sandbox.config import DOCKER_HOST, Config, egress, limits, setup_rules
 from sandbox.contract import LOOKING, Capabilities, Driver, ImageMissing, SandboxUnavailable
 from sandbox.egress.policy import Egress
 from sandbox.owners import Owners
@@ -193,7 +193,8 @@ class Drivers:
         match self._config.sandbox:
             case "auto" | "bubblewrap":
                 register = Register(self._owners, Bubblewrap.name, self._config.sandbox_lease_seconds)
-                driver = Bubblewrap(limits(self._config), register)
+                rules = setup_rules(self._config)
+                driver = Bubblewrap(limits(self._config), register, folder=self._data / "sandbox", rules=rules)
                 return Warm(driver, self._config.sandbox_warm, self._config.sandbox_warm_seconds)
             case "unsandboxed":
                 return Unsandboxed()

@@ -6,7 +6,8 @@ import errno
 import io
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -65,12 +66,22 @@ class Engine:
         """None when the engine does not have it."""
         return await self._found(lambda client: client.inspect_image(name))
 
-    async def build(self, name: str, context: bytes) -> AsyncIterator[str]:
+    async def build(
+        self,
+        name: str,
+        context: bytes,
+        *,
+        dockerfile: str = "Dockerfile",
+        labels: Mapping[str, str] | None = None,
+        network: str | None = None,
+    ) -> AsyncIterator[str]:
         """Build `context`, a tar with a Dockerfile; yields what the build says. EngineError when it fails."""
+        how: dict[str, Any] = {"custom_context": True, "rm": True, "forcerm": True, "dockerfile": dockerfile}
+        how |= {"labels": labels, "network_mode": network}
 
         def begin(client: APIClient) -> Iterator[dict[str, Any]]:
             tar = io.BytesIO(context)
-            return client.build(fileobj=tar, custom_context=True, tag=name, rm=True, forcerm=True, decode=True)
+            return client.build(fileobj=tar, tag=name, decode=True, **how)
 
         async for line in self._lines(begin):
             yield line
@@ -100,6 +111,31 @@ class Engine:
     async def inspect(self, container: str) -> dict[str, Any] | None:
         """None when it is gone."""
         return await self._found(lambda client: client.inspect_container(container))
+
+    async def images(self, label: str) -> list[dict[str, Any]]:
+        """Those with this label (`name=value`)."""
+        return await self._ask(lambda client: client.images(filters={"label": [label]}))
+
+    async def add_files(self, container: str, folder: str, archive: Iterable[bytes]) -> None:
+        """Unpack a tar into a folder of a container that is not running."""
+        async with self._own_client() as client:
+            await self._in_thread(lambda: client.put_archive(container, folder, archive))
+
+    async def commit(self, container: str, repository: str, tag: str, changes: Sequence[str]) -> None:
+        """Keep a container as an image, with `changes` as lines of a Dockerfile."""
+        async with self._own_client() as client:
+            await self._in_thread(lambda: client.commit(container, repository, tag, changes=list(changes)))
+
+    async def remove_image(self, name: str) -> bool:
+        """False while a container is made of it; True also when it was gone."""
+        try:
+            await self._ask(lambda client: client.remove_image(name))
+        except EngineError as error:
+            if error.status == 409:
+                return False
+            if error.status != 404:
+                raise
+        return True
 
     async def containers(self, label: str) -> list[dict[str, Any]]:
         """Those with this label (`name=value`), whatever their state."""
@@ -131,14 +167,20 @@ class Engine:
             raise
 
     async def _lines(self, begin: Callable[[APIClient], Iterator[dict[str, Any]]]) -> AsyncIterator[str]:
-        """What a long request says. The client is its own: the others' answers come sooner."""
-        client = await self._in_thread(partial(self._connect, MAKE_SECONDS))
-        try:
+        """What a long request says."""
+        async with self._own_client() as client:
             lines = await self._in_thread(partial(begin, client))
             while (said := await self._in_thread(partial(next, lines, None))) is not None:
                 if "error" in said:
                     raise EngineError(500, said["error"])
                 yield str(said.get("stream") or said.get("status") or "").strip()
+
+    @asynccontextmanager
+    async def _own_client(self) -> AsyncIterator[APIClient]:
+        """For a long request: the others' answers come sooner."""
+        client = await self._in_thread(partial(self._connect, MAKE_SECONDS))
+        try:
+            yield client
         finally:
             client.close()
 

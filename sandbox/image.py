@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import os
 import sys
 import tarfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -20,6 +18,7 @@ import anyio
 from sandbox.config import DOCKER_HOST
 from sandbox.contract import SandboxUnavailable
 from sandbox.engine import Engine, EngineError
+from sandbox.lock import taken
 
 DOCKERFILE = Path(__file__).with_name("Dockerfile")
 OWN = "errand-sandbox"
@@ -82,21 +81,6 @@ def context() -> bytes:
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.add(DOCKERFILE, arcname="Dockerfile")
     return buffer.getvalue()
-
-
-@contextmanager
-def taken(lock: Path | None) -> Iterator[bool]:
-    """Whether the lock is ours within the block."""
-    if lock is None:
-        yield True
-        return
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
 
 
 async def main() -> int:

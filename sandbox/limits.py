@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
 MIB = 1024**2
@@ -43,3 +45,16 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 def gibibytes(size: int) -> str:
     return f"{size / GIB:.3g} GiB"
+
+
+class SetupRules(Struct, frozen=True, kw_only=True):
+    """How long set-ups take, and how much of them stays."""
+
+    seconds: float = 900.0
+    keep_bytes: int = 4096 * MIB
+    """Of one."""
+    count: int = 10
+    all_bytes: int = 20_480 * MIB
+    idle_seconds: float = 30 * 86400.0
+    dockerfiles: Literal["never", "offline", "network"] = "never"
+    """Whether an engine builds those of repositories."""

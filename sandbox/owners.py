@@ -25,15 +25,8 @@ class Owners:
     @cached_property
     def installation(self) -> str:
         """Made once; the first of several that make it at one time wins."""
-        path = self.folder / "installation"
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not path.exists():
-            new = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-            new.write_text(secrets.token_hex(16))
-            with suppress(FileExistsError):
-                os.link(new, path)
-            new.unlink()
-        return path.read_text().strip()
+        return random_file(self.folder / "installation")
 
     def hold(self) -> None:
         """Be alive, until this process ends or `release`."""
@@ -90,3 +83,15 @@ class Owners:
         finally:
             os.close(descriptor)
         return False
+
+
+def random_file(path: Path) -> str:
+    """What the file holds: random, made once; the first of several that make it at one time wins."""
+    if not path.exists():
+        new = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        new.touch(mode=0o600)
+        new.write_text(secrets.token_hex(16))
+        with suppress(FileExistsError):
+            os.link(new, path)
+        new.unlink()
+    return path.read_text().strip()

@@ -17,7 +17,7 @@ import anyio.to_thread
 from msgspec import Struct
 
 from sandbox.client import ExecClient
-from sandbox.contract import Capabilities, SandboxError, SandboxSpec
+from sandbox.contract import BorrowWorkspace, Capabilities, SandboxError, SandboxSpec, Setup, SetupWatch
 from sandbox.egress.environment import proxied
 from sandbox.egress.policy import Egress
 from sandbox.folders import TASK_UIDS, is_root, own
@@ -32,14 +32,16 @@ class Ahead(Struct, frozen=True):
     readonly_paths: tuple[Path, ...] = ()
     """The mirror of one repository."""
     egress: Egress = Egress()
+    image: str = ""
+    """What its set-up left."""
 
 
 def ahead_of(spec: SandboxSpec) -> Ahead:
-    return Ahead(spec.readonly_paths, spec.egress)
+    return Ahead(spec.readonly_paths, spec.egress, spec.image)
 
 
 class Spare(Struct, frozen=True, kw_only=True):
-    """A started sandbox over an empty folder, which nobody has used."""
+    """A started sandbox that nobody has used, over a folder which is empty but for what a set-up left."""
 
     client: ExecClient
     folder: Path
@@ -71,6 +73,8 @@ class SparingDriver(Protocol):
 
     async def sweep(self) -> int: ...
 
+    async def prepare(self, setup: Setup, borrow: BorrowWorkspace, watch: SetupWatch) -> str: ...
+
     async def spare(self, ahead: Ahead) -> Spare:
         """A sandbox without a task. SandboxError as `start`."""
         ...
@@ -90,11 +94,16 @@ async def start_spare(parent: Path, ahead: Ahead, start: Callable[[SandboxSpec, 
         raise SandboxError(f"{parent} cannot be used: {error.strerror}") from error
     try:
         spec = SandboxSpec(
-            task=SPARE, attempt=0, workspace=folder, readonly_paths=ahead.readonly_paths, egress=ahead.egress
+            task=SPARE,
+            attempt=0,
+            workspace=folder,
+            readonly_paths=ahead.readonly_paths,
+            egress=ahead.egress,
+            image=ahead.image,
         )
         client = await start(spec, uid)
     except BaseException:
-        folder.rmdir()
+        await anyio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
         raise
     return Spare(client=client, folder=folder, uid=uid, made_at=time.monotonic())
 

@@ -13,7 +13,7 @@ import msgspec
 from sandbox import exec_server
 from sandbox.checkpoints import GITCONFIG
 from sandbox.client import ExecClient
-from sandbox.contract import Capabilities, SandboxError, SandboxSpec
+from sandbox.contract import BorrowWorkspace, Capabilities, SandboxError, SandboxSpec, Setup, SetupWatch
 from sandbox.environment import everyday
 from sandbox.process import start_exec_server
 
@@ -50,6 +50,11 @@ class Unsandboxed:
         argv = [sys.executable, "-I", "-S", exec_server.__file__, config]
         await start_exec_server(client, argv, environment(spec, home))
         return client
+
+    async def prepare(self, setup: Setup, borrow: BorrowWorkspace, watch: SetupWatch) -> str:
+        """Nothing: what a set-up installs would be the machine's own."""
+        await watch.notice("The repository's set-up is not run without a sandbox: this machine is used as it is.")
+        return ""
 
 
 def environment(spec: SandboxSpec, home: Path) -> dict[str, str]:

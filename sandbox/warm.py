@@ -8,9 +8,15 @@ folder.
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import stat
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -18,7 +24,15 @@ import anyio
 import anyio.to_thread
 
 from sandbox.client import ExecClient
-from sandbox.contract import Capabilities, SandboxDied, SandboxError, SandboxSpec
+from sandbox.contract import (
+    BorrowWorkspace,
+    Capabilities,
+    SandboxDied,
+    SandboxError,
+    SandboxSpec,
+    Setup,
+    SetupWatch,
+)
 from sandbox.folders import check_folders, give, is_root
 from sandbox.spare import Ahead, Spare, SparingDriver, ahead_of
 
@@ -49,6 +63,10 @@ class Warm(Generic[D]):
 
     async def capabilities(self) -> Capabilities:
         return await self.driver.capabilities()
+
+    async def prepare(self, setup: Setup, borrow: BorrowWorkspace, watch: SetupWatch) -> str:
+        """As the driver's own."""
+        return await self.driver.prepare(setup, borrow, watch)
 
     async def start(self, spec: SandboxSpec) -> ExecClient:
         """As the driver's own."""
@@ -132,12 +150,30 @@ def take_place(spare: Spare, workspace: Path) -> None:
     if is_root():
         give(workspace, spare.uid)
     spare.folder.chmod(workspace.stat().st_mode & 0o777)
-    moved: list[Path] = []
+    # Of folders that both have the task's stay empty where they were.
+    emptied = spare.folder.with_name(f"{spare.folder.name}.emptied")
+    moved: list[tuple[Path, Path]] = []
     try:
-        for path in list(workspace.iterdir()):
-            moved.append(path.rename(spare.folder / path.name))
-        spare.folder.rename(workspace)
+        for source, target in chain(moves(workspace, spare.folder), [(workspace, emptied), (spare.folder, workspace)]):
+            source.rename(target)
+            moved.append((source, target))
     except OSError:
-        for path in moved:
-            path.rename(workspace / path.name)
+        for source, target in reversed(moved):
+            target.rename(source)
         raise
+    shutil.rmtree(emptied, ignore_errors=True)
+
+
+def moves(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
+    """What to rename so that all of `source` is in `target`, where a set-up's files may be already. FileExistsError
+    where both have a file: a sandbox that is started for the task knows what to do."""
+    with os.scandir(source) as found:
+        entries = list(found)
+    for entry in entries:
+        place = target / entry.name
+        if not os.path.lexists(place):
+            yield Path(entry.path), place
+        elif entry.is_dir(follow_symlinks=False) and stat.S_ISDIR(place.lstat().st_mode):
+            yield from moves(Path(entry.path), place)
+        else:
+            raise FileExistsError(errno.EEXIST, "both have it", str(place))

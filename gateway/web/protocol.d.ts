@@ -17,7 +17,7 @@ export type AnyTaskEvent =
   | TaskSubmitted | MessageSent | TurnOpened | AttemptClaimed | BudgetSet | PrioritySet | AttemptEnded | TaskQueued | TaskDelayed | TaskPaused | TaskResumed | TaskTagged | QuestionRaised | QuestionAnswered | TurnEnded | TaskArchived | TaskRestored;
 
 export type AnyJournalEvent =
-  | AttemptStarted | StepStarted | StepFinished | CheckpointMade | Noticed | HostRefused;
+  | AttemptStarted | StepStarted | StepFinished | CheckpointMade | SetupStarted | SetupFinished | Noticed | HostRefused;
 
 /** The first frame. */
 export interface SignIn {
@@ -659,6 +659,27 @@ export interface CheckpointMade {
   size_bytes?: number;
 }
 
+/** The repository's set-up runs, or the same one of another task is waited for. What it says comes as `Output` of step 0. Nothing is written where what an earlier one left is used. */
+export interface SetupStarted {
+  type: "setup_started";
+  /** The file of the repository that is run. */
+  script: string;
+}
+
+/** What it left is kept for this and later tasks; or it failed, and so does the turn. */
+export interface SetupFinished {
+  type: "setup_finished";
+  script: string;
+  /** Why it failed; empty when it did not. @default "" */
+  reason?: string;
+  /** The end of what it said, without the values of secrets. @default "" */
+  output?: string;
+  /** @default null */
+  exit_code?: number | null;
+  /** @default 0.0 */
+  duration_seconds?: number;
+}
+
 /** Something a person would want to know: a retry of the model, a restored workspace, a refused host. */
 export interface Noticed {
   type: "noticed";
@@ -687,6 +708,7 @@ export interface OutputSeen {
 /** One message on `out.<user>.<task>`: a preview, superseded by its step's `step_finished`. */
 export interface Output {
   attempt: number;
+  /** 0 for the set-up, which comes before the first one. */
   step: number;
   /** Characters of this step's output before this piece. */
   offset: number;

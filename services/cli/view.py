@@ -19,6 +19,8 @@ from protocol.journal import (
     ModelReply,
     Noticed,
     Output,
+    SetupFinished,
+    SetupStarted,
     StepFinished,
     StepLost,
     StepStarted,
@@ -56,6 +58,7 @@ from services.cli import units
 from services.cli.calls import describe
 from services.cli.text import clean, cut, one_line, tail
 
+SETUP_STEP = 0
 TAIL_LINES = 5
 """Of a command's output, so many lines stay on the screen."""
 LINE_LIMIT_CHARS = 400
@@ -304,6 +307,11 @@ def _journalled(view: View, entry: JournalEntry) -> Folded:
             return view, (_line(kind, one_line(text, LINE_LIMIT_CHARS)),)
         case HostRefused(reason=reason):
             return view, (_line(Kind.WARNING, f"Network: {one_line(reason, LINE_LIMIT_CHARS)}"),)
+        case SetupStarted(script=script):
+            running = Running(step=SETUP_STEP, what=_setup(script), at=entry.at, is_model=False)
+            return replace(view, running=(*view.running, running)), ()
+        case SetupFinished() as finished:
+            return _set_up(view, finished)
         case CheckpointMade():
             return view, ()
         case _:
@@ -314,12 +322,30 @@ def _started(view: View, started: AttemptStarted) -> Folded:
     warnings = [SCRIPTED] if started.scripted else []
     if started.sandbox == "unsandboxed":
         warnings.append(UNSANDBOXED)
-    view, lines = _notice(replace(view, model=clean(started.model)), *warnings)
+    # A set-up that was cut off is not settled by anybody.
+    view, lines = _notice(replace(_without_setup(view), model=clean(started.model)), *warnings)
     restored = f", restored as after step {started.restored_step}" if started.restored_step else ""
     if started.sandbox_kept:
         restored = ", in the sandbox that was kept"
     ground = f"{one_line(started.branch)} from {started.base_commit[:10]}, {one_line(started.sandbox)}{restored}"
     return view, (*lines, _line(Kind.INFO, ground))
+
+
+def _setup(script: str) -> str:
+    return f"set-up: {one_line(script)}"
+
+
+def _without_setup(view: View) -> View:
+    return replace(view, running=tuple(one for one in view.running if one.step != SETUP_STEP))
+
+
+def _set_up(view: View, finished: SetupFinished) -> Folded:
+    """Why it failed is said by the turn's end."""
+    took = units.seconds(finished.duration_seconds)
+    note = f"exit {finished.exit_code} · {took}" if finished.exit_code else took
+    step = _step(_setup(finished.script), "failed" if finished.reason else "ok", note)
+    output = (_line(Kind.OUTPUT, cut(line, LINE_LIMIT_CHARS)) for line in tail(finished.output, TAIL_LINES))
+    return _without_setup(view), (step, *output)
 
 
 def _notice(view: View, *notices: str) -> Folded:

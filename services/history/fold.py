@@ -24,6 +24,8 @@ from protocol.journal import (
     ModelCall,
     ModelReply,
     Noticed,
+    SetupFinished,
+    SetupStarted,
     StepFinished,
     StepLost,
     StepStarted,
@@ -180,7 +182,7 @@ class Batch:
                 step = event.step
             case HostRefused(host=host, port=port, reason=reason):
                 self.refusals.append((sequence, at, user, task, entry.attempt, host, port, reason))
-            case Noticed():
+            case SetupStarted() | SetupFinished() | Noticed():
                 pass
             case _:
                 assert_never(event)

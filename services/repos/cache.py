@@ -17,16 +17,19 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from time import monotonic
+from typing import TypeVar
 
 import anyio
 import anyio.abc
 from msgspec import Struct
 
+from protocol.repo import SetupFound
 from services import log
 from services.bus import Refused, Unavailable
 from services.repos.address import Address
 from services.repos.git import Git, GitFailed, Remote
 from services.repos.layout import replace_file, write_repository
+from services.repos.setup import find_setup
 
 LISTING_SECONDS = 30.0
 ANSWER_SECONDS = 240.0
@@ -41,6 +44,7 @@ COMMIT_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 COMMIT_PREFIX = re.compile(r"[0-9a-f]{4,64}")
 REFSPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 
+T = TypeVar("T")
 Lend = Callable[[Address], AbstractAsyncContextManager[Remote]]
 """Gives the remote at an address with what opens it, for as long as its block lasts."""
 
@@ -103,6 +107,7 @@ class Mirror:
         self._refresh: Refresh | None = None
         self._commits: OrderedDict[str, str] = OrderedDict()
         self._instructions: OrderedDict[str, str] = OrderedDict()
+        self._setups: OrderedDict[str, SetupFound | None] = OrderedDict()
         self._log = log.get()
 
     @property
@@ -170,6 +175,12 @@ class Mirror:
             )
             _remember(self._instructions, commit, first_text(output.data))
         return self._instructions[commit]
+
+    async def setup(self, commit: str) -> SetupFound | None:
+        """How the repository wants its sandboxes prepared, as that commit says."""
+        if commit not in self._setups:
+            _remember(self._setups, commit, await find_setup(self._git, self.folder, commit))
+        return self._setups[commit]
 
     async def _commit_of(self, name: str, shown: str) -> str:
         """The commit of a tag's or commit's id, or of the beginning of one."""
@@ -358,7 +369,7 @@ def first_text(output: bytes) -> str:
     return ""
 
 
-def _remember(known: OrderedDict[str, str], key: str, value: str) -> None:
+def _remember(known: OrderedDict[str, T], key: str, value: T) -> None:
     known[key] = value
     while len(known) > RESOLVED_LIMIT:
         known.popitem(last=False)

@@ -239,12 +239,19 @@ class Repos:
         if not await mirror.has(asked.commit):
             await self._cache.resolve(address, asked.commit)
         path = await self._workspaces.prepare(
-            mirror, asked.task, asked.attempt, asked.commit, asked.branch, checkout=asked.checkout
+            mirror,
+            asked.task,
+            asked.attempt,
+            asked.commit,
+            asked.branch,
+            checkout=asked.checkout,
+            for_setup=asked.for_setup,
         )
-        return repo.WorkspacePrepared(path=str(path), readonly_paths=(str(mirror.objects),))
+        setup = await mirror.setup(asked.commit)
+        return repo.WorkspacePrepared(path=str(path), readonly_paths=(str(mirror.objects),), setup=setup)
 
     async def _release(self, asked: repo.ReleaseWorkspace) -> repo.WorkspaceReleased:
-        self._workspaces.release(asked.task, asked.attempt)
+        self._workspaces.release(asked.task, asked.attempt, for_setup=asked.for_setup)
         return repo.WorkspaceReleased()
 
     async def _publish(self, asked: repo.Publish) -> repo.PublishDone:

@@ -24,7 +24,7 @@ from services.repos.removal import remove_tree
 CHECKOUT_WORKERS = min(4, os.cpu_count() or 1)
 CHECKOUTS_LIMIT = 2 * (os.cpu_count() or 1)
 """Workspaces checked out at one time; more would only wait for each other."""
-NAME = re.compile(r"([a-z0-9_]+)-([0-9]+)")
+NAME = re.compile(r"([a-z0-9_]+)-([0-9]+)(?:-setup)?")
 SETTINGS = "[user]\n\tname = Errand\n\temail = errand@localhost\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
 
 IsHeld = Callable[[str, int], Awaitable[bool]]
@@ -47,14 +47,22 @@ class Workspaces:
             needed.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     async def prepare(
-        self, mirror: Mirror, task: str, attempt: int, commit: str, branch: str, *, checkout: bool = True
+        self,
+        mirror: Mirror,
+        task: str,
+        attempt: int,
+        commit: str,
+        branch: str,
+        *,
+        checkout: bool = True,
+        for_setup: bool = False,
     ) -> Path:
-        """The attempt's workspace on `branch` at `commit`, which the mirror has, with or without its files. Asked again
-        it is the same, as it is by then.
+        """The attempt's workspace on `branch` at `commit`, which the mirror has, with or without its files; or the one
+        of its set-up. Asked again it is the same, as it is by then.
 
         A newer attempt fences the older ones of its task: their workspaces go.
         """
-        path = self._path(task, attempt)
+        path = self._path(task, attempt, for_setup=for_setup)
         for older, owner, number in self._all():
             if owner == task and number < attempt:
                 self._discard(older)
@@ -99,9 +107,11 @@ class Workspaces:
             settings={"checkout.workers": str(CHECKOUT_WORKERS)},
         )
 
-    def release(self, task: str, attempt: int) -> None:
-        """Give the attempt's workspace back; it may be gone already."""
-        self._discard(self._path(task, attempt))
+    def release(self, task: str, attempt: int, *, for_setup: bool = False) -> None:
+        """Give the attempt's workspaces back, or only the one of its set-up; they may be gone already."""
+        self._discard(self._path(task, attempt, for_setup=True))
+        if not for_setup:
+            self._discard(self._path(task, attempt))
 
     async def sweep(self, is_held: IsHeld) -> None:
         """Give back what no attempt holds: its runner died, or let go of it when nobody could hear."""
@@ -134,10 +144,10 @@ class Workspaces:
             path.rename(self._trash / f"{path.name}-{uuid4().hex}")
             self._discarded.set()
 
-    def _path(self, task: str, attempt: int) -> Path:
+    def _path(self, task: str, attempt: int, *, for_setup: bool = False) -> Path:
         if not is_token(task) or attempt < 0:
             raise Refused("That is not a task's id and an attempt's number.")
-        return self._folder / f"{task}-{attempt}"
+        return self._folder / f"{task}-{attempt}{'-setup' if for_setup else ''}"
 
     def _all(self) -> Iterator[tuple[Path, str, int]]:
         for path in list(self._folder.iterdir()):

@@ -3,14 +3,18 @@ step."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+import anyio
+from msgspec.structs import replace
+
 from agents.contract import SandboxGone, SandboxRefused
+from protocol.ids import OWNER
 from protocol.journal import CheckpointMade
-from protocol.repo import PrepareWorkspace, ReleaseWorkspace, WorkspacePrepared, WorkspaceReleased
+from protocol.repo import PrepareWorkspace, ReleaseWorkspace, SetupFound, WorkspacePrepared, WorkspaceReleased
 from protocol.routes import Service
 from sandbox.checkpoints import CHECKPOINT_SECONDS
 from sandbox.contract import (
@@ -29,6 +33,7 @@ from sandbox.egress.policy import Egress
 from services.bus import Bus, Refused, Unavailable
 from services.runner.log import TaskLog
 from services.runner.refusals import Refusals
+from services.runner.setup import ShownSetup, read_secrets, setup_of
 
 PREPARE_SECONDS = 300.0
 ASK_AGAIN_SECONDS = 5.0
@@ -37,6 +42,9 @@ TAKE_OVER_SECONDS = 60.0
 """For a sandbox that another runner has left to answer, and its workspace to change hands."""
 START_SECONDS = 120.0
 """For a sandbox to start, and to bring the last checkpoint back."""
+SETUP_LONGEST_SECONDS = 6 * 3600.0
+"""For a set-up, and before it the same one of another task: both have deadlines of their own."""
+RELEASE_SECONDS = 30.0
 FILE_SECONDS = 60.0
 """For a file to be read or written in the sandbox, which takes milliseconds."""
 T = TypeVar("T")
@@ -46,8 +54,17 @@ class Workspace:
     """Implements the agent's `Sandbox`. `open` first, `close` always."""
 
     def __init__(
-        self, bus: Bus, driver: Driver, log: TaskLog, *, base_commit: str, branch: str, egress: Egress
+        self,
+        bus: Bus,
+        driver: Driver,
+        log: TaskLog,
+        *,
+        base_commit: str,
+        branch: str,
+        egress: Egress,
+        setup_secrets: str = "",
     ) -> None:
+        """`setup_secrets` is the operator's file of them."""
         self.base_commit = base_commit
         self.last: CheckpointMade | None = None
         """The last checkpoint that the journal has."""
@@ -58,6 +75,7 @@ class Workspace:
         self._egress = egress
         self.refusals = Refusals(log)
         """What its commands asked of the network in vain."""
+        self._setup_secrets = setup_secrets
         self._sandbox: Sandbox | None = None
 
     async def take_over(self, previous: int) -> bool:
@@ -66,7 +84,7 @@ class Workspace:
         if not previous:
             return False
         with self._log.movement.waits(TAKE_OVER_SECONDS), suppress(SandboxError, Refused, Unavailable):
-            sandbox = await self._driver.reattach(self._spec(Path("/workspace")), previous)
+            sandbox = await self._driver.reattach(self._spec("/workspace"), previous)
             if sandbox is not None:
                 return await self._take(sandbox, previous)
         return False
@@ -83,18 +101,25 @@ class Workspace:
         return False
 
     async def open(self, last: CheckpointMade | None) -> None:
-        """Make the workspace, start the sandbox, bring back `last`. Raises SandboxError, Refused, Unavailable."""
+        """Make the workspace, have the repository's set-up, start the sandbox, bring back `last`. Raises SandboxError,
+        Refused, Unavailable."""
         self.last = last
-        with self._log.movement.waits(PREPARE_SECONDS + START_SECONDS):
-            await self._open(last)
-
-    async def _open(self, last: CheckpointMade | None) -> None:
         if self._sandbox is not None:
             return
         inside = self._driver.copies_workspaces
-        prepared = await self._prepare(checkout=not inside)
-        mirror = tuple(Path(path) for path in prepared.readonly_paths)
-        self._sandbox = await self._driver.start(self._spec(Path(prepared.path), mirror))
+        with self._log.movement.waits(PREPARE_SECONDS):
+            prepared = await self._prepare(checkout=not inside)
+        image = ""
+        if prepared.setup is not None:
+            with self._log.movement.waits(SETUP_LONGEST_SECONDS):
+                image = await self._set_up(prepared, prepared.setup)
+        with self._log.movement.waits(START_SECONDS):
+            await self._start(
+                replace(self._spec(prepared.path, prepared.readonly_paths), image=image), last, inside=inside
+            )
+
+    async def _start(self, spec: SandboxSpec, last: CheckpointMade | None, *, inside: bool) -> None:
+        self._sandbox = await self._driver.start(spec)
         if last is not None and last.blob:
             bundle = await self._bundle(last.blob)
             checkpoint = Checkpoint(head=last.head, commit=last.commit, tree=last.tree, bundle=bundle)
@@ -102,17 +127,39 @@ class Workspace:
         elif inside:
             await self._sandbox.check_out()
 
-    def _spec(self, workspace: Path, mirror: tuple[Path, ...] = ()) -> SandboxSpec:
+    async def _set_up(self, prepared: WorkspacePrepared, found: SetupFound) -> str:
+        """What the sandbox starts from."""
+        task = self._log.task
+        shown = ShownSetup(self._log)
+        for notice in found.notices:
+            await shown.notice(notice)
+        secrets = read_secrets(self._setup_secrets, task.repository) if task.user == OWNER else {}
+        reached = [task.user, *prepared.readonly_paths, *self._egress.words]
+        setup = setup_of(found, task.repository, reached, secrets)
+        return await self._driver.prepare(setup, self._borrow, shown)
+
+    @asynccontextmanager
+    async def _borrow(self) -> AsyncIterator[SandboxSpec]:
+        """A fresh workspace for the set-up. Its sandbox is no attempt's: it ends with this runner."""
+        prepared = await self._prepare(for_setup=True)
+        try:
+            spec = self._spec(prepared.path, prepared.readonly_paths)
+            yield replace(spec, task=f"setup_{self._log.task.id}", attempt=0)
+        finally:
+            with anyio.CancelScope(shield=True), suppress(Refused, Unavailable):
+                await self._release(for_setup=True)
+
+    def _spec(self, workspace: str, readonly_paths: tuple[str, ...] = ()) -> SandboxSpec:
         return SandboxSpec(
             task=self._log.task.id,
             attempt=self._log.attempt,
-            workspace=workspace,
-            readonly_paths=mirror,
+            workspace=Path(workspace),
+            readonly_paths=tuple(map(Path, readonly_paths)),
             egress=self._egress,
             on_refused=self.refusals.add,
         )
 
-    async def _prepare(self, keep: int = 0, *, checkout: bool = True) -> WorkspacePrepared:
+    async def _prepare(self, keep: int = 0, *, checkout: bool = True, for_setup: bool = False) -> WorkspacePrepared:
         task = self._log.task
         asked = PrepareWorkspace(
             task=task.id,
@@ -122,6 +169,7 @@ class Workspace:
             branch=self._branch,
             keep=keep,
             checkout=checkout,
+            for_setup=for_setup,
         )
         return await self._bus.ask(
             Service.REPOS,
@@ -141,8 +189,11 @@ class Workspace:
         """Stop the sandbox and give the workspace back. May be called at any time."""
         if self._sandbox is not None:
             await self._sandbox.stop()
-        released = ReleaseWorkspace(task=self._log.task.id, attempt=self._log.attempt)
-        await self._bus.ask(Service.REPOS, released, WorkspaceReleased, timeout_seconds=30)
+        await self._release()
+
+    async def _release(self, *, for_setup: bool = False) -> None:
+        released = ReleaseWorkspace(task=self._log.task.id, attempt=self._log.attempt, for_setup=for_setup)
+        await self._bus.ask(Service.REPOS, released, WorkspaceReleased, timeout_seconds=RELEASE_SECONDS)
 
     async def exec(
         self,

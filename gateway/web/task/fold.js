@@ -66,6 +66,7 @@ import { OUTCOMES } from "./states.js";
  */
 /** @typedef {{number: number, at: string, items: Item[], end: End | null}} Turn */
 
+const SETUP_STEP = 0;
 const PREVIEW_LIMIT_CHARS = 4_000;
 const REPLY_LIMIT_CHARS = 200_000;
 export const SCRIPTED = "The model is scripted, not Claude.";
@@ -327,6 +328,10 @@ export class View {
         return this.#stepStarted(event, entry.at);
       case "step_finished":
         return this.#stepFinished(event);
+      case "setup_started":
+        return this.#setupStarted(event.script, entry.at);
+      case "setup_finished":
+        return this.#setupFinished(event);
       case "noticed":
         return this.#note(event.level === "warning" ? "warning" : "info", oneLine(event.text));
       case "host_refused":
@@ -339,6 +344,8 @@ export class View {
     this.model = started.model;
     this.branch = started.branch;
     this.sandbox = started.sandbox;
+    // One that was cut off is not settled by anybody.
+    this.#replace(isSetup, settled);
     const warnings = [started.scripted && SCRIPTED, started.sandbox === "unsandboxed" && UNSANDBOXED];
     for (const warning of warnings) if (warning && !this.notices.includes(warning)) this.notices = [...this.notices, warning];
     if (started.sandbox_kept) this.#note("info", "in the sandbox that was kept");
@@ -370,6 +377,23 @@ export class View {
       (item) => (item.kind === "reply" || item.kind === "used") && item.step === event.step,
       (item) => (item.kind === "reply" ? replied(item, result, took) : used(/** @type {Used} */ (item), result, took)),
     );
+  }
+
+  /**
+   * @param {string} script
+   * @param {string} at
+   */
+  #setupStarted(script, at) {
+    const what = `set-up: ${oneLine(script)}`;
+    const common = { step: SETUP_STEP, running: true, at, ends: {}, mark: /** @type {Mark} */ ("ok"), note: "", text: "", dropped: 0 };
+    this.#add({ ...common, kind: "used", name: "setup", input: {}, what });
+  }
+
+  /** @param {import("../protocol.js").SetupFinished} event */
+  #setupFinished({ reason = "", output = "", exit_code = null, duration_seconds: took = 0 }) {
+    const note = exit_code ? `exit ${exit_code} · ${seconds(took)}` : seconds(took);
+    const ended = { running: false, ends: {}, mark: /** @type {Mark} */ (reason ? "failed" : "ok"), note, text: output };
+    this.#replace(isSetup, (item) => ({ .../** @type {Used} */ (item), ...ended }));
   }
 
   // Output
@@ -416,6 +440,11 @@ export class View {
 function decided({ approved = null, text = "" }) {
   if (approved === null) return text;
   return approved ? "Approved" : text ? `Denied: ${text}` : "Denied";
+}
+
+/** @param {Item} item that is not over */
+function isSetup(item) {
+  return item.kind === "used" && item.step === SETUP_STEP && item.running;
 }
 
 /** @param {Item} item @returns {Item} */

@@ -67,7 +67,7 @@ export class TurnBox {
    * @param {number} now
    */
   #showTitle(turn, now) {
-    const steps = turn.items.filter((item) => item.kind === "used" || item.kind === "reply").length;
+    const steps = turn.items.filter((item) => (item.kind === "used" || item.kind === "reply") && item.step > 0).length;
     const took = turn.end ? turn.end.seconds : (now - Date.parse(turn.at)) / 1000;
     say(this.#workTitle, `${turn.end ? "Worked" : "At work"} ${clock(took)} · ${many(steps, "step")}`);
   }

@@ -1,0 +1,88 @@
+"""The secrets of a set-up: taken out of what it says, and looked for in what it leaves."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+LEAST_CHARS = 8
+"""A shorter value would be found everywhere by chance."""
+CHUNK_BYTES = 1024 * 1024
+
+
+def check_secrets(secrets: Mapping[str, str]) -> None:
+    """ValueError with a sentence that has no value in it."""
+    for name, value in secrets.items():
+        if not name.isidentifier() or not name.isascii():
+            raise ValueError(f"{name!r} cannot be the name of a variable.")
+        if len(value) < LEAST_CHARS or "\0" in value:
+            raise ValueError(f"The secret {name} needs at least {LEAST_CHARS} characters, and no NUL.")
+
+
+def forms(secrets: Mapping[str, str]) -> dict[bytes, str]:
+    """How each secret may be written, with its name: as it is, line by line, in a URL, and within a base64 text at each
+    of the three places where it can begin."""
+    found: dict[bytes, str] = {}
+    for name, value in secrets.items():
+        lines = [line.strip() for line in value.splitlines() if len(line.strip()) >= LEAST_CHARS]
+        for text in {value, *lines, quote(value, safe="")}:
+            found[text.encode()] = name
+        for before in range(3):
+            found[_within_base64(value.encode(), before)] = name
+    return found
+
+
+def _within_base64(value: bytes, before: int) -> bytes:
+    """The characters that depend on `value` alone, where `before` bytes stand before it in its group of three."""
+    text = base64.b64encode(bytes(before) + value)
+    whole = (before + len(value)) // 3 * 4
+    return text[(before * 8 + 5) // 6 : whole]
+
+
+class Redactor:
+    """Puts names in the place of secrets in a text that comes in pieces."""
+
+    def __init__(self, secrets: Mapping[str, str]) -> None:
+        self._forms = {form.decode(): name for form, name in forms(secrets).items()}
+        self._longest = max(map(len, self._forms), default=1)
+        self._held = ""
+
+    def all(self, text: str) -> str:
+        for form in sorted(self._forms, key=len, reverse=True):
+            text = text.replace(form, f"[{self._forms[form]}]")
+        return text
+
+    def feed(self, piece: str) -> str:
+        """What can be shown by now: the beginning of a secret may be at the end."""
+        if not self._forms:
+            return piece
+        text = self.all(self._held + piece)
+        cut = max(0, len(text) - self._longest + 1)
+        self._held = text[cut:]
+        return text[:cut]
+
+    def rest(self) -> str:
+        held, self._held = self._held, ""
+        return held
+
+
+def find_in_file(path: Path, searched: Mapping[bytes, str]) -> tuple[int, str] | None:
+    """Where in the file a secret begins, and its name."""
+    overlap = max(map(len, searched), default=1) - 1
+    start, held = 0, b""
+    for chunk in _chunks(path):
+        data = held + chunk
+        for form, name in searched.items():
+            if (at := data.find(form)) >= 0:
+                return start + at, name
+        held = data[-overlap:] if overlap else b""
+        start += len(data) - len(held)
+    return None
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk

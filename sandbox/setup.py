@@ -1,0 +1,318 @@
+"""Set-ups of repositories: run once in a sandbox as hard as the agent's, kept, used again until their inputs change.
+
+What the script leaves in three places is kept: in $HOME and in what git ignores of /workspace, which each sandbox gets
+a copy of to write to, and in /opt/errand, which it sees read-only and at no cost. Secrets are in the environment of the
+script alone; its container is gone before the agent's is made, and what would be kept is searched for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+import anyio.to_thread
+from msgspec import Struct
+from msgspec.structs import replace
+
+from sandbox.checkpoints import GIT_ENVIRONMENT
+from sandbox.contract import (
+    SETUP_FOLDER,
+    BorrowWorkspace,
+    ExecResult,
+    OnOutput,
+    Sandbox,
+    SandboxError,
+    SandboxSpec,
+    Setup,
+    SetupFailed,
+    SetupWatch,
+)
+from sandbox.kept import PACK, UNPACK, refuse_secrets, size_of
+from sandbox.limits import MIB, SetupRules
+from sandbox.lock import taken
+from sandbox.owners import random_file
+from sandbox.secret_values import Redactor
+
+WAIT_SECONDS = 0.2
+LOOK_SECONDS = 1.0
+PACK_SECONDS = 600.0
+UNPACK_SECONDS = 110.0
+"""Less than a runner waits for a start."""
+TAIL_CHARS = 1500
+LOCKS = 64
+SETTINGS = 'export PATH="/opt/errand/bin:$HOME/.local/bin:$PATH"\n'
+KEEP_MARK = "1"
+"""Changes where the way of keeping does: what was kept before is then made anew."""
+
+
+class Ground(Struct, frozen=True):
+    """What a set-up starts from: `image` as in `SandboxSpec`, and an id that is another one when it changes."""
+
+    image: str
+    id: str
+
+
+class Store(Protocol):
+    """Where a driver keeps what set-ups left."""
+
+    @property
+    def builds_not(self) -> str:
+        """Why no Dockerfile is built here: a sentence. Empty where they are."""
+        ...
+
+    def build(self, key: str, dockerfile: Path) -> AsyncIterator[str]:
+        """Build it and keep it; yields what is said. SandboxError."""
+        ...
+
+    async def ground(self, setup: Setup, watch: SetupWatch) -> Ground:
+        """The image that is named where it can be had, else the driver's own. SandboxError."""
+        ...
+
+    def name(self, key: str) -> str:
+        """As `SandboxSpec.image`."""
+        ...
+
+    async def has(self, key: str) -> bool: ...
+
+    async def keep(self, key: str, ground: Ground, folder: Path, repository: str) -> None:
+        """`folder` may be moved away."""
+        ...
+
+    async def kept(self) -> Mapping[str, int]:
+        """The keys with their bytes."""
+        ...
+
+    async def remove(self, key: str) -> bool:
+        """False while it is in use."""
+        ...
+
+
+class Setups:
+    """Of one driver on one machine."""
+
+    def __init__(
+        self, folder: Path, store: Store, start: Callable[[SandboxSpec], Awaitable[Sandbox]], rules: SetupRules
+    ) -> None:
+        """`folder` is shared by the runners of the installation on this machine."""
+        self._folder = folder / "setups"
+        self._store = store
+        self._start = start
+        self._rules = rules
+
+    async def prepare(self, setup: Setup, borrow: BorrowWorkspace, watch: SetupWatch) -> str:
+        """See `Driver.prepare`."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        secret = random_file(self._folder / "key").encode()
+        if setup.dockerfile and (why_not := self._store.builds_not):
+            await watch.notice(f"The repository's {setup.dockerfile} is not used: {why_not}")
+            setup = replace(setup, dockerfile="")
+        if setup.dockerfile:
+            key = key_of(replace(setup, script=setup.dockerfile, secrets={}), "", secret)
+            await self._once(key, setup.dockerfile, watch, partial(self._build, key, setup, borrow, watch))
+            ground = Ground(self._store.name(key), key)
+        else:
+            ground = await self._store.ground(setup, watch)
+        if not setup.script:
+            return ground.image
+        key = key_of(setup, ground.id, secret)
+        await self._once(key, setup.script, watch, partial(self._make, key, setup, ground, borrow, watch))
+        return self._store.name(key)
+
+    async def _once(self, key: str, what: str, watch: SetupWatch, make: Callable[[], Awaitable[None]]) -> None:
+        """What is not kept is made, by whoever comes first; others wait for it, and make it when that failed."""
+        told = False
+        while not await self._store.has(key):
+            with taken(self._lock(key)) as mine:
+                if not told:
+                    await watch.begins(what)
+                    told = True
+                if mine and not await self._store.has(key):
+                    await make()
+                    break
+            await anyio.sleep(WAIT_SECONDS)
+        else:
+            if told:
+                await watch.ends(ExecResult(exit_code=0, output=""), "")
+        self._mark(key).touch()
+
+    async def _build(self, key: str, setup: Setup, borrow: BorrowWorkspace, watch: SetupWatch) -> None:
+        """Build the repository's Dockerfile, over the folder that it is in."""
+        said = ""
+        try:
+            async with borrow() as spec:
+                with anyio.fail_after(self._rules.seconds):
+                    async for line in self._store.build(key, spec.workspace / setup.dockerfile):
+                        said = f"{said}{line}\n"[-TAIL_CHARS:]
+                        await watch.output(f"{line}\n")
+        except (SandboxError, TimeoutError) as error:
+            how = f"took more than {self._rules.seconds:.0f} s (ERRAND_SANDBOX_SETUP_SECONDS)"
+            how = how if isinstance(error, TimeoutError) else f"could not be built: {error}"
+            reason = f"The repository's {setup.dockerfile} {how}. It said last:\n{said.strip()}"
+            await watch.ends(ExecResult(exit_code=None, output=said), reason)
+            raise SetupFailed(reason) from None
+        await watch.ends(ExecResult(exit_code=0, output=said), "")
+        self._mark(key).touch()
+        await self.tidy()
+
+    async def tidy(self) -> None:
+        """Remove what was not used for long, and what is too much; nothing that is in use."""
+        kept = await self._store.kept()
+        oldest_last = sorted(kept, key=self._used_at, reverse=True)
+        count, size = 0, 0
+        for key in oldest_last:
+            count, size = count + 1, size + kept[key]
+            is_old = self._used_at(key) < time.time() - self._rules.idle_seconds
+            if (is_old or count > self._rules.count or size > self._rules.all_bytes) and await self._store.remove(key):
+                self._mark(key).unlink(missing_ok=True)
+                count, size = count - 1, size - kept[key]
+
+    async def _make(self, key: str, setup: Setup, ground: Ground, borrow: BorrowWorkspace, watch: SetupWatch) -> None:
+        redactor = Redactor(setup.secrets)
+        result = ExecResult(exit_code=None, output="")
+        try:
+            async with borrow() as spec:
+                folder = spec.workspace / SETUP_FOLDER
+                folder.mkdir(mode=0o700)
+                spec = replace(spec, image=ground.image, is_setup=True)
+                result = await self._run(spec, setup, redactor, watch)
+                check_result(setup, result, self._rules.seconds)
+                await anyio.to_thread.run_sync(partial(self._check, folder, setup), abandon_on_cancel=True)
+                await self._store.keep(key, ground, folder, setup.repository)
+        except SetupFailed as error:
+            reason = redactor.all(str(error))
+            await watch.ends(result, reason)
+            raise SetupFailed(reason) from None
+        except SandboxError as error:
+            await watch.ends(result, str(error))
+            raise
+        await watch.ends(result, "")
+        self._mark(key).touch()  # what was made last is not what is tidied away
+        await self.tidy()
+
+    async def _run(self, spec: SandboxSpec, setup: Setup, redactor: Redactor, watch: SetupWatch) -> ExecResult:
+        async def show(text: str) -> None:
+            if shown := redactor.feed(text):
+                await watch.output(shown)
+
+        sandbox = await self._start(spec)
+        try:
+            result = await self._run_script(sandbox, spec.workspace / SETUP_FOLDER, setup, show)
+            await watch.output(redactor.rest())
+            result = replace(result, output=redactor.all(result.output))
+            if result.exit_code == 0:
+                await self._pack(sandbox, watch)
+        finally:
+            await sandbox.stop()
+        return result
+
+    async def _run_script(self, sandbox: Sandbox, folder: Path, setup: Setup, show: OnOutput) -> ExecResult:
+        """SetupFailed as soon as it has left too much in `folder`, which is on no disk of its own."""
+        outcome: ExecResult | SandboxError = self._too_much()
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._end_when_full, folder, group.cancel_scope)
+            try:
+                outcome = await sandbox.exec(
+                    SETTINGS + run_script(setup.script),
+                    environment={**setup.secrets, "ERRAND_SETUP": "1"},
+                    timeout_seconds=self._rules.seconds,
+                    on_output=show,
+                )
+            except SandboxError as error:
+                outcome = error
+            group.cancel_scope.cancel()
+        if isinstance(outcome, SandboxError):
+            raise outcome
+        return outcome
+
+    async def _end_when_full(self, folder: Path, scope: anyio.CancelScope) -> None:
+        size = 0
+        while size <= self._rules.keep_bytes:
+            await anyio.sleep(LOOK_SECONDS)
+            with suppress(OSError):  # it changes under our eyes
+                size = await anyio.to_thread.run_sync(size_of, folder, abandon_on_cancel=True)
+        scope.cancel()
+
+    def _too_much(self) -> SetupFailed:
+        return SetupFailed(
+            f"The set-up left more than the {self._rules.keep_bytes // MIB} MiB that are kept "
+            "(ERRAND_SANDBOX_SETUP_MIB): remove caches at the end of the script."
+        )
+
+    async def _pack(self, sandbox: Sandbox, watch: SetupWatch) -> None:
+        packed = await sandbox.exec(PACK, environment=GIT_ENVIRONMENT, timeout_seconds=PACK_SECONDS)
+        if packed.exit_code != 0:
+            tail = packed.output[-TAIL_CHARS:].strip()
+            raise SetupFailed(f"What the set-up left could not be kept ({packed.ended_by}): {tail}")
+        if packed.output.strip():
+            names = ", ".join(packed.output.split("\n")[:5]).strip(", ")
+            await watch.notice(f"Of the set-up's files these are not kept, because git does not ignore them: {names}")
+
+    def _check(self, folder: Path, setup: Setup) -> None:
+        try:
+            if size_of(folder) > self._rules.keep_bytes:
+                raise self._too_much()
+            refuse_secrets(folder, setup.secrets)
+        except OSError as error:
+            raise SetupFailed(f"What the set-up left cannot be read: {error.strerror}") from error
+
+    def _lock(self, key: str) -> Path:
+        return self._folder / f"{int(key, 16) % LOCKS}.lock"
+
+    def _mark(self, key: str) -> Path:
+        """Its time says when it was used last."""
+        return self._folder / f"{key}.used"
+
+    def _used_at(self, key: str) -> float:
+        try:
+            return self._mark(key).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+
+async def unpack(sandbox: Sandbox) -> None:
+    """Give a started sandbox its copies. SandboxError."""
+    result = await sandbox.exec(UNPACK, timeout_seconds=UNPACK_SECONDS)
+    if result.exit_code != 0:
+        raise SandboxError(
+            f"what the repository's set-up left could not be copied into the sandbox ({result.ended_by}): "
+            f"{result.output[-TAIL_CHARS:]}"
+        )
+
+
+def key_of(setup: Setup, ground: str, secret: bytes) -> str:
+    """Of all that the result depends on, `ground` by its id. Values of secrets go in by a keyed hash."""
+    found = hashlib.blake2b(key=secret, digest_size=20)
+    parts = [KEEP_MARK, ground, setup.inputs, setup.script]
+    parts += [word for pair in sorted(setup.secrets.items()) for word in pair]
+    for part in parts:
+        data = part.encode()
+        found.update(len(data).to_bytes(8, "big") + data)
+    return found.hexdigest()
+
+
+def run_script(script: str) -> str:
+    path = f"/workspace/{script}"
+    return f"if [ -x {path} ]; then exec {path}; else exec bash {path}; fi"
+
+
+def check_result(setup: Setup, result: ExecResult, seconds: float) -> None:
+    """SetupFailed with the end of what it said."""
+    if result.exit_code == 0:
+        return
+    match result.ended_by:
+        case "deadline":
+            how = f"was not done after {seconds:.0f} s (ERRAND_SANDBOX_SETUP_SECONDS)"
+        case "memory":
+            how = "took more memory than a sandbox has"
+        case "":
+            how = f"ended with exit code {result.exit_code}"
+        case ended_by:
+            how = f"was ended by {ended_by}"
+    tail = result.output[-TAIL_CHARS:].strip()
+    raise SetupFailed(f"The repository's set-up ({setup.script}) {how}. It said last:\n{tail}")

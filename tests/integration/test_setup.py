@@ -1,0 +1,351 @@
+"""A repository's set-up in both drivers: run once, kept, used again, with secrets that nothing keeps."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from msgspec.structs import replace
+
+from sandbox.bubblewrap import Bubblewrap
+from sandbox.config import DOCKER_HOST, Config, limits, setup_rules
+from sandbox.contract import Driver, ExecResult, SandboxSpec, Setup, SetupFailed
+from sandbox.docker import Docker, connect
+from sandbox.image import own_name
+from sandbox.owners import Owners
+from sandbox.prepared_images import KEPT_IMAGES
+from sandbox.register import Register
+from sandbox.warm import Warm
+from tests.contract.test_sandbox import skip_unless_available
+
+pytestmark = pytest.mark.anyio
+HOST = os.environ.get("DOCKER_HOST") or DOCKER_HOST
+CONFIG = Config(sandbox_memory_mib=512, sandbox_tmp_mib=64, sandbox_setup_seconds=20, sandbox_setup_mib=8)
+SECRET = "s3cret-of-the-set-up/+="
+SCRIPT = ".errand/setup.sh"
+
+
+class Seen:
+    """What the user sees of a set-up."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.said = ""
+        self.notices: list[str] = []
+        self.ended: list[tuple[int | None, str]] = []
+        self.began = anyio.Event()
+
+    async def begins(self, what: str) -> None:
+        self.begun.append(what)
+        self.began.set()
+
+    async def output(self, text: str) -> None:
+        self.said += text
+
+    async def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+    async def ends(self, result: ExecResult, reason: str) -> None:
+        self.ended.append((result.exit_code, reason))
+
+
+class Repository:
+    """Whose set-up it is: makes fresh workspaces at one commit, and tells the driver of it."""
+
+    def __init__(self, folder: Path, script: str, files: Mapping[str, str] | None = None) -> None:
+        self._folder = folder
+        self._files = {".gitignore": "node_modules/\n*.cache\n", SCRIPT: script, "app.py": "x = 1\n", **(files or {})}
+        self._made = 0
+
+    def workspace(self) -> Path:
+        self._made += 1
+        place = self._folder / f"workspace_{self._made}"
+        for name, text in self._files.items():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text(text)
+        for words in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "first")):
+            settings = ("-c", "user.name=t", "-c", "user.email=t@localhost", "-c", "init.defaultBranch=main")
+            subprocess.run(["git", *settings, *words], cwd=place, check=True, capture_output=True)
+        return place
+
+    @asynccontextmanager
+    async def borrow(self) -> AsyncIterator[SandboxSpec]:
+        yield self.spec("setup")
+
+    def spec(self, task: str, image: str = "") -> SandboxSpec:
+        return SandboxSpec(task=task, attempt=1, workspace=self.workspace(), image=image)
+
+    async def prepare(self, driver: Driver, seen: Seen | None = None, **changes: Any) -> str:
+        setup = replace(Setup(repository="https://host/app", inputs="inputs", script=SCRIPT), **changes)
+        return await driver.prepare(setup, self.borrow, seen or Seen())
+
+    async def says(self, driver: Driver, image: str, command: str) -> str:
+        """What a command says in a new sandbox of a task."""
+        sandbox = await driver.start(self.spec("task_1", image))
+        try:
+            return (await sandbox.exec(command)).output
+        finally:
+            await sandbox.stop()
+
+
+@asynccontextmanager
+async def new_driver(name: str, data: Path, config: Config = CONFIG) -> AsyncIterator[Driver]:
+    if name == "bubblewrap":
+        driver = Bubblewrap(
+            limits(config), Register(Owners(data, "me"), "bubblewrap", 0), folder=data, rules=setup_rules(config)
+        )
+        await skip_unless_available(driver)
+        yield driver
+        await driver.close()
+        return
+    docker = connect(config, HOST, data, "me")
+    try:
+        await skip_unless_available(docker)
+        yield docker
+    finally:
+        for image in images_of(data):
+            docker_cli("rmi", "--force", image)
+        await docker.close()
+
+
+def docker_cli(*words: str) -> str:
+    return subprocess.run(["docker", *words], check=True, capture_output=True, text=True).stdout
+
+
+def images_of(data: Path) -> list[str]:
+    label = f"label=errand.prepared-by={(data / 'installation').read_text().strip()}"
+    return docker_cli("images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", label).split()
+
+
+@pytest.fixture(params=["bubblewrap", "docker"])
+async def driver(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Driver]:
+    async with new_driver(request.param, tmp_path / "data") as driver:
+        yield driver
+
+
+async def test_what_a_set_up_leaves_is_there_in_every_later_sandbox_and_it_runs_once(
+    driver: Driver, tmp_path: Path
+) -> None:
+    script = """set -e
+echo installing
+mkdir -p ~/.local/bin node_modules/left /opt/errand/bin
+printf '#!/bin/sh\\necho tool\\n' > ~/.local/bin/tool; chmod 700 ~/.local/bin/tool
+printf '#!/bin/sh\\necho big\\n' > /opt/errand/bin/big; chmod 711 /opt/errand/bin/big
+echo module > node_modules/left/index.js; ln -s left node_modules/link
+echo x = 2 > app.py; echo new > untracked
+"""
+    repository = Repository(tmp_path, script)
+    seen = Seen()
+    image = await repository.prepare(driver, seen)
+    assert (seen.begun, seen.said, seen.ended) == ([SCRIPT], "installing\n", [(0, "")])
+    assert seen.notices == [
+        "Of the set-up's files these are not kept, because git does not ignore them: app.py, untracked"
+    ]
+    look = "tool; big; cat node_modules/link/index.js app.py; git status --porcelain; stat -c %a ~/.local/bin/tool"
+    for _ in range(2):
+        assert await repository.says(driver, image, look) == "tool\nbig\nmodule\nx = 1\n700\n"
+    writes = "echo more >> node_modules/left/index.js && rm ~/.local/bin/tool && echo written; touch /opt/errand/x 2>&1"
+    said = await repository.says(driver, image, writes)
+    assert said.startswith("written\n")
+    assert "Read-only file system" in said
+    assert await repository.says(driver, image, look) == "tool\nbig\nmodule\nx = 1\n700\n"
+    again = Seen()
+    assert await repository.prepare(driver, again) == image
+    assert (again.begun, again.said, again.ended) == ([], "", [])
+
+
+async def test_another_input_another_secret_or_another_ground_makes_it_anew(driver: Driver, tmp_path: Path) -> None:
+    repository = Repository(tmp_path, "echo done > ~/result")
+    first = await repository.prepare(driver, secrets={"TOKEN": SECRET})
+    changed: list[dict[str, Any]] = [
+        {"inputs": "others"},
+        {"secrets": {"TOKEN": "another-value"}},
+        {"secrets": {"OTHER": SECRET}},
+        {"secrets": {}},
+    ]
+    found = {first}
+    for changes in changed:
+        seen = Seen()
+        found.add(await repository.prepare(driver, seen, **{"secrets": {"TOKEN": SECRET}, **changes}))
+        assert seen.begun == [SCRIPT], changes
+    assert len(found) == 1 + len(changed)
+    assert await repository.prepare(driver, secrets={"TOKEN": SECRET}) == first
+
+
+async def test_one_that_fails_or_takes_too_long_says_so_with_its_last_words_and_is_not_kept(tmp_path: Path) -> None:
+    quick = Config(sandbox_memory_mib=512, sandbox_tmp_mib=64, sandbox_setup_seconds=1, sandbox_setup_mib=1)
+    for name in ("bubblewrap", "docker"):
+        async with new_driver(name, tmp_path / name, quick) as driver:
+            for script, reason in (
+                ("echo broken >&2; exit 3", "(.errand/setup.sh) ended with exit code 3. It said last:\nbroken"),
+                ("echo slow; sleep 60", "was not done after 1 s (ERRAND_SANDBOX_SETUP_SECONDS). It said last:\nslow"),
+                ("head -c 2M /dev/zero > ~/large", "more than the 1 MiB that are kept (ERRAND_SANDBOX_SETUP_MIB)"),
+            ):
+                folder = tmp_path / f"{name} {script[:6]}"
+                repository = Repository(folder, script)
+                for _ in range(2):
+                    seen = Seen()
+                    with pytest.raises(SetupFailed) as failure:
+                        await repository.prepare(driver, seen)
+                    assert reason in str(failure.value)
+                    assert [why for _, why in seen.ended] == [str(failure.value)]
+                    assert seen.begun == [SCRIPT]
+
+
+async def test_a_secret_is_in_the_scripts_environment_and_nowhere_afterwards(driver: Driver, tmp_path: Path) -> None:
+    script = 'echo "first $TOKEN"; printf "%s" "$TOKEN" | head -c 9; sleep 0.2; printf "%s" "$TOKEN" | tail -c +10; '
+    repository = Repository(tmp_path, script + 'test "${#TOKEN}" = 22 && (exec -a "$TOKEN" sleep 100) & sleep 0.1')
+    seen = Seen()
+    image = await repository.prepare(driver, seen, secrets={"TOKEN": SECRET})
+    assert seen.said == "first [TOKEN]\n[TOKEN]"
+    # The pattern does not match the command that searches.
+    found = f"'[s]{SECRET[1:]}'"
+    search = f"env; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline; grep -r {found} /tmp /var/tmp /opt /run /workspace"
+    assert await repository.says(driver, image, f"{{ {search}; }} 2>/dev/null | grep -ac {found}") == "0\n"
+    if isinstance(driver, Docker):
+        for words in (["history", "--no-trunc", image], ["inspect", image]):
+            assert SECRET not in docker_cli(*words)
+    kept = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    assert not [path for path in kept if SECRET.encode() in path.read_bytes()]
+
+
+async def test_a_set_up_that_leaves_a_secret_is_refused_with_its_name_and_place(driver: Driver, tmp_path: Path) -> None:
+    for script, place in (
+        ('echo "//registry/:_authToken=$TOKEN" > ~/.npmrc', "~/.npmrc"),
+        ('mkdir node_modules; echo "user:$TOKEN" | base64 > node_modules/auth', "/workspace/node_modules/auth"),
+        ('head -c 1048570 /dev/zero > /opt/errand/x; echo "$TOKEN" >> /opt/errand/x', "/opt/errand/x"),
+        ('mkdir ~/b; ln -s "x$TOKEN" ~/b/link', "~/b/link"),
+    ):
+        repository = Repository(tmp_path / place.replace("/", "_"), script)
+        seen = Seen()
+        with pytest.raises(SetupFailed, match=f"left the secret TOKEN in {place}, where") as failure:
+            await repository.prepare(driver, seen, secrets={"TOKEN": SECRET})
+        assert SECRET not in str(failure.value)
+        assert [why for _, why in seen.ended] == [str(failure.value)]
+
+
+async def test_two_that_want_the_same_at_once_run_it_once(driver: Driver, tmp_path: Path) -> None:
+    repository = Repository(tmp_path, "sleep 0.5; echo ran >> ~/runs")
+    seen = [Seen(), Seen()]
+    images: set[str] = set()
+
+    async def want(number: int) -> None:
+        images.add(await repository.prepare(driver, seen[number]))
+
+    async with anyio.create_task_group() as group:
+        for number in range(2):
+            group.start_soon(want, number)
+    assert len(images) == 1
+    assert sorted(one.said for one in seen) == ["", ""]
+    assert [one.ended for one in seen] == [[(0, "")], [(0, "")]]
+    assert repository._made == 1
+    assert await repository.says(driver, images.pop(), "cat ~/runs") == "ran\n"
+
+
+async def test_one_that_is_cut_off_leaves_nothing_and_is_made_anew(driver: Driver, tmp_path: Path) -> None:
+    slow = Repository(tmp_path / "slow", "echo begun; sleep 100")
+    seen = Seen()
+    async with anyio.create_task_group() as group:
+        group.start_soon(slow.prepare, driver, seen)
+        with anyio.fail_after(20):
+            await seen.began.wait()
+            while not seen.said:
+                await anyio.sleep(0.01)
+        group.cancel_scope.cancel()
+    if isinstance(driver, Docker):
+        installation = (tmp_path / "data" / "installation").read_text()
+        assert docker_cli("ps", "--all", "--quiet", "--filter", f"label=errand.installation={installation}") == ""
+    quick = Repository(tmp_path / "quick", "echo fine > ~/result")
+    assert await quick.says(driver, await quick.prepare(driver), "cat ~/result") == "fine\n"
+
+
+async def test_what_was_not_used_for_longest_goes_and_nothing_that_is_in_use(tmp_path: Path) -> None:
+    few = Config(sandbox_memory_mib=512, sandbox_tmp_mib=64, sandbox_prepared=1)
+    for name in ("bubblewrap", "docker"):
+        repository = Repository(tmp_path / name / "repository", "echo $ERRAND_SETUP > ~/result")
+        async with new_driver(name, tmp_path / name / "data", few) as driver:
+            first = await repository.prepare(driver)
+            sandbox = await driver.start(repository.spec("task_1", first))
+            second = await repository.prepare(driver, inputs="others")
+            assert await repository.prepare(driver, seen := Seen()) == first
+            assert not seen.begun
+            await sandbox.stop()
+            third = await repository.prepare(driver, inputs="more")
+            for inputs, image, is_gone in (("inputs", first, True), ("others", second, True), ("more", third, False)):
+                seen = Seen()
+                assert await repository.prepare(driver, seen, inputs=inputs) == image
+                assert bool(seen.begun) == is_gone, (name, inputs)
+                if is_gone:
+                    break
+            assert not image.startswith(KEPT_IMAGES) or len(images_of(tmp_path / name / "data")) == 1
+
+
+async def test_the_image_of_a_repository_is_the_ground_where_the_engine_has_it(tmp_path: Path) -> None:
+    async with new_driver("docker", tmp_path / "data") as driver:
+        assert isinstance(driver, Docker)
+        name = f"errand-test:{tmp_path.name}"
+        docker_cli("tag", driver.image.name, name)
+        try:
+            seen = Seen()
+            repository = Repository(tmp_path / "repository", "true")
+            ground = await repository.prepare(driver, seen, script="", image=name)
+            assert (ground.partition(":")[0], seen.begun, seen.notices) == ("sha256", [], [])
+            assert await repository.says(driver, ground, "echo fine") == "fine\n"
+            assert await repository.prepare(driver, seen, script="", image="no/such:1") == ""
+            assert "`docker pull no/such:1` there allows it" in seen.notices[0]
+        finally:
+            docker_cli("rmi", name)
+
+
+async def test_a_dockerfile_is_built_once_where_the_operator_allows_it(tmp_path: Path) -> None:
+    allowed = Config(sandbox_memory_mib=512, sandbox_tmp_mib=64, sandbox_dockerfiles="offline")
+    dockerfile = f"FROM {own_name()}\nUSER root\nCOPY tool /usr/bin/tool\nRUN chmod 755 /usr/bin/tool\n"
+    files = {".errand/Dockerfile": dockerfile, ".errand/tool": "#!/bin/sh\necho tool\n"}
+    repository = Repository(tmp_path / "repository", "tool > ~/result", files)
+    async with new_driver("docker", tmp_path / "data", allowed) as driver:
+        seen = Seen()
+        image = await repository.prepare(driver, seen, dockerfile=".errand/Dockerfile")
+        assert seen.begun == [".errand/Dockerfile", SCRIPT]
+        assert "COPY tool /usr/bin/tool" in seen.said
+        assert await repository.says(driver, image, "tool; cat ~/result; id -u | grep -c '^0$'") == "tool\ntool\n0\n"
+        again = Seen()
+        assert await repository.prepare(driver, again, dockerfile=".errand/Dockerfile") == image
+        assert again.begun == []
+        files[".errand/Dockerfile"] = f"FROM {own_name()}\nRUN echo broken; exit 5\n"
+        broken = Repository(tmp_path / "broken", "true", files)
+        with pytest.raises(SetupFailed, match=r"\.errand/Dockerfile could not be built: .*non-zero code: 5"):
+            await broken.prepare(driver, dockerfile=".errand/Dockerfile", inputs="broken")
+    async with new_driver("docker", tmp_path / "strict") as driver:
+        seen = Seen()
+        await repository.prepare(driver, seen, script="", dockerfile=".errand/Dockerfile")
+        assert seen.begun == []
+        assert "ERRAND_SANDBOX_DOCKERFILES" in seen.notices[0]
+
+
+async def test_a_sandbox_that_waits_for_a_task_has_the_set_up_already(driver: Driver, tmp_path: Path) -> None:
+    assert isinstance(driver, Docker | Bubblewrap)
+    script = "mkdir node_modules; echo module > node_modules/x; echo old > src/y.cache; echo home > ~/result"
+    repository = Repository(tmp_path, script, {"src/x.py": "x"})
+    warm = Warm(driver, limit=1, idle_seconds=600)
+    image = await repository.prepare(warm)
+    async with anyio.create_task_group() as group:
+        group.start_soon(warm.keep)
+        first = await warm.start(repository.spec("task_1", image))
+        await first.stop()
+        with anyio.fail_after(20):
+            while not warm.spares:
+                await anyio.sleep(0.02)
+        spare = next(iter(warm.spares.values())).client
+        spec = repository.spec("task_2", image)
+        second = await warm.start(spec)
+        assert second is spare
+        look = "cat node_modules/x src/y.cache src/x.py ~/result; git status --porcelain"
+        assert (await second.exec(look)).output == "module\nold\nxhome\n"
+        await second.stop()
+        group.cancel_scope.cancel()
