@@ -23,6 +23,7 @@ from sandbox.config import DOCKER_HOST, Config
 from sandbox.contract import Driver, Sandbox, SandboxSpec, SandboxUnavailable
 from sandbox.docker import Docker, connect
 from sandbox.owners import Owners
+from sandbox.register import Register
 from sandbox.spare import SparingDriver, ahead_of
 from sandbox.warm import Warm
 
@@ -120,7 +121,9 @@ async def measure() -> list[Row]:
 
 
 async def in_bubblewrap(folder: Path, workspaces: Workspaces, tree: Workspaces) -> list[Row]:
-    driver = Bubblewrap(owners=partial(Owners, folder / "sandbox", "bench-bubblewrap"))
+    driver = Bubblewrap(
+        register=Register(Owners(folder / "bubblewrap", "bench"), Bubblewrap.name, Config().sandbox_lease_seconds)
+    )
     await driver.capabilities()
     ours = await commands(driver, tree)
     cold = [await start(driver, workspaces.next()) for _ in range(STARTS)]
