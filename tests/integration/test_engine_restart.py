@@ -23,8 +23,8 @@ START_SECONDS = 60.0
 
 
 class OwnEngine:
-    """A second dockerd: its socket, data and process id are its own, and its network namespace: told to have no bridge, it
-    would take the machine's docker0 away from the first."""
+    """A second dockerd: its socket, data and process id are its own, and its network namespace: told to have no bridge,
+    it would take the machine's docker0 away from the first."""
 
     def __init__(self, folder: Path) -> None:
         self.host = f"unix://{folder}/engine.sock"
