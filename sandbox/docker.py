@@ -196,21 +196,22 @@ class Docker:
     async def _start(self, machine: Machine, spec: SandboxSpec, uid: int) -> ExecClient:
         """A sandbox over a workspace that belongs to `uid`, which ends with its stream."""
         key = secrets.token_hex(8)
-        disk = await self._disk(uid, machine) if machine.disk_limit else None
         client = self._register.client(spec, key)
-        gate = self._register.make_gate(key, uid) if spec.egress.allowed else None
-        container = ContainerSpec(
-            image=spec.image or machine.image,
-            runtime=self._wishes.runtime,
-            uid=uid,
-            limits=machine.limits,
-            mounts=mounts(spec, PREPARED if disk else WORKSPACE, gate, machine.folders),
-            labels=self._labels(spec, key),
-            disk=disk.device if disk else "",
-        )
         link = ContainerLink(self._engine, container_name(spec), client)
         client.attach(link)
+        disk: Disk | None = None
         try:
+            disk = await self._disk(uid, machine) if machine.disk_limit else None
+            gate = self._register.make_gate(key, uid) if spec.egress.allowed else None
+            container = ContainerSpec(
+                image=spec.image or machine.image,
+                runtime=self._wishes.runtime,
+                uid=uid,
+                limits=machine.limits,
+                mounts=mounts(spec, PREPARED if disk else WORKSPACE, gate, machine.folders),
+                labels=self._labels(spec, key),
+                disk=disk.device if disk else "",
+            )
             await link.start(container)
             await client.ready()
             if disk is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from typing import Any
 import anyio
 import anyio.abc
 import pytest
+from msgspec.structs import replace
 
 from sandbox import drivers as drivers_module
 from sandbox import image as image_module
@@ -26,6 +28,7 @@ from sandbox.contract import ImageMissing, Sandbox, SandboxSpec, SandboxUnavaila
 from sandbox.disk import why_none
 from sandbox.docker import Docker, as_the_engine_sees, connect, container_name
 from sandbox.drivers import Drivers
+from sandbox.egress.policy import Egress, parse
 from sandbox.engine import Engine
 from sandbox.image import Image, own_name
 from sandbox.limits import Limits
@@ -281,6 +284,23 @@ async def test_a_start_that_is_cancelled_leaves_no_container(docker: Docker, dat
             sandbox = await docker.start(spec_of(tmp_path / "workspace"))
             await sandbox.stop()
     assert containers_of(installation_of(data)) == []
+    assert loop_devices(tmp_path) == []
+
+
+async def test_a_start_for_which_the_disk_has_no_room_leaves_nothing(
+    docker: Docker, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await docker.capabilities()
+
+    def make_gate(key: str, uid: int) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(docker._register, "make_gate", make_gate)
+    words, allowed = parse("example.com")
+    with pytest.raises(OSError, match="No space"):
+        await docker.start(replace(spec_of(tmp_path / "workspace"), egress=Egress(words=words, allowed=allowed)))
+    assert loop_devices(tmp_path) == []
+    assert list((data / "held").glob("*")) == []
 
 
 # A container at hand
