@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-PARTS = ("way", "sandbox", "workspace", "live", "history", "queue", "timers", "scale")
+PARTS = ("way", "sandbox", "egress", "workspace", "live", "history", "queue", "timers", "scale")
 
 
 def main() -> int:
