@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from protocol.evolve_schedules import evolve_schedules, with_progress
 from protocol.journal import AttemptStarted, JournalEntry, ModelReply, StepFinished, StepLost
 from protocol.rules import Rule
-from protocol.schedule import Schedule
+from protocol.schedule import Schedule, is_of_a_schedule
 from protocol.task import (
     DEFAULT_QUEUE,
     OUTCOMES,
@@ -83,6 +83,8 @@ from protocol.user import (
 USER_RECEIPTS_LIMIT = 500
 """Receipts of commands to one user's log that are kept, the newest. A key there is made for one request and never sent
 by hand."""
+SCHEDULES_RECEIPTS_LIMIT = 100
+"""The same of commands that its schedules gave."""
 
 SPENT_KEPT = timedelta(days=2)
 """Longer than any day is, in whatever time zone."""
@@ -441,10 +443,18 @@ def evolve_user(user: User, decision: UserDecision) -> User:
         user = _apply_to_user(user, event, decision.at)
     receipts = user.receipts
     if decision.receipt is not None:
-        receipts = {**receipts, decision.receipt.key: decision.receipt}
-    if len(receipts) > USER_RECEIPTS_LIMIT:
-        receipts = dict(list(receipts.items())[-USER_RECEIPTS_LIMIT:])
+        receipts = _with_user_receipt(receipts, decision.receipt)
     return replace(user, receipts=receipts, answered=max(user.answered, decision.command_sequence))
+
+
+def _with_user_receipt(receipts: dict[str, Receipt], receipt: Receipt) -> dict[str, Receipt]:
+    """The youngest are kept, a schedule's own by themselves: they come by the clock, and would push out those of what
+    people sent."""
+    own = is_of_a_schedule(receipt.key)
+    alike = [key for key in receipts if is_of_a_schedule(key) == own]
+    limit = SCHEDULES_RECEIPTS_LIMIT if own else USER_RECEIPTS_LIMIT
+    gone = set(alike[: max(0, len(alike) + 1 - limit)])
+    return {**{key: kept for key, kept in receipts.items() if key not in gone}, receipt.key: receipt}
 
 
 def _apply_to_user(user: User, event: AnyUserEvent, at: datetime) -> User:

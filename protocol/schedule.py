@@ -92,3 +92,9 @@ class Schedule(Part, frozen=True):
     last_task: str = ""
     last_due: datetime | None = None
     last_outcome: TaskState | None = None
+
+
+def is_of_a_schedule(key: str) -> bool:
+    """Whether a command is one of a schedule's own, by its key: `fire` its timer or `end` its run. A client's key has
+    no space."""
+    return key.partition(" ")[0] in ("fire", "end") and " " in key

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from protocol.evolve import Task, User, evolve_user
+from protocol.evolve import SCHEDULES_RECEIPTS_LIMIT, Task, User, evolve_user
 from protocol.schedule import OPEN_RUNS_LIMIT, CatchUp, Schedule, Submission
 from protocol.task import Receipt, ReceiptStatus, SubmitTask, TaskState
 from protocol.user import (
@@ -286,3 +286,13 @@ def test_a_run_whose_task_can_never_be_sent_has_failed_with_the_reason() -> None
     assert log.give(end)[0] == "consumed"
     assert (log.schedule.runs, log.schedule.failures) == ((), 1)
     assert list(owed(log.user, nothing_yet)) == []
+
+
+def test_the_runs_of_schedules_push_out_no_receipt_of_what_a_person_sent() -> None:
+    log = Log()
+    for number in range(1_000):
+        receipt = Receipt(key=f"end s1 {number}", status=ReceiptStatus.CONSUMED)
+        log.user = evolve_user(log.user, UserDecision(at=NOW, receipt=receipt))
+    assert {"u", "a"} <= set(log.user.receipts)
+    assert len(log.user.receipts) == 2 + SCHEDULES_RECEIPTS_LIMIT
+    assert "end s1 999" in log.user.receipts
