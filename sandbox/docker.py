@@ -225,7 +225,7 @@ class Docker:
         except BaseException as error:
             await client.stop()
             if isinstance(error, EngineError) and error.status == 404:
-                raise ImageMissing(f"the Docker sandbox's image {spec.image or machine.image} is gone") from error
+                raise ImageMissing(f"the Docker sandbox's image {spec.image or self.image.name} is gone") from error
             if isinstance(error, EngineError | SandboxDied):
                 raise SandboxUnavailable(f"Docker could not start the sandbox: {error}") from error
             raise
