@@ -16,6 +16,7 @@ PACKED = ".kept"
 """The folder of what is unpacked at the start of each sandbox: a tar for each of these places."""
 PLACES = {"home.tar": "~", "workspace.tar": "/workspace"}
 BLOCK_BYTES = 512
+DEPTH_LIMIT = 100
 
 # GNU tar is in every image that has git; names are given as they are, whatever is in them.
 PACK = f"""\
@@ -44,16 +45,31 @@ def size_of(folder: Path) -> int:
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Everything below, folders first; what is neither file, folder nor link is left out."""
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
+    """Everything below, a folder before what is in it; what is neither file, folder nor link is left out."""
+    waiting = [_within(folder)]
+    while waiting:
+        entry = next(waiting[-1], None)
+        if entry is None:
+            waiting.pop()
+            continue
         status = entry.stat(follow_symlinks=False)
         if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
             yield Path(entry.path), status
         elif stat.S_ISDIR(status.st_mode):
             yield Path(entry.path), status
-            yield from walk(Path(entry.path))
+            waiting.append(_within(entry.path))
+
+
+def _within(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as found:
+        return iter(sorted(found, key=lambda entry: entry.name))
+
+
+def refuse_depth(folder: Path) -> None:
+    """SetupFailed for what would exhaust the stack of whoever copies or removes it."""
+    for path, _ in walk(folder):
+        if len(path.relative_to(folder).parts) > DEPTH_LIMIT:
+            raise SetupFailed(f"The set-up left folders within each other, deeper than {DEPTH_LIMIT}: nothing is kept.")
 
 
 def archive(folder: Path, target: str) -> Iterator[bytes]:

@@ -33,7 +33,7 @@ from sandbox.contract import (
     SetupFailed,
     SetupWatch,
 )
-from sandbox.kept import PACK, UNPACK, refuse_secrets, size_of
+from sandbox.kept import PACK, UNPACK, refuse_depth, refuse_secrets, size_of
 from sandbox.limits import MIB, SetupRules
 from sandbox.lock import taken
 from sandbox.owners import random_file
@@ -257,6 +257,7 @@ class Setups:
         try:
             if size_of(folder) > self._rules.keep_bytes:
                 raise self._too_much()
+            refuse_depth(folder)
             refuse_secrets(folder, setup.secrets)
         except OSError as error:
             raise SetupFailed(f"What the set-up left cannot be read: {error.strerror}") from error

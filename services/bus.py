@@ -211,8 +211,14 @@ class Bus:
         self._writer.give_up()
         self._nats.give_up()
 
+    def found_again(self) -> None:
+        """The connection is back, perhaps to a server that restarted."""
+        for reader in self._readers:
+            reader.make_again()
+        self.interrupted()
+
     def interrupted(self) -> None:
-        for call in (*(reader.make_again for reader in self._readers), *self._on_interruption):
+        for call in self._on_interruption:
             call()
 
     async def begin(self) -> None:
@@ -995,7 +1001,7 @@ async def connect(config: BusConfig, service: Service) -> AsyncIterator[Bus]:
     async def on_reconnect() -> None:
         logger.info("nats_reconnected")
         if bus is not None:
-            bus.interrupted()
+            bus.found_again()
 
     refused: list[Exception] = []
     cell = Cell(config.cell)
