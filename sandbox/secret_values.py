@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -46,26 +47,29 @@ class Redactor:
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
         self._forms = {form.decode(): name for form, name in forms(secrets).items()}
+        # The longest first: one secret may be the beginning of another.
+        self._any = re.compile("|".join(map(re.escape, sorted(self._forms, key=len, reverse=True))))
         self._longest = max(map(len, self._forms), default=1)
         self._held = ""
 
     def all(self, text: str) -> str:
-        for form in sorted(self._forms, key=len, reverse=True):
-            text = text.replace(form, f"[{self._forms[form]}]")
-        return text
+        return self._any.sub(lambda found: f"[{self._forms[found[0]]}]", text) if self._forms else text
 
     def feed(self, piece: str) -> str:
         """What can be shown by now: the beginning of a secret may be at the end."""
         if not self._forms:
             return piece
-        text = self.all(self._held + piece)
+        text = self._held + piece
+        # What begins before this place is there as a whole.
         cut = max(0, len(text) - self._longest + 1)
+        begun = (found for found in self._any.finditer(text) if found.start() < cut)
+        cut = max([cut, *(found.end() for found in begun)])
         self._held = text[cut:]
-        return text[:cut]
+        return self.all(text[:cut])
 
     def rest(self) -> str:
         held, self._held = self._held, ""
-        return held
+        return self.all(held)
 
 
 def find_in_file(path: Path, searched: Mapping[bytes, str]) -> tuple[int, str] | None:

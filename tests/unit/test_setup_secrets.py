@@ -29,6 +29,15 @@ def test_a_secret_is_taken_out_wherever_the_text_is_cut(text: str, cuts: list[in
     assert "[TOKEN]" in shown
 
 
+@given(cuts=st.lists(st.integers(0, 40), max_size=4))
+def test_of_a_secret_that_begins_like_another_nothing_is_shown(cuts: list[int]) -> None:
+    whole = "so: abcdefghijkl, abcdefgh."
+    redactor = Redactor({"SHORT": "abcdefgh", "LONG": "abcdefghijkl"})
+    places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
+    shown = "".join(redactor.feed(whole[a:b]) for a, b in pairwise(places)) + redactor.rest()
+    assert shown == "so: [LONG], [SHORT]."
+
+
 @given(before=st.binary(max_size=7), after=st.binary(max_size=7))
 def test_a_secret_is_found_within_base64_wherever_it_begins(before: bytes, after: bytes) -> None:
     text = base64.b64encode(before + VALUE.encode() + after)
