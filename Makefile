@@ -29,7 +29,7 @@ run: .venv/.ready ## start the server on this machine
 sandbox-image: .venv/.ready ## the Docker sandbox's image, ahead of its first use
 	@$(BIN)/python -m sandbox.image
 test: .venv/.dev .venv/.web ## every test but the long fault runs
-	@$(BIN)/python -m pytest -m "not faults" --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 60
+	@$(BIN)/python -m pytest -m "not faults"
 test-faults: .venv/.dev ## kill every service, many times
 	@$(BIN)/python -m pytest -m faults --timeout=1800
 bench: .venv/.dev ## ours and the peers', side by side

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -981,6 +981,22 @@ class _Client(Client):
         return found
 
 
+async def _in_time(opening: Coroutine[Any, Any, None], seconds: float) -> None:
+    """Cancelled until it ends: nats-py tries for ever, and one cancellation can be lost in Python 3.11's `wait_for`,
+    when what that waits for ends in the same moment. Raises TimeoutError, or what `opening` does."""
+    task = asyncio.ensure_future(opening)
+    try:
+        await asyncio.wait((task,), timeout=seconds)
+    finally:
+        with anyio.CancelScope(shield=True):
+            while not task.done():
+                task.cancel()
+                await asyncio.wait((task,), timeout=RECONNECT_SECONDS)
+    if task.cancelled():
+        raise TimeoutError
+    task.result()
+
+
 @asynccontextmanager
 async def connect(config: BusConfig, service: Service) -> AsyncIterator[Bus]:
     """Connect as `service` and stay connected: every later loss of the server is waited out."""
@@ -1022,7 +1038,7 @@ async def connect(config: BusConfig, service: Service) -> AsyncIterator[Bus]:
     )
     try:
         # With endless reconnects the client would try a wrong password for ever, too.
-        await asyncio.wait_for(opening, CONNECT_SECONDS)
+        await _in_time(opening, CONNECT_SECONDS)
     except (nats.errors.Error, OSError, TimeoutError) as error:
         await client.close()
         why = refused[-1] if refused else error

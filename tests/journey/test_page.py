@@ -63,7 +63,7 @@ def test_a_task_goes_from_the_link_to_a_diff(browser: Browser, house: House, rep
 def test_what_one_says_steers_the_turn_and_then_opens_the_next(browser: Browser, house: House, repository: str) -> None:
     with phone(browser, house) as me:
         me.sign_in()
-        me.submit("[scenario: slow] seconds=2", repository)
+        me.submit("[scenario: slow] seconds=4", repository)
         expect(me.page.locator(".out.tail")).to_contain_text("waiting")
         me.say("Be brief.")
         expect(me.page.locator(".said", has_text="Be brief.")).to_have_count(1)
