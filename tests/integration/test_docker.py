@@ -309,9 +309,9 @@ async def test_a_start_for_which_the_disk_has_no_room_leaves_nothing(
 async def until_spare(warm: Warm[Docker], key: Ahead) -> str:
     """The container that waits for a task with these mounts."""
     with anyio.fail_after(20):
-        while (key, "") not in warm.spares:
+        while key not in warm.spares:
             await anyio.sleep(0.02)
-    return container_of(warm.spares[key, ""].client)
+    return container_of(warm.spares[key].client)
 
 
 async def test_a_spares_container_takes_the_name_of_its_task(docker: Docker, data: Path, tmp_path: Path) -> None:
