@@ -11,14 +11,17 @@ from sandbox.limits import MIB, Limits, SetupRules
 
 DOCKER_HOST = "unix:///var/run/docker.sock"
 """Where an engine is when the environment's DOCKER_HOST does not say."""
+MOST_MIB = 16 * 1024 * 1024 - 1
+"""Below 16 TiB, the largest file of ext4."""
 
 
 class Config(Struct, frozen=True, kw_only=True):
     """Which sandbox, and what each may use. A value that a driver cannot hold is said by `errand doctor`."""
 
     sandbox: Literal["auto", "docker", "bubblewrap", "unsandboxed"] = "auto"
-    """`auto`: Docker where an engine answers and its image is there, else bubblewrap. `docker` and `bubblewrap` insist.
-    `unsandboxed` is dangerous and shown on every screen."""
+    """`auto`: Docker where an engine answers and its image is there, else bubblewrap, but never where another image, a
+    runtime or `ERRAND_SANDBOX_ADVISORIES=refuse` is asked for. `docker` and `bubblewrap` insist. `unsandboxed` is
+    dangerous and shown on every screen."""
     sandbox_image: str = ""
     """Another image than our own for the Docker sandbox. It needs bash, git and Python 3.9 or later."""
     sandbox_runtime: Annotated[str, Meta(pattern=r"^([a-zA-Z0-9][a-zA-Z0-9_.-]{0,63})?$")] = ""
@@ -27,19 +30,19 @@ class Config(Struct, frozen=True, kw_only=True):
     """Docker: what to do when the engine or runc has known faults that a task could use: warn, or take no task."""
     sandbox_build: bool = True
     """`0`: a missing image is not built by the runner; `python -m sandbox.image` builds it."""
-    sandbox_memory_mib: Annotated[int, Meta(ge=64)] = 4096
+    sandbox_memory_mib: Annotated[int, Meta(ge=64, le=MOST_MIB)] = 4096
     """Memory of one sandbox, swap and /tmp included; at most three quarters of the machine's."""
-    sandbox_cpus: Annotated[float, Meta(ge=0.01)] = 2.0
+    sandbox_cpus: Annotated[float, Meta(ge=0.01, le=4096)] = 2.0
     """Processors' worth of time of one sandbox; at most the machine's."""
-    sandbox_processes: Annotated[int, Meta(ge=16)] = 1024
+    sandbox_processes: Annotated[int, Meta(ge=16, le=4_194_304)] = 1024
     """Processes and threads of one sandbox."""
-    sandbox_open_files: Annotated[int, Meta(ge=256)] = 16_384
+    sandbox_open_files: Annotated[int, Meta(ge=256, le=1_048_576)] = 16_384
     """Open files of one process."""
-    sandbox_file_mib: Annotated[int, Meta(ge=1)] = 16_384
+    sandbox_file_mib: Annotated[int, Meta(ge=1, le=MOST_MIB)] = 16_384
     """The largest file that a process may write."""
-    sandbox_tmp_mib: Annotated[int, Meta(ge=1)] = 2048
+    sandbox_tmp_mib: Annotated[int, Meta(ge=1, le=MOST_MIB)] = 2048
     """The size of /tmp (the home is in it), of /var/tmp and of /dev/shm, which live in memory."""
-    sandbox_disk_mib: Annotated[int, Meta(ge=0)] = 8192
+    sandbox_disk_mib: Annotated[int, Meta(ge=0, le=MOST_MIB)] = 8192
     """Docker: the size of a workspace, and a file for each 8 KiB of it. It takes room as it fills. `0`: no limit."""
     sandbox_egress: str = ""
     """Hosts that tasks may reach, separated by commas: `example.com`, `example.com:8443` (without a port: 443),
@@ -61,11 +64,11 @@ class Config(Struct, frozen=True, kw_only=True):
     """How long such a sandbox waits for a task."""
     sandbox_setup_seconds: Annotated[float, Meta(gt=0, le=7200)] = 900.0
     """How long a repository's set-up may take."""
-    sandbox_setup_mib: Annotated[int, Meta(ge=1)] = 4096
+    sandbox_setup_mib: Annotated[int, Meta(ge=1, le=MOST_MIB)] = 4096
     """How much of a set-up may be kept."""
     sandbox_prepared: Annotated[int, Meta(ge=1)] = 10
     """What so many set-ups left is kept; beyond them what was not used for longest goes."""
-    sandbox_prepared_mib: Annotated[int, Meta(ge=1)] = 20_480
+    sandbox_prepared_mib: Annotated[int, Meta(ge=1, le=MOST_MIB)] = 20_480
     """All that is kept together, by what it adds to the image below it."""
     sandbox_prepared_days: Annotated[float, Meta(gt=0)] = 30.0
     """What was not used for so long goes."""
@@ -78,6 +81,16 @@ class Config(Struct, frozen=True, kw_only=True):
             parse(self.sandbox_egress)
         except ValueError as error:
             raise ValueError(f"{SETTING}: {error}") from None
+
+
+def only_docker_has(config: Config) -> str:
+    """The first setting that asks for what Docker alone can give; empty when there is none."""
+    wishes = {
+        "ERRAND_SANDBOX_RUNTIME": bool(config.sandbox_runtime),
+        "ERRAND_SANDBOX_IMAGE": bool(config.sandbox_image),
+        "ERRAND_SANDBOX_ADVISORIES": config.sandbox_advisories == "refuse",
+    }
+    return next((name for name, is_asked_for in wishes.items() if is_asked_for), "")
 
 
 def limits(config: Config) -> Limits:

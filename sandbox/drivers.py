@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from sandbox.bubblewrap import Bubblewrap
-from sandbox.config import DOCKER_HOST, Config, egress, limits, setup_rules
+from sandbox.config import DOCKER_HOST, Config, egress, limits, only_docker_has, setup_rules
 from sandbox.contract import LOOKING, Capabilities, Driver, ImageMissing, SandboxUnavailable
 from sandbox.egress.policy import Egress
 from sandbox.owners import Owners
@@ -141,7 +141,9 @@ class Drivers:
 
     async def _use_other(self, why: str) -> None:
         if self._other is None:
-            return self._use(None, why)
+            wish = only_docker_has(self._config) if self._config.sandbox == "auto" else ""
+            asked = f" {wish} asks for Docker: tasks wait for it, and ERRAND_SANDBOX=bubblewrap gives that up."
+            return self._use(None, f"{why}.{asked}" if wish else why)
         try:
             able = await self._other.capabilities()
         except SandboxUnavailable as error:
@@ -191,6 +193,8 @@ class Drivers:
 
     def _without_engine(self) -> Driver | None:
         match self._config.sandbox:
+            case "auto" if only_docker_has(self._config):
+                return None
             case "auto" | "bubblewrap":
                 register = Register(self._owners, Bubblewrap.name, self._config.sandbox_lease_seconds)
                 rules = setup_rules(self._config)

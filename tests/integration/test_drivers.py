@@ -21,6 +21,19 @@ async def test_auto_without_an_engine_is_bubblewrap_and_says_where_it_looked(tmp
     assert drivers.notice == ""
 
 
+async def test_who_asks_for_what_docker_alone_has_never_gets_less(tmp_path: Path) -> None:
+    for config in (
+        Config(sandbox_runtime="runsc"),
+        Config(sandbox_image="registry.example/own:1"),
+        Config(sandbox_advisories="refuse"),
+    ):
+        drivers = Drivers(config, tmp_path, f"unix://{tmp_path}/no.sock")
+        await drivers.look()
+        assert drivers.driver is None
+        assert "there is no Docker Engine" in drivers.why
+        assert "asks for Docker: tasks wait for it, and ERRAND_SANDBOX=bubblewrap gives that up." in drivers.why
+
+
 async def test_docker_insists(tmp_path: Path) -> None:
     (tmp_path / "dead.sock").touch()
     for host, why in (
