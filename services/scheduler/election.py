@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 import anyio
@@ -23,6 +24,8 @@ class Claim(Struct, frozen=True):
 
     pid: int
     place: str
+    candidate: str = ""
+    """Which one, of all that ever were."""
 
 
 _decode = msgspec.json.Decoder(Claim).decode
@@ -53,7 +56,7 @@ class Election:
     def __init__(self, bus: Bus, clock: Clock) -> None:
         self._bus = bus
         self._clock = clock
-        self._claim = Claim(pid=os.getpid(), place=here())
+        self._claim = Claim(pid=os.getpid(), place=here(), candidate=uuid.uuid4().hex)
         self._revision = 0
         self._held_until = 0.0
 
@@ -89,11 +92,12 @@ class Election:
                 log.get().info("lease_not_dropped")
 
     async def _free_from_the_dead(self) -> bool:
-        """Do not wait for the end of a lease whose holder ended on this machine, as after a kill and a new start. A
+        """Do not wait for the end of a lease whose holder ended on this machine, as after a kill and a new start, nor
+        of one that we took without being told: what was sent while the server was away is stored once it is back. A
         hint like the lease itself: the fence is in the commits."""
         try:
             data = await self._bus.lease_holder(LEASE)
-            if data and is_dead(_decode(data), self._claim.place):
+            if data and ((claim := _decode(data)) == self._claim or is_dead(claim, self._claim.place)):
                 await self._bus.drop_lease(LEASE)
                 return True
         except (Unavailable, Refused, msgspec.MsgspecError):

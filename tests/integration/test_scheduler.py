@@ -34,8 +34,10 @@ from protocol.task import (
     Usage,
     decode_decision,
 )
-from services.bus import Bus, Conflict, Stored, Unavailable, connect
+from services.bus import LEASE_SECONDS, Bus, Conflict, Stored, Unavailable, connect
+from services.clock import Clock
 from services.nats_server import password_file
+from services.scheduler.election import Election
 from services.scheduler.queries import STOPPED
 from tests.integration.nats_house import NatsHouse, nats_house
 
@@ -249,6 +251,19 @@ async def test_a_standby_takes_over_from_a_killed_scheduler_and_answers_what_cam
         await play.until(other, lambda t: t.state is TaskState.CANCELLED)
         ends = [e for d in await play.decisions(task) for e in d.events if type(e).__name__ == "TurnEnded"]
         assert len(ends) == 1
+
+
+async def test_a_lease_that_was_taken_without_an_answer_holds_back_nobody(house: NatsHouse) -> None:
+    async with connect(house.bus_config(Service.SCHEDULER), Service.SCHEDULER) as bus:
+        await bus.make_streams()
+        election = Election(bus, Clock())
+        await election.wait_until_elected()
+        # Its renewal was stored, and its answer lost.
+        again = Election(bus, Clock())
+        again._claim = election._claim
+        with anyio.fail_after(LEASE_SECONDS / 2):
+            await again.wait_until_elected()
+        await again.release()
 
 
 async def test_what_cannot_be_read_is_parked_and_the_actor_goes_on(house: NatsHouse, schedulers: Schedulers) -> None:
