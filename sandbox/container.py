@@ -185,17 +185,18 @@ class ContainerLink(asyncio.Protocol):
 
     async def start(self, spec: ContainerSpec) -> None:
         """Make the container, take its stream before anything is said, start it. EngineError."""
-        # An engine goes on making what nobody waits for any more.
+        # An engine goes on making what nobody waits for any more, and a stream that nobody took would stay open.
         with anyio.CancelScope(shield=True):
             self.container = await self._engine.create(self.container, container_config(spec))
-        await self._speak(await self._engine.attach(self.container))
+            await self._speak(await self._engine.attach(self.container))
         self.send(SERVER)
         await self._engine.start(self.container)
 
     async def take_over(self, said: bytes) -> None:
         """Have the container that another runner has started listen to us. EngineError."""
         command = ["python3", "-I", "-S", "-c", RELAY, exec_server.DOOR[1:], said.decode()]
-        await self._speak(await self._engine.relay(self.container, command, RELAY_UID))
+        with anyio.CancelScope(shield=True):
+            await self._speak(await self._engine.relay(self.container, command, RELAY_UID))
 
     async def _speak(self, ours: socket.socket) -> None:
         await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
