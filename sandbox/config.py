@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from sandbox.egress.policy import SETTING, Egress, parse
+from sandbox.egress.policy import REGISTRIES_SETTING, SETTING, Egress, parse
 from sandbox.limits import MIB, Limits, SetupRules
 
 DOCKER_HOST = "unix:///var/run/docker.sock"
@@ -46,8 +46,11 @@ class Config(Struct, frozen=True, kw_only=True):
     """Docker: the size of a workspace, and a file for each 8 KiB of it. It takes room as it fills. `0`: no limit."""
     sandbox_egress: str = ""
     """Hosts that tasks may reach, separated by commas: `example.com`, `example.com:8443` (without a port: 443),
-    `*.example.com`, `registries` for the public package registries, or one of them: `pypi`, `npm`, `debian`, `ubuntu`,
-    `go`, `crates`, `rubygems`, `maven`, `nuget`. Nothing by default. What may be reached can be sent to."""
+    `*.example.com`, `registries` for those of `ERRAND_SANDBOX_REGISTRIES`. Nothing by default. What may be reached can
+    be sent to."""
+    sandbox_registries: str = ""
+    """The hosts of the package registries that projects here use, written as above: each package manager says which
+    (`pip config debug`, `npm config get registry`, `go env GOPROXY`, apt's sources)."""
     sandbox_egress_connections: Annotated[int, Meta(ge=1, le=1024)] = 64
     """Connections that one sandbox may have open to such hosts; the next one waits."""
     sandbox_egress_idle_seconds: Annotated[float, Meta(ge=1)] = 120.0
@@ -77,10 +80,14 @@ class Config(Struct, frozen=True, kw_only=True):
     root in a container without a sandbox's limits: only where every repository, and who may push to it, is trusted."""
 
     def __post_init__(self) -> None:
-        try:
-            parse(self.sandbox_egress)
-        except ValueError as error:
-            raise ValueError(f"{SETTING}: {error}") from None
+        for setting, texts in (
+            (REGISTRIES_SETTING, (self.sandbox_registries,)),
+            (SETTING, (self.sandbox_egress, self.sandbox_registries)),
+        ):
+            try:
+                parse(*texts)
+            except ValueError as error:
+                raise ValueError(f"{setting}: {error}") from None
 
 
 def only_docker_has(config: Config) -> str:
@@ -106,7 +113,7 @@ def limits(config: Config) -> Limits:
 
 
 def egress(config: Config) -> Egress:
-    words, allowed = parse(config.sandbox_egress)
+    words, allowed = parse(config.sandbox_egress, config.sandbox_registries)
     return Egress(
         words=words,
         allowed=allowed,

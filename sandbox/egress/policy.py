@@ -8,9 +8,11 @@ import re
 from msgspec import Struct
 
 from protocol.addresses import NUMBER
-from sandbox.egress.registries import ALL, REGISTRIES
 
 SETTING = "ERRAND_SANDBOX_EGRESS"
+REGISTRIES_SETTING = "ERRAND_SANDBOX_REGISTRIES"
+REGISTRIES = "registries"
+"""The word for the package registries that projects here use."""
 HTTPS_PORT = 443
 LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 HOST = re.compile(rf"{LABEL}(?:\.{LABEL})+")
@@ -61,19 +63,20 @@ class Egress(Struct, frozen=True, kw_only=True):
     """Of a request; the whole line and all headers."""
 
 
-def parse(text: str) -> tuple[tuple[str, ...], tuple[Allowed, ...]]:
-    """The words of a setting and what they stand for. ValueError with a sentence."""
-    words = tuple(dict.fromkeys(word for word in re.split(r"[\s,]+", text.lower()) if word))
-    allowed = tuple(dict.fromkeys(entry for word in words for entry in entries(word)))
+def parse(text: str, registries: str = "") -> tuple[tuple[str, ...], tuple[Allowed, ...]]:
+    """The words of a setting and what they stand for, `registries` for all of that list. ValueError with a sentence."""
+    words = words_of(text)
+    known = tuple(entry(word) for word in words_of(registries))
+    if REGISTRIES in words and not known:
+        raise ValueError(f"{REGISTRIES} stands for nothing: name the hosts of your registries in {REGISTRIES_SETTING}")
+    allowed = tuple(dict.fromkeys(one for word in words for one in (known if word == REGISTRIES else (entry(word),))))
     if len(allowed) > ALLOWED_LIMIT:
         raise ValueError(f"{len(allowed)} hosts are more than the limit of {ALLOWED_LIMIT}")
     return words, allowed
 
 
-def entries(word: str) -> tuple[Allowed, ...]:
-    if word == ALL:
-        return tuple(entry(host) for hosts in REGISTRIES.values() for host in hosts)
-    return tuple(entry(host) for host in REGISTRIES.get(word, (word,)))
+def words_of(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word for word in re.split(r"[\s,]+", text.lower()) if word))
 
 
 def entry(text: str) -> Allowed:
@@ -83,7 +86,7 @@ def entry(text: str) -> Allowed:
     if host is None:
         raise ValueError(
             f"{shown(text)} is no host to allow: give names such as example.com, example.com:8443 (without a port: "
-            f"{HTTPS_PORT}), *.example.com, {ALL}, {', '.join(REGISTRIES)}; never an address"
+            f"{HTTPS_PORT}), *.example.com, {REGISTRIES}; never an address"
         )
     number = normal_port(port) if colon else HTTPS_PORT
     if number is None:

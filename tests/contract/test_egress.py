@@ -361,7 +361,7 @@ async def test_a_sandbox_without_a_way_out_has_no_proxy(driver: Driver, tmp_path
 
 
 async def test_the_way_out_opens_no_other(driver: Driver, tmp_path: Path) -> None:
-    async with inside(driver, tmp_path, "registries") as box:
+    async with inside(driver, tmp_path, "packages.example.org") as box:
         assert await ways_out(box.sandbox, driver) == "probed\n"
         assert await box.output("touch /run/errand/egress/x 2>/dev/null || echo denied") == "denied\n"
 

@@ -43,7 +43,11 @@ CANCEL_SECONDS = 2.0
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     # Each sandbox is its task's from the start: its processes are found by that, and none waits for a next one.
-    settings = {"ERRAND_SANDBOX_WARM": "0", "ERRAND_SANDBOX_EGRESS": "registries"}
+    settings = {
+        "ERRAND_SANDBOX_WARM": "0",
+        "ERRAND_SANDBOX_EGRESS": "registries",
+        "ERRAND_SANDBOX_REGISTRIES": "packages.example.org",
+    }
     with errand_up(tmp_path_factory.mktemp("house"), **settings) as house:
         yield house
 

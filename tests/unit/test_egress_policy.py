@@ -9,7 +9,6 @@ from sandbox.config import Config, egress
 from sandbox.egress.outside import is_own
 from sandbox.egress.policy import Allowed, Refusal, normal_host, parse, refusal
 from sandbox.egress.refusals import MORE, TOLD_LIMIT, Refusals
-from sandbox.egress.registries import REGISTRIES
 
 LIST = parse("example.com, *.wild.example.com, plain.example.com:80 odd.example.com:8443")[1]
 
@@ -95,12 +94,16 @@ def test_nothing_is_allowed_unless_it_is_said() -> None:
     assert parse(" , ")[1] == ()
 
 
-def test_a_word_stands_for_registries() -> None:
-    words, allowed = parse("npm, Example.COM example.com")
-    assert words == ("npm", "example.com")
-    assert allowed == (*(Allowed(host, 443) for host in REGISTRIES["npm"]), Allowed("example.com", 443))
-    everything = parse("registries")[1]
-    assert all(Allowed(host.partition(":")[0], 443) in everything for hosts in REGISTRIES.values() for host in hosts)
+def test_a_word_stands_for_the_registries_that_the_owner_names() -> None:
+    words, allowed = parse("registries, Example.COM example.com", "packages.example.org, files.example.org:80")
+    assert words == ("registries", "example.com")
+    hosts = [("packages.example.org", 443), ("files.example.org", 80), ("example.com", 443)]
+    assert allowed == tuple(Allowed(host, port) for host, port in hosts)
+    assert parse("example.com", "packages.example.org")[1] == (Allowed("example.com", 443),)
+    with pytest.raises(ValueError, match=r"ERRAND_SANDBOX_EGRESS: registries stands for nothing: .*REGISTRIES"):
+        Config(sandbox_egress="registries")
+    with pytest.raises(ValueError, match=r"ERRAND_SANDBOX_REGISTRIES: 10\.0\.0\.1 is no host"):
+        Config(sandbox_registries="10.0.0.1")
 
 
 def test_a_name_has_one_form() -> None:
