@@ -25,7 +25,7 @@ READY_SECONDS = 3.0
 SEND_MILLISECONDS = 15.0
 IDLE_MEBIBYTES = 300.0
 SETTLE_SECONDS = 2.0
-"""In which the sandbox for the next task starts."""
+"""In which the sandbox for the next task starts, and the history gives back what it mapped: nobody is told of it."""
 
 
 class Meter:

@@ -100,7 +100,7 @@ class Gate:
                 self._loop.call_soon_threadsafe(self._begin, listener.accept()[0])
             except OSError:
                 self._room.release()
-                time.sleep(AGAIN_SECONDS)
+                time.sleep(AGAIN_SECONDS)  # in a thread of its own: no descriptor is free, and nobody tells when one is
             pace.keep()
 
     def _begin(self, accepted: socket.socket) -> None:
@@ -138,7 +138,7 @@ class Pace:
             self._began, self._count = now, 0
         self._count += 1
         if self._count == CONNECTIONS_A_SECOND:
-            time.sleep(self._began + 1.0 - now)
+            time.sleep(self._began + 1.0 - now)  # the limit itself; the thread has nothing else to do
 
 
 @contextmanager
