@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import anyio.to_thread
 import httpx2
+import psutil
 import pytest
 
 from protocol.live import Cancel, Say
@@ -19,7 +21,7 @@ from tests.integration.github_house import CLIENT_SECRET, GithubServer, github_s
 from tests.integration.repos_house import command_lines, git
 from tests.journey import stream
 from tests.journey.house import House, Phone, assert_ended_once, errand_up, phone
-from tests.journey.test_repair import branch_of, output, sandbox_processes
+from tests.journey.test_repair import branch_of, output
 
 pytestmark = pytest.mark.anyio
 TEN_MINUTES = 600
@@ -98,7 +100,7 @@ async def test_a_user_signs_in_with_github_and_gets_a_pull_request(
         assert second.published is not None
         assert second.published.pull_request == first.published.pull_request
         assert git(origin, "rev-parse", branch_of(first)) == second.published.commit
-        await assert_the_sandbox_knows_nothing(github, alice, url)
+        await assert_the_sandbox_knows_nothing(house, github, alice, url)
 
     assert len(github.pulls["alice/app"]) == 1
     assert f"{url}/pull/1" in errand(house, token, "show", task)
@@ -110,18 +112,30 @@ async def test_a_user_signs_in_with_github_and_gets_a_pull_request(
     assert_nowhere(house, github, [json.dumps(m.body) for m in await stream.raw_stream(house.data, task)])
 
 
-async def assert_the_sandbox_knows_nothing(github: GithubServer, alice: Phone, url: str) -> None:
-    """Looked at from outside while a command of the agent's runs, with all the rights that we have."""
+async def assert_the_sandbox_knows_nothing(house: House, github: GithubServer, alice: Phone, url: str) -> None:
+    """Looked at from outside while a command of the agent's runs, with all the rights that we have. Among what the
+    runner started: a sandbox that waited for its task does not name it."""
     task = await alice.submit("[scenario: slow] 30 seconds", url, key="slow")
     await alice.until(lambda: "waiting" in output(alice, task))
-    inside = sandbox_processes(task)
-    assert inside
-    seen = [f"{process.cmdline()} {process.environ()}" for process in inside if process.is_running()]
+    seen = inside_sandboxes(house)
+    assert [text for text in seen if "sleep" in text], "the command itself is among them"
     seen += command_lines()
     for secret in github.secrets():
         assert not [text for text in seen if secret in text]
     await alice.command(Cancel(key="enough", task=task))
     await alice.ended(task)
+
+
+def inside_sandboxes(house: House) -> list[str]:
+    """Command and environment of every process of theirs."""
+    started = psutil.Process(house.pid("runner")).children(recursive=True)
+    seen: dict[int, str] = {}
+    for sandbox in started:
+        with suppress(psutil.NoSuchProcess):
+            if "ERRAND_TASK" in sandbox.environ():
+                for process in (sandbox, *sandbox.children(recursive=True)):
+                    seen[process.pid] = f"{process.cmdline()} {process.environ()}"
+    return list(seen.values())
 
 
 def assert_nowhere(house: House, github: GithubServer, messages: list[str]) -> None:
