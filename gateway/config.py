@@ -9,8 +9,14 @@ from urllib.parse import urlsplit
 from msgspec import Meta
 
 from services.bus import BusConfig
-from services.config import Count, LogLevel, Seconds
-from services.listening import PUBLIC_URL, is_loopback, url_of
+from services.config import Bytes, Count, LogLevel, Seconds
+from services.listening import PublicUrl, is_loopback, url_of
+
+CONTACT = Meta(
+    pattern=r"^(mailto:[^@\s]+@[^@\s]+|https://[^\s]+)?$",
+    description="an address that begins with mailto: or https:",
+    examples=["mailto:me@example.org"],
+)
 
 
 class Config(BusConfig, frozen=True, kw_only=True):
@@ -20,7 +26,7 @@ class Config(BusConfig, frozen=True, kw_only=True):
     """Address to listen on. Beyond loopback it needs a public URL with https, or ERRAND_ALLOW_HTTP."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 8420
     """0 takes a free one."""
-    public_url: Annotated[str, Meta(pattern=PUBLIC_URL)] = ""
+    public_url: PublicUrl = ""
     """Where people reach this server, such as `https://errand.example.org`; empty: `http://<bind>:<port>`."""
     allow_http: bool = False
     """`1`: listen beyond loopback by plain HTTP. Whoever is on the way can read all and take a sign-in over."""
@@ -35,7 +41,7 @@ class Config(BusConfig, frozen=True, kw_only=True):
     push_key_file: str = ""
     """The keys of notifications, the same for all gateways; empty: `<data>/secrets/push.key`. Made when it is missing;
     with another one, every device has to turn notifications on again."""
-    push_contact: Annotated[str, Meta(pattern=r"^(mailto:[^@\s]+@[^@\s]+|https://[^\s]+)?$")] = ""
+    push_contact: Annotated[str, CONTACT] = ""
     """Where a push service may complain: `mailto:` or `https:`; empty: the public URL."""
     push_hosts: str = ""
     """Push services, separated by commas, that may be reached by plain HTTP and at addresses that are not public, such
@@ -43,7 +49,7 @@ class Config(BusConfig, frozen=True, kw_only=True):
     push_limit: Count = 10
     """Notifications that one gateway sends one device within a minute; the last of them says that there is more."""
     log_level: LogLevel = "info"
-    body_limit_bytes: Count = 1024 * 1024
+    body_limit_bytes: Bytes = 1024 * 1024
     """The largest REST request."""
     sign_in_attempts: Count = 10
     """How often one peer may try a sign-in code within a minute."""
@@ -51,7 +57,7 @@ class Config(BusConfig, frozen=True, kw_only=True):
     """Live sockets of all users together."""
     user_sockets_limit: Count = 50
     """Live sockets of one user."""
-    socket_queue_bytes: Count = 1024 * 1024
+    socket_queue_bytes: Bytes = 1024 * 1024
     """What may wait for one socket. When more would, it is closed and comes back from its cursor."""
     send_seconds: Seconds = 20.0
     """A socket that takes nothing for so long is dropped."""

@@ -18,7 +18,11 @@ NAME = rf"(?!({'|'.join(sorted(ROOTS))})$)[a-z0-9]{{1,16}}"
 """What a cell may be called: its name is the first token of its subjects."""
 CellName = Annotated[
     str,
-    Meta(pattern=f"^({NAME})?$", description=f"1 to 16 characters of a-z and 0-9, none of {', '.join(sorted(ROOTS))}"),
+    Meta(
+        pattern=f"^({NAME})?$",
+        description=f"1 to 16 characters of a-z and 0-9, and none of {', '.join(sorted(ROOTS))}",
+        examples=["b"],
+    ),
 ]
 
 _STREAM_KEYS = frozenset({"name", "stream_name"})

@@ -13,6 +13,11 @@ DOCKER_HOST = "unix:///var/run/docker.sock"
 """Where an engine is when the environment's DOCKER_HOST does not say."""
 MOST_MIB = 16 * 1024 * 1024 - 1
 """Below 16 TiB, the largest file of ext4."""
+RUNTIME = Meta(
+    pattern=r"^([a-zA-Z0-9][a-zA-Z0-9_.-]{0,63})?$",
+    description="the name of a runtime that the engine knows",
+    examples=["runsc"],
+)
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -24,7 +29,7 @@ class Config(Struct, frozen=True, kw_only=True):
     dangerous and shown on every screen."""
     sandbox_image: str = ""
     """Another image than our own for the Docker sandbox. It needs bash, git and Python 3.9 or later."""
-    sandbox_runtime: Annotated[str, Meta(pattern=r"^([a-zA-Z0-9][a-zA-Z0-9_.-]{0,63})?$")] = ""
+    sandbox_runtime: Annotated[str, RUNTIME] = ""
     """Docker: another runtime than the engine's own, by its name there: `runsc` (gVisor), `kata`."""
     sandbox_advisories: Literal["warn", "refuse"] = "warn"
     """Docker: what to do when the engine or runc has known faults that a task could use: warn, or take no task."""
@@ -53,7 +58,7 @@ class Config(Struct, frozen=True, kw_only=True):
     (`pip config debug`, `npm config get registry`, `go env GOPROXY`, apt's sources)."""
     sandbox_egress_connections: Annotated[int, Meta(ge=1, le=1024)] = 64
     """Connections that one sandbox may have open to such hosts; the next one waits."""
-    sandbox_egress_idle_seconds: Annotated[float, Meta(ge=1)] = 120.0
+    sandbox_egress_idle_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 120.0
     """After so long without a byte such a connection is closed."""
     sandbox_egress_header_bytes: Annotated[int, Meta(ge=1024, le=1_048_576)] = 32_768
     """Of a request to the proxy: its line and headers."""
@@ -63,17 +68,17 @@ class Config(Struct, frozen=True, kw_only=True):
     sandbox_warm: Annotated[int, Meta(ge=0, le=32)] = 2
     """Sandboxes kept started for the repositories worked on last, one each: some 20 MB of memory in Docker, 8 in
     bubblewrap."""
-    sandbox_warm_seconds: Annotated[float, Meta(ge=0)] = 900.0
+    sandbox_warm_seconds: Annotated[float, Meta(ge=0, le=604_800)] = 900.0
     """How long such a sandbox waits for a task."""
     sandbox_setup_seconds: Annotated[float, Meta(gt=0, le=7200)] = 900.0
     """How long a repository's set-up may take."""
     sandbox_setup_mib: Annotated[int, Meta(ge=1, le=MOST_MIB)] = 4096
     """How much of a set-up may be kept."""
-    sandbox_prepared: Annotated[int, Meta(ge=1)] = 10
+    sandbox_prepared: Annotated[int, Meta(ge=1, le=10_000)] = 10
     """What so many set-ups left is kept; beyond them what was not used for longest goes."""
     sandbox_prepared_mib: Annotated[int, Meta(ge=1, le=MOST_MIB)] = 20_480
     """All that is kept together, by what it adds to the image below it."""
-    sandbox_prepared_days: Annotated[float, Meta(gt=0)] = 30.0
+    sandbox_prepared_days: Annotated[float, Meta(gt=0, le=36_500)] = 30.0
     """What was not used for so long goes."""
     sandbox_dockerfiles: Literal["never", "offline", "network"] = "never"
     """Whether the engine builds the Dockerfile that a repository names, without or with the network. A build runs as

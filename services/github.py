@@ -30,6 +30,7 @@ ACCEPT = {"Accept": "application/json"}
 # Of authlib its client without I/O: with httpx2 around it, it would import OAuth 1 and OpenID, 8 MiB. Both are imported
 # where they are used: an installation at rest signs nobody in.
 
+AN_ADDRESS = "an address that begins with https:// and has no name before @, no ? and no #"
 URL = r"https?://[^/?#\s@]+(/[^?#\s]*)?"
 
 
@@ -40,9 +41,9 @@ class GithubConfig(Struct, frozen=True, kw_only=True):
     """Of the GitHub App or OAuth app that people sign in with; empty: nobody can."""
     github_client_secret_file: str = ""
     """File with that app's client secret."""
-    github_url: Annotated[str, Meta(pattern=f"^{URL}$")] = PUBLIC_URL
+    github_url: Annotated[str, Meta(pattern=f"^{URL}$", description=AN_ADDRESS)] = PUBLIC_URL
     """Where people and git find GitHub, such as `https://github.example.org`."""
-    github_api_url: Annotated[str, Meta(pattern=f"^({URL})?$")] = ""
+    github_api_url: Annotated[str, Meta(pattern=f"^({URL})?$", description=AN_ADDRESS, examples=[PUBLIC_API_URL])] = ""
     """Where its REST API is; unset: `https://api.github.com`, and `<github_url>/api/v3` of an Enterprise server."""
     github_users: str = ""
     """Logins that may sign in, separated by commas."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address
+from typing import Annotated
 from urllib.parse import urlsplit
+
+from msgspec import Meta
 
 ANY = ("0.0.0.0", "::")
 """All addresses of the machine."""
@@ -13,6 +16,14 @@ PRIVATE = (".local", ".internal", ".home.arpa")
 """What RFC 6762, RFC 8375 and ICANN keep out of the public DNS."""
 HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z_.-]+)(?::[0-9]{1,5})?")
 PUBLIC_URL = r"^(https?://[^/?#@\s]+/?)?$"
+PublicUrl = Annotated[
+    str,
+    Meta(
+        pattern=PUBLIC_URL,
+        description="an address that begins with https:// or http:// and ends with a host or a port",
+        examples=["https://errand.example.org"],
+    ),
+]
 
 
 def is_loopback(host: str) -> bool:

@@ -1,29 +1,32 @@
-"""The services' Config Structs -> `docs/settings.md`. `python -m services.settings_page` writes it, `--check`
-compares."""
+"""The services' Config Structs -> `docs/settings.md`, and the names of all settings -> `services/setting_names.py`.
+`python -m services.settings_page` writes both, `--check` compares."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import msgspec
-from msgspec import Struct, inspect
+from msgspec import Struct
 
 from gateway.config import Config as Gateway
 from protocol.generate import docstrings, files
 from protocol.generate.markdown import table
 from sandbox.config import Config as Sandboxes
 from services.bus import BusConfig
-from services.config import variable
+from services.config import PREFIX, variable
 from services.github import GithubConfig
 from services.history.service import Config as History
 from services.repos.service import Config as Repos
 from services.runner.runner import Config as Runner
 from services.scheduler.scheduler import Config as Scheduler
+from services.setting_words import taken, written
 from services.up import INHERITED
+from services.welcome import Config as Welcome
 
 PAGE = files.DOCS / "settings.md"
+NAMES = files.ROOT / "services" / "setting_names.py"
 SERVICES: dict[str, type[Struct]] = {
     "gateway": Gateway,
     "scheduler": Scheduler,
@@ -46,11 +49,19 @@ OF_ERRAND = {
     "`errand login` wrote down.",
     "ERRAND_DEBUG": "`1`: a command that fails in a way nobody foresaw shows its traceback.",
 }
+NOT_SETTINGS = {
+    "compose.yaml": ("ERRAND_IMAGE",),
+    "a sandbox's environment": ("ERRAND_TASK", "ERRAND_ATTEMPT", "ERRAND_SETUP"),
+    "docs/examples": ("ERRAND_CLIENT",),
+    "tests and benchmarks": ("ERRAND_SEED", "ERRAND_SEEDS", "ERRAND_RUNS", "ERRAND_STORY", "ERRAND_TASKS"),
+}
+"""Whose the other variables with our prefix are."""
 INTRODUCTION = """\
 # Settings
 
 Made from the services' `Config` classes by `make generate`; do not edit. Every setting is an environment variable. An
-empty one counts as not set; a wrong value ends the process with a sentence that names it. What one turn may spend is
+empty one counts as not set. A wrong value, and a variable `ERRAND_…` that is not on this page, end the process with a
+sentence that says what was meant: a limit that is misspelt would hold for nothing. What one turn may spend is
 not here: it is the task's own budget (`errand submit --help`).
 
 `errand up` hands every `ERRAND_` variable on to every service, and sets those marked † itself. Of the rest of its
@@ -112,40 +123,37 @@ def _table(rows: Iterable[Setting]) -> str:
 
 def _row(setting: Setting) -> tuple[str, ...]:
     mark = " †" if setting.name in SET_BY_UP else ""
-    return f"`{variable(setting.name)}`{mark}", _values(setting.kind), _default(setting.default), setting.doc
-
-
-def _values(kind: Any) -> str:
-    """What is taken, as far as the type says it."""
-    if get_origin(kind) is Literal:
-        return ", ".join(f"`{value}`" for value in get_args(kind))
-    match inspect.type_info(kind):
-        case inspect.BoolType():
-            return "`1`, `0`"
-        case inspect.IntType() | inspect.FloatType() as number:
-            return _range(number)
-    return "text"
-
-
-def _range(number: inspect.IntType | inspect.FloatType) -> str:
-    kind = "whole number" if isinstance(number, inspect.IntType) else "number"
-    signs = {"≥": number.ge, ">": number.gt, "≤": number.le, "<": number.lt}
-    return ", ".join([kind, *(f"{sign} {limit}" for sign, limit in signs.items() if limit is not None)])
+    return f"`{variable(setting.name)}`{mark}", taken(setting.kind), _default(setting.default), setting.doc
 
 
 def _default(default: Any) -> str:
-    match default:
-        case msgspec.NODEFAULT:
-            return "must be set"
-        case "":
-            return "–"
-        case bool() | float() if default == int(default):
-            return f"`{int(default)}`"
-    return f"`{default}`"
+    if default is msgspec.NODEFAULT:
+        return "must be set"
+    return f"`{text}`" if (text := written(default)) else "–"
+
+
+def names() -> str:
+    """A module of its own, which knows no service: every process asks it which variables are settings."""
+    configs = (BusConfig, GithubConfig, *SERVICES.values(), Sandboxes, Welcome)
+    fields = {variable(setting.name) for config in configs for setting in settings(config)}
+    errand = {name for names in OF_ERRAND for name in names.split(", ") if name.startswith(PREFIX)}
+    others = {name for names in NOT_SETTINGS.values() for name in names}
+    return "\n\n".join(
+        (
+            '"""The names of all settings. Made from the `Config` classes by `make generate`; do not edit."""',
+            _set("SETTINGS", fields | errand),
+            f'{_set("OTHERS", others)}\n"""Not settings: of Compose, of sandboxes, of tests."""\n',
+        )
+    )
+
+
+def _set(name: str, members: Iterable[str]) -> str:
+    lines = "".join(f'        "{member}",\n' for member in sorted(members))
+    return f"{name} = frozenset(\n    {{\n{lines}    }}\n)"
 
 
 def main(arguments: Sequence[str]) -> int:
-    return files.run({PAGE: page()}, arguments)
+    return files.run({PAGE: page(), NAMES: names()}, arguments)
 
 
 if __name__ == "__main__":

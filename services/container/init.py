@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from protocol.routes import Service
+from services.config import unknown
 from services.container.user import become
 from services.nats_server import configuration, make_password, password_file, users
 from services.secrets_file import write_secret
@@ -64,7 +65,9 @@ def password_path(folder: Path, service: Service) -> Path:
 
 
 def refuse(environment: Mapping[str, str], given: Mapping[str, str]) -> None:
-    """SystemExit with what to do about a key in the wrong place, or a file without one."""
+    """SystemExit with what to do about a name that is no setting, a key in the wrong place, or a file without one."""
+    if wrong := unknown(environment):
+        sys.exit("\n".join(wrong))
     file = environment.get("ANTHROPIC_API_KEY_FILE")
     if environment.get("ANTHROPIC_API_KEY"):
         sys.exit(

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar, TypeVarTuple
+from typing import Annotated, TypeVar, TypeVarTuple
 
 import anyio
 import duckdb
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from protocol.history import WAIT_LIMIT_SECONDS, AskReached, HistoryReached, RunSql, SqlAnswer
 from protocol.query import AskHealth, Health
@@ -20,7 +20,7 @@ from services.actor import healthy
 from services.archive import Gone, with_archived
 from services.background import background
 from services.bus import Bus, Reader, Refused, Stored, Unavailable
-from services.config import Count, LogLevel, Seconds
+from services.config import LogLevel, Seconds
 from services.history import code
 from services.history.database import Database
 from services.history.fold import Batch, decided_tasks, fold
@@ -56,7 +56,7 @@ class Config(Struct, frozen=True, kw_only=True):
     """Errand's data folder; the history is in `history/` under it."""
     sql_seconds: Seconds = 10.0
     """How long one SQL query may take."""
-    sql_memory_mib: Count = 512
+    sql_memory_mib: Annotated[int, Meta(ge=16, le=16_777_215)] = 512
     """How much memory one SQL query may use."""
     log_level: LogLevel = "info"
 

@@ -6,11 +6,11 @@ import shutil
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from protocol import repo
@@ -24,8 +24,9 @@ from protocol.task import decode_decision
 from services import log
 from services.actor import healthy
 from services.bus import Bus, Handler, Refused, Unavailable
-from services.config import Count, CountOrZero, LogLevel, Seconds, SecondsOrZero
+from services.config import Bytes, Count, LogLevel, Seconds, SecondsOrZero
 from services.github import GithubConfig
+from services.listening import PublicUrl
 from services.repos.accounts import Accounts
 from services.repos.address import Address, on_disk, parse
 from services.repos.cache import COMMIT_ID, Cache, Mirror, empty, list_remote
@@ -64,17 +65,17 @@ class Config(Struct, frozen=True, kw_only=True):
     """The longest a fetch may take; a first copy goes on while those who wait are told to come back."""
     push: bool = True
     """`0`: branches go to a bare clone in `<data>/repositories` instead of the remote."""
-    publish_limit_bytes: Count = 256 * 1024 * 1024
+    publish_limit_bytes: Bytes = 256 * 1024 * 1024
     """The largest bundle that is pushed."""
     publish_limit_files: Count = 10_000
     """The most files one task may change."""
-    free_bytes: CountOrZero = 512 * 1024 * 1024
+    free_bytes: Annotated[int, Meta(ge=0, le=1024**5)] = 512 * 1024 * 1024
     """With less than this free on the data folder's disk, no new work is taken."""
     internal_hosts: str = ""
     """Git hosts, separated by commas, that every user's tasks may use though their addresses are not public:
     `git.lan,10.0.0.7:8443`. A host without a port means the default ones. They are also reached through the proxy of
     the environment, which others than the owner do not get for other hosts."""
-    public_url: str = ""
+    public_url: PublicUrl = ""
     """Where people reach this server: pull requests link to the task there. Empty: they link nowhere."""
     log_level: LogLevel = "info"
 

@@ -26,7 +26,7 @@ from services import log
 from services.actor import healthy
 from services.bus import Bus, Refused, Unavailable
 from services.clock import Clock
-from services.config import Count, LogLevel, SecondsOrZero
+from services.config import LogLevel, SecondsOrZero
 from services.runner.attempt import Attempt, AttemptConfig
 
 VERSION = "0.1.0"
@@ -37,6 +37,11 @@ AGAIN_SECONDS = 0.2
 
 A_NAME = "of at most 40 lower-case letters, digits and `_.-`"
 LABELS = rf"^({NAME.pattern}( *, *{NAME.pattern}){{0,15}})?$"
+URL = Meta(pattern=r"^https?://\S+$", description="an address that begins with https:// or http://")
+ITS_NAME = Meta(pattern=f"^{NAME.pattern}$", description=f"a name {A_NAME}", examples=["gpu"])
+THEIR_NAMES = Meta(
+    pattern=LABELS, description=f"at most 16 names separated by commas, each {A_NAME}", examples=["gpu,arm64"]
+)
 SCRIPTED = "The scripted model answers, not Claude: set ANTHROPIC_API_KEY and start again to use Claude."
 UNSANDBOXED = "UNSANDBOXED: commands of the agent run on the server itself, with everything it may read and write."
 
@@ -46,19 +51,19 @@ class Config(Struct, frozen=True, kw_only=True):
 
     data: str
     """The installation's data folder."""
-    slots: Count = 2
+    slots: Annotated[int, Meta(ge=1, le=1024)] = 2
     """Attempts that run side by side."""
-    queue: Annotated[str, Meta(pattern=f"^{NAME.pattern}$", description=f"a name {A_NAME}")] = DEFAULT_QUEUE
+    queue: Annotated[str, ITS_NAME] = DEFAULT_QUEUE
     """The queue this runner takes work from."""
-    labels: Annotated[str, Meta(pattern=LABELS, description=f"names separated by commas, each {A_NAME}")] = ""
+    labels: Annotated[str, THEIR_NAMES] = ""
     """What this runner has, for tasks that ask for it: lower-case names separated by commas, as `gpu,arm64`."""
     model: str = "claude-sonnet-5-5"
     """For tasks that name none."""
-    model_url: str = "https://api.anthropic.com"
+    model_url: Annotated[str, URL] = "https://api.anthropic.com"
     """Where the Messages API is."""
     scripted: bool = False
     """True when the scripted model is behind `model_url`; `errand up` sets it where there is no API key."""
-    max_tokens: Count = 32_000
+    max_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] = 32_000
     """The longest reply of the model."""
     hold_question_seconds: SecondsOrZero = 600.0
     """How long a sandbox is kept while the user has not answered; then it is given back, and made again from the

@@ -62,10 +62,10 @@ class Config(Struct, frozen=True, kw_only=True):
     """Tasks of one queue that run at one time, where the owner has set no other number (`errand queue limit`)."""
     priority_seconds: Seconds = 300.0
     """A waiting task gains one priority each time it has waited for so long."""
-    daily_usd_per_user: Annotated[float, Meta(ge=0)] | None = None
+    daily_usd_per_user: Annotated[float, Meta(ge=0, le=1_000_000)] | None = None
     """What one user's tasks may spend in a day, in dollars, where the owner has not set another limit for the user;
     nothing means unlimited. A user may set a lower one."""
-    attempts_per_turn: Count = 5
+    attempts_per_turn: Annotated[int, Meta(ge=1, le=100)] = 5
     """How often a turn is tried when its runner dies or it fails for a passing reason."""
     snapshot_messages: Count = 10_000
     """After so many messages the states are kept aside: a start then reads only what came since, and the commands

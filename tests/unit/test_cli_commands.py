@@ -121,7 +121,7 @@ def test_the_doctor_looks_at_the_disk_of_a_folder_that_is_not_there_yet(tmp_path
         ("auto", "warn", "bubblewrap works (there is no Docker Engine at {socket}), without a limit of memory, disk."),
         ("docker", "fail", "none: there is no Docker Engine at {socket}."),
         ("unsandboxed", "warn", "UNSANDBOXED: commands run on this machine as you."),
-        ("dokcer", "fail", "ERRAND_SANDBOX: Invalid enum value 'dokcer'"),
+        ("dokcer", "fail", 'ERRAND_SANDBOX: "dokcer" is not auto, docker'),
     ],
 )
 def test_the_doctor_says_which_sandbox_there_is_and_why(

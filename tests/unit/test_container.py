@@ -71,6 +71,11 @@ def test_a_key_file_without_a_key_is_refused() -> None:
         init.refuse({"ANTHROPIC_API_KEY_FILE": "./key"}, NOTHING)
 
 
+def test_a_misspelt_setting_is_refused_before_a_service_starts() -> None:
+    with pytest.raises(SystemExit, match="Did you mean ERRAND_SANDBOX_EGRESS"):
+        init.refuse({"ERRAND_SANDBX_EGRESS": "example.com", "ERRAND_IMAGE": "errand"}, NOTHING)
+
+
 def test_the_scripted_model_answers_only_where_there_is_neither_a_key_nor_another_model() -> None:
     assert runner.settings({}, "")["ERRAND_SCRIPTED"] == "1"
     assert runner.settings({"A": "b"}, "sk-1") == {"A": "b", "ANTHROPIC_API_KEY": "sk-1"}

@@ -33,6 +33,8 @@ SHARED = {
     "services.log",
     "services.reach",
     "services.secrets_file",
+    "services.setting_names",
+    "services.setting_words",
 }
 SERVICES = ("scheduler", "runner", "repos", "history")
 STANDARD_ONLY = {"protocol": {"msgspec"}}

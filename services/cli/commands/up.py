@@ -39,6 +39,7 @@ def command(data: Path | None, port: int, bind: str, public_url: str, allow_http
     ~/.local/share/errand.
     """
     from services import up
+    from services.config import WrongSetting
 
     settings = up.Settings(
         data=data.absolute() if data else data_folder(),
@@ -49,7 +50,7 @@ def command(data: Path | None, port: int, bind: str, public_url: str, allow_http
     )
     try:
         up.run(settings, os.environ, announce_json if as_json else announce)
-    except up.CannotStart as error:
+    except (up.CannotStart, WrongSetting) as error:
         raise Failure(str(error)) from None
     return 0
 
