@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from sandbox.egress.policy import REGISTRIES_SETTING, SETTING, Egress, parse
+from sandbox.egress.suffixes import too_wide
 from sandbox.limits import MIB, Limits, SetupRules
 
 DOCKER_HOST = "unix:///var/run/docker.sock"
@@ -90,9 +91,11 @@ class Config(Struct, frozen=True, kw_only=True):
             (SETTING, (self.sandbox_egress, self.sandbox_registries)),
         ):
             try:
-                parse(*texts)
+                why = too_wide(parse(*texts)[1])
             except ValueError as error:
                 raise ValueError(f"{setting}: {error}") from None
+            if why:
+                raise ValueError(f"{setting}: {why}")
 
 
 def only_docker_has(config: Config) -> str:

@@ -15,7 +15,7 @@ import anyio
 from sandbox.bubblewrap import Bubblewrap
 from sandbox.config import DOCKER_HOST, Config, egress, limits, only_docker_has, setup_rules
 from sandbox.contract import LOOKING, Capabilities, Driver, ImageMissing, SandboxUnavailable
-from sandbox.egress.policy import Egress
+from sandbox.egress.policy import Egress, words_of
 from sandbox.owners import Owners
 from sandbox.register import Register
 from sandbox.unsandboxed import Unsandboxed
@@ -64,7 +64,7 @@ class Drivers:
     @property
     def wants_egress(self) -> bool:
         """Whether the settings name anything to reach."""
-        return bool(self._config.sandbox_egress.strip())
+        return bool(words_of(self._config.sandbox_egress))
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from protocol.addresses import is_public
 from sandbox.config import Config, egress
+from sandbox.drivers import Drivers
 from sandbox.egress.outside import is_own
 from sandbox.egress.policy import Allowed, Refusal, normal_host, parse, refusal
 from sandbox.egress.refusals import MORE, TOLD_LIMIT, Refusals
+from sandbox.egress.suffixes import doubts
 
 LIST = parse("example.com, *.wild.example.com, plain.example.com:80 odd.example.com:8443")[1]
 
@@ -63,6 +67,48 @@ def test_what_is_told_of_a_refusal_is_one_short_line_of_ascii(host: str) -> None
     assert refused.reason.isascii()
     assert refused.reason.isprintable()
     assert len(refused.reason) < 400
+
+
+@pytest.mark.parametrize(
+    ("host", "is_refused", "why"),
+    [
+        ("*.co.uk", True, "anybody has a name below it for some pounds"),
+        ("*.foo.ck", True, "the list has a star for all of .ck"),
+        ("co.uk", False, "one name, though nobody has it"),
+        ("*.example.co.uk", False, "somebody's own"),
+        ("*.github.io", False, "warned of: its owner may mean it"),
+        ("*.corp.internal", False, "no registry's"),
+    ],
+)
+def test_a_star_for_all_that_a_registry_sells_is_refused(host: str, is_refused: bool, why: str) -> None:
+    if not is_refused:
+        Config(sandbox_egress=host)
+        return
+    with pytest.raises(ValueError, match=r"^ERRAND_SANDBOX_EGRESS: \*\..* give the hosts, as example\."):
+        Config(sandbox_egress=host)
+    with pytest.raises(ValueError, match=r"^ERRAND_SANDBOX_REGISTRIES: "):
+        Config(sandbox_registries=host)
+
+
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        ("example.com", ""),
+        ("*.example.com", ""),
+        ("me.github.io", ""),
+        ("*.github.io", "github.io gives to anybody"),
+        ("*.s3.amazonaws.com", "s3.amazonaws.com gives to anybody"),
+        ("internal.corp", "in no public domain"),
+        ("*.internal.corp", "in no public domain"),
+    ],
+)
+def test_what_an_owner_should_look_at_again_is_said(host: str, says: str) -> None:
+    said = " ".join(doubts(parse(host)[1]))
+    assert says in said if says else said == ""
+
+
+def test_a_list_of_commas_names_nothing(tmp_path: Path) -> None:
+    assert not Drivers(Config(sandbox="unsandboxed", sandbox_egress=" , "), tmp_path).wants_egress
 
 
 def test_a_refusal_says_what_can_be_done() -> None:

@@ -49,6 +49,7 @@ HOMES = {
     "cronsim": ("services.cron",),
     "gidgethub": ("services.repos.hosts",),
     "h11": ("sandbox.egress",),
+    "publicsuffixlist": ("sandbox.egress",),
 }
 """Heavy or replaceable packages, and where alone they may be imported."""
 
