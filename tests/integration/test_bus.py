@@ -188,7 +188,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_a_message_over_which_the_handling_fails_again_and_again_is_buried(
     house: NatsHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.bus.FAILED_SECONDS", 0.01)
+    monkeypatch.setattr("services.bus.turns.FAILED_SECONDS", 0.01)
     async with (
         connected(house, Service.SCHEDULER, Service.GATEWAY) as [scheduler, gateway],
         anyio.create_task_group() as group,

@@ -24,26 +24,23 @@ from msgspec import Struct
 from protocol.base import MESSAGE_LIMIT_BYTES, encode
 from protocol.query import Refusal
 from protocol.routes import Service, Stream
-from services import writer
 from services.bus import (
     BLOBS,
-    EXPECTED,
-    EXPECTED_LOG,
     LEASE_SECONDS,
     LEASES,
-    MESSAGE_ID,
-    PUBLISH_TRIES,
     REPLIES,
     TIMEOUT_SECONDS,
-    WRONG_LAST_SEQUENCE,
     Conflict,
     NoAnswer,
     Refused,
     Stored,
     Unavailable,
+    writer,
 )
+from services.bus.bus import PUBLISH_TRIES
+from services.bus.headers import EXPECTED, EXPECTED_LOG, MESSAGE_ID, WRONG_LAST_SEQUENCE
+from services.bus.writer import Fault, Writer
 from services.clock import Clock
-from services.writer import Fault, Writer
 
 DUPLICATE_WINDOW_SECONDS = 120.0
 TIMER_SECONDS = 0.13

@@ -7,10 +7,10 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
-from protocol.base import encode
+from protocol.base import MESSAGE_LIMIT_BYTES, encode
 from protocol.task import TaskState
 from protocol.user import EndRun
-from services.bus import MESSAGE_LIMIT_BYTES, Refused
+from services.bus import Refused
 from services.scheduler.actors import TaskActor, UserActor
 from services.scheduler.outbox import Outbox
 from tests.unit.test_decide_schedules import Log

@@ -9,7 +9,7 @@ import anyio.abc
 import anyio.lowlevel
 import pytest
 
-from services.writer import BATCH, BATCH_COMMIT, BATCH_SEQUENCE, Answer, Fault, Writer
+from services.bus.writer import BATCH, BATCH_COMMIT, BATCH_SEQUENCE, Answer, Fault, Writer
 
 pytestmark = pytest.mark.anyio
 SINGLES = 3
