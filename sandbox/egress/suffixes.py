@@ -36,8 +36,8 @@ def doubts(allowed: Iterable[Allowed]) -> Iterator[str]:
             )
         elif suffixes.publicsuffix(one.host) is None:
             yield (
-                f"{one.host} in {SETTING} is in no public domain: a name of your own network stands for an address that "
-                "is not public, and such addresses are never reached."
+                f"{one.host} in {SETTING} is in no public domain: a name of your own network stands for an address "
+                "that is not public, and such addresses are never reached."
             )
 
 
