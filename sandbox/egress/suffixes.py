@@ -5,7 +5,7 @@ The package brings the list. Reading it takes 0.1 s and 5 MiB for a moment: only
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from sandbox.egress.policy import SETTING, Allowed
@@ -17,18 +17,21 @@ if TYPE_CHECKING:
 def too_wide(allowed: Iterable[Allowed]) -> str:
     """Why one of them is refused: below a registry's suffix anybody has a name for some dollars. Empty for none."""
     stars = [one.host for one in allowed if one.below]
-    suffixes = _suffixes(only_icann=True) if stars else None
+    if not stars:
+        return ""
+    suffixes = _suffixes(only_icann=True)
     for host in stars:
-        if suffixes is not None and suffixes.is_public(host):
+        if suffixes.is_public(host):
             return f"*.{host} is every name that anybody registers below {host}: give the hosts, as example.{host}"
     return ""
 
 
-def doubts(allowed: Iterable[Allowed]) -> Iterator[str]:
+def doubts(allowed: Collection[Allowed]) -> Iterator[str]:
     """A sentence for each that may stand, and that its owner should look at."""
-    allowed = tuple(allowed)
-    suffixes = _suffixes() if allowed else None
-    for one in allowed if suffixes is not None else ():
+    if not allowed:
+        return
+    suffixes = _suffixes()
+    for one in allowed:
         if one.below and suffixes.is_public(one.host):
             yield (
                 f"*.{one.host} in {SETTING} are names that {one.host} gives to anybody: what a task may reach there it "
