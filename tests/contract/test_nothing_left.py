@@ -20,6 +20,7 @@ from tests.contract.test_sandbox import kill_server
 
 pytestmark = pytest.mark.anyio
 AT_ONCE = 4
+GONE_SECONDS = 30.0
 HOW = ("stopped", "killed", "left")
 
 
@@ -47,12 +48,7 @@ async def run_tasks(name: str, folder: Path, count: int) -> None:
             for number in range(count):
                 tasks.start_soon(run_task, driver, folder / f"workspace-{number}", number, free)
         await until_swept(driver, folder / "data")
-        left = {what: now - before[what] for what, now in inventory(folder).items()}
-        with anyio.fail_after(30):  # others on this machine have volumes too
-            while still := {what: found & left[what] for what, found in inventory(folder).items()}:
-                if not any(still.values()):
-                    break
-                await anyio.sleep(0.2)
+        await until_gone(folder, before)
     # What is there as long as the installation is: its id, and where runners had their locks.
     files = sorted(path.name for path in (folder / "data").rglob("*") if path.is_file())
     assert set(files) <= {"installation", "image.lock"}, files
@@ -89,6 +85,17 @@ async def until_swept(driver: Driver, data: Path) -> None:
             await anyio.sleep(0.1)
 
 
+async def until_gone(folder: Path, before: dict[str, set[str]]) -> None:
+    """Whatever there is now that was not there before; what comes later is others' on this machine."""
+    left = {what: now - before[what] for what, now in inventory(folder).items()}
+    with anyio.move_on_after(GONE_SECONDS):
+        while any(left.values()):
+            await anyio.sleep(0.2)
+            left = {what: found & left[what] for what, found in inventory(folder).items()}
+    print({what: (len(before[what]), len(before[what] | left[what])) for what in left})
+    assert left == {what: set[str]() for what in left}
+
+
 def inventory(folder: Path) -> dict[str, set[str]]:
     """What this machine has by now of all that a sandbox below `folder` is made of."""
     return {
@@ -99,6 +106,9 @@ def inventory(folder: Path) -> dict[str, set[str]]:
         "containers": set(
             said_by("docker", "ps", "--all", "--quiet", "--filter", f"label=errand.installation={installation(folder)}")
         ),
+        "mounts": {
+            line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"/{folder.name}/" in line
+        },
         "volumes": set(said_by("docker", "volume", "ls", "--quiet")),
     }
 

@@ -1,10 +1,9 @@
-"""The same way in containers: the repair, a cancel, the next task's start, and runners that are killed."""
+"""The same way in containers: the repair, a cancel and the next task's start."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -19,15 +18,13 @@ from sandbox.config import DOCKER_HOST, Config
 from sandbox.docker import connect
 from tests.contract.test_sandbox import skip_unless_available
 from tests.integration.test_docker import containers_of, docker_cli, installation_of
-from tests.journey.house import House, Phone, assert_ended_once, assert_no_gap, errand_up, phone
+from tests.journey.house import House, Phone, errand_up, phone
 from tests.journey.package import Broken, broken_package
 from tests.journey.test_kills import make_repository, open_tool_call
 from tests.journey.test_repair import SEED, output, repair
 
 pytestmark = pytest.mark.anyio
 GONE_SECONDS = 10.0
-KILLS = 5
-TASKS = 50
 
 
 @pytest.fixture(scope="module")
@@ -113,43 +110,6 @@ def mirror_of(container: str) -> list[str]:
     except subprocess.CalledProcessError:
         return []
     return [mount["Destination"] for mount in mounts if not mount["RW"]]
-
-
-@pytest.mark.faults
-@pytest.mark.timeout(900)
-async def test_no_container_is_left_after_fifty_tasks_and_five_killed_runners(
-    engine: None, repository: Path, tmp_path: Path
-) -> None:
-    data = tmp_path / "house"
-    with errand_up(data, ERRAND_SANDBOX="docker", ERRAND_SLOTS="4") as house:
-        async with phone(house) as owner:
-            tasks = [
-                await owner.submit("[scenario: steps] 3 steps", str(repository), key=f"task-{number}")
-                for number in range(TASKS)
-            ]
-            for number in range(KILLS):
-                await owner.until(lambda: ended(owner, tasks) >= (number + 1) * TASKS // (KILLS + 1), 300)  # noqa: B023
-                before = set(containers(house))
-                house.kill("runner")
-                killed = time.monotonic()
-                while before & set(containers(house)):
-                    assert time.monotonic() - killed < GONE_SECONDS, "containers of a killed runner end with it"
-                    await anyio.sleep(0.05)
-            for task in tasks:
-                done = await owner.ended(task, 300)
-                assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
-                assert_ended_once(owner, task)
-                assert_no_gap(owner, task)
-                assert sandboxes(owner, task) == {"docker"}
-        with anyio.fail_after(GONE_SECONDS):
-            while set(containers(house)) - set(containers(house, task="spare")):
-                await anyio.sleep(0.05)
-    assert containers(house) == []
-    assert list((data / "sandbox" / "spares").glob("*/*")) == []
-
-
-def ended(owner: Phone, tasks: list[str]) -> int:
-    return sum(owner.tasks[task].state is TaskState.SUCCEEDED for task in tasks)
 
 
 def sandboxes(owner: Phone, task: str) -> set[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from agents.models.scripted.scenarios.ask import ask
 from agents.models.scripted.scenarios.hostile import hostile
 from agents.models.scripted.scenarios.repair import repair
-from agents.models.scripted.scenarios.small import chatty, download, noop, program, slow, steps
+from agents.models.scripted.scenarios.small import chatty, counted, download, noop, program, slow, steps
 from agents.models.scripted.scenarios.tour import tour
 from agents.models.scripted.script import Scenario
 
@@ -19,6 +19,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "slow": slow,
     "steps": steps,
     "chatty": chatty,
+    "counted": counted,
     "download": download,
     "noop": noop,
     "program": program,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from agents.models.scripted.script import Say, Script, bash, do, finish
+from agents.models.scripted.script import Say, Script, bash, call, do, finish
 
 STEPS = 10
 SLOW_SECONDS = 5.0
@@ -39,6 +39,21 @@ def slow(prompt: str) -> Script:
     yield from do("I wait.", bash(f"echo waiting; {wait}; echo waited; date +%s > waited.txt"))
     while True:
         yield Say("Done.", (finish("I waited.", "Wait"),))
+
+
+def counted(prompt: str) -> Script:
+    """`calls=N` commands that count in one shell, beside a process. Each waits the next of `seconds=A,B` and exits with
+    its number; in a new shell they count from 1 again."""
+    found = re.search(r"\bseconds=([\d.,]+)", prompt)
+    seconds = found[1].split(",") if found else ["1"]
+    yield from do("Something runs beside my work.", call("process", action="start", command="sleep 10000"))
+    for number in range(int(number_in(prompt, "calls", STEPS))):
+        counting = "COUNT=$((COUNT + 1)); echo count $COUNT | tee -a counts.txt"
+        wait = seconds[number % len(seconds)]
+        yield from do(f"Call {number + 1}.", bash(f"{counting}; sleep {wait}; (exit $COUNT)"))
+    yield from do("What is left of it?", call("process", action="list"), bash("echo last $COUNT; cat counts.txt"))
+    while True:
+        yield Say("Done.", (finish("I counted.", "Count"),))
 
 
 def download(prompt: str) -> Script:

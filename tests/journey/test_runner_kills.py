@@ -1,0 +1,175 @@
+"""kill -9 of the runner in the middle of tool calls: the sandbox is kept and the next runner goes on in it, or, where
+that died too, a new one is restored. Either way a command's outcome is the real one or is said to be unknown."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import psutil
+import pytest
+
+from protocol.journal import AttemptStarted, StepFinished, StepLost, StepStarted, ToolCall, ToolResult
+from protocol.task import TaskState
+from sandbox.config import DOCKER_HOST, Config
+from sandbox.docker import connect
+from tests.contract.test_sandbox import skip_unless_available
+from tests.integration.test_docker import containers_of, docker_cli, installation_of
+from tests.journey.house import House, Phone, assert_ended_once, assert_no_gap, errand_up, phone
+from tests.journey.test_kills import make_repository
+
+pytestmark = pytest.mark.anyio
+KILLS_A_TASK = 4
+"""A turn is given up with its fifth runner."""
+SECONDS = (1, 2, 7)
+"""Of a call. The longest goes on when the next runner comes, the others have ended by then."""
+WITHIN_SECONDS = 0.6
+DEATHS = 0.2
+"""The share of kills at which the sandbox dies too."""
+NEVER_CAME = "the runner ended before the command came to the sandbox"
+
+
+@pytest.fixture(scope="module", params=["bubblewrap", "docker"])
+def driver(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def engine(driver: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    if driver == "docker":
+        docker = connect(Config(), DOCKER_HOST, tmp_path_factory.mktemp("data"), "test")
+        try:
+            await skip_unless_available(docker)
+        finally:
+            await docker.close()
+
+
+@pytest.fixture(scope="module")
+def house(engine: None, driver: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    data = tmp_path_factory.mktemp("house")
+    # Each sandbox is its task's from the start: it is found by that.
+    with errand_up(data, ERRAND_SANDBOX=driver, ERRAND_SANDBOX_WARM="0") as house:
+        yield house
+    assert driver == "bubblewrap" or containers_of(installation_of(data / "sandbox")) == []
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_repository(tmp_path_factory.mktemp("repository") / "greeter")
+
+
+async def test_a_runner_killed_twice_in_tool_calls(house: House, driver: str, repository: Path) -> None:
+    """Once with its sandbox, once without."""
+    seen = await kill_in_calls(house, driver, repository, [False, True], seed=42)
+    assert seen == {"kept": 1, "restored": 1}
+
+
+@pytest.mark.faults
+async def test_a_runner_killed_fifty_times_in_tool_calls(house: House, driver: str, repository: Path) -> None:
+    seed = int(os.environ.get("ERRAND_SEED", "50"))
+    chance = random.Random(seed)
+    dies = [chance.random() < DEATHS for _ in range(int(os.environ.get("ERRAND_KILLS", "50")))]
+    seen: Counter[str] = Counter()
+    for start in range(0, len(dies), KILLS_A_TASK):
+        seen += await kill_in_calls(house, driver, repository, dies[start : start + KILLS_A_TASK], seed=seed + start)
+    print(f"{driver}, seed {seed}: {dict(seen)}")
+    assert seen == Counter("restored" if died else "kept" for died in dies)
+
+
+async def kill_in_calls(house: House, driver: str, repository: Path, dies: list[bool], seed: int) -> Counter[str]:
+    """One task whose runner is killed once for each of `dies`, with its sandbox where that is true; how it went on."""
+    chance = random.Random(seed)
+    seconds = ",".join(str(chance.choice(SECONDS)) for _ in range(len(dies) + 1))
+    print(f"seed {seed}: calls of {seconds} s, sandboxes that die: {dies}")
+    hit: list[int] = []
+    async with phone(house) as owner:
+        prompt = f"[scenario: counted] calls={len(dies) + 1} seconds={seconds}"
+        task = await owner.submit(prompt, str(repository), key=f"{driver}-{seed}-{len(dies)}")
+        for number, died in enumerate(dies):
+            await owner.until(lambda: open_call(owner, task) not in (None, *hit))
+            hit.append(open_call(owner, task) or 0)
+            await anyio.sleep(chance.uniform(0, WITHIN_SECONDS))  # the moment is what is drawn
+            house.kill("runner")
+            if died:
+                end_sandbox(driver, task)
+            await owner.until(lambda: len(grounds(owner, task)) == number + 2)  # noqa: B023
+        done = await owner.ended(task, 120)
+        assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
+        assert_ended_once(owner, task)
+        assert_no_gap(owner, task)
+        assert_real_outcomes(owner, task, hit)
+        return Counter("kept" if ground.sandbox_kept else "restored" for ground in grounds(owner, task)[1:])
+
+
+def end_sandbox(driver: str, task: str) -> None:
+    """From outside, as who cleans up a machine by hand."""
+    if driver == "docker":
+        docker_cli("kill", *docker_cli("ps", "--quiet", "--filter", f"name=errand-{task}-").split())
+        return
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("ERRAND_TASK") == task:
+                for one in (process, *process.children(recursive=True)):
+                    one.kill()
+
+
+def grounds(owner: Phone, task: str) -> list[AttemptStarted]:
+    events = (frame.entry.event for frame in owner.journal(task))
+    return [event for event in events if isinstance(event, AttemptStarted)]
+
+
+def open_call(owner: Phone, task: str) -> int | None:
+    """The step of a call that counts, while it is the last thing that has begun."""
+    journal = owner.journal(task)
+    match journal[-1].entry.event if journal else None:
+        case StepStarted(step=step, action=ToolCall(name="bash", input=given)) if "COUNT + 1" in given["command"]:
+            return step
+    return None
+
+
+def assert_real_outcomes(owner: Phone, task: str, hit: list[int]) -> None:
+    """The journal is what one shell does that is kept, or begins again where the sandbox does."""
+    count = 0
+    kept = True
+    attempts: dict[int, int] = {}
+    calls: dict[int, ToolCall] = {}
+    for frame in owner.journal(task):
+        match frame.entry.event:
+            case AttemptStarted(sandbox_kept=kept):
+                count = count if kept else 0
+            case StepStarted(step=step, action=ToolCall() as call):
+                calls[step], attempts[step] = call, frame.entry.attempt
+            case StepFinished(step=step, result=result) if step in calls:
+                if step in hit:
+                    assert frame.entry.attempt > attempts[step], "the kill came in the middle of the call"
+                count = count_after(calls[step], result, count, kept=kept)
+    assert set(hit) <= set(calls)
+
+
+def count_after(call: ToolCall, result: object, count: int, *, kept: bool) -> int:
+    """What the shell's variable is by now."""
+    command = str(call.input.get("command", ""))
+    if isinstance(result, StepLost):
+        assert not kept or result.reason == NEVER_CAME, result
+        return count
+    assert isinstance(result, ToolResult)
+    if "COUNT + 1" in command and not result.text.startswith("Not run"):
+        assert (result.text, result.exit_code) == (f"count {count + 1}\n[exit code {count + 1}]", count + 1)
+        return count + 1
+    if "last" in command:
+        assert f"last {count}\n" in result.text
+        lines = result.text.split(f"last {count}\n")[1].splitlines()[:-1]
+        assert lines[len(lines) - count :] == [f"count {number}" for number in range(1, count + 1)], result.text
+    if call.input.get("action") == "list" and kept:
+        assert "running for" in result.text, "the process that was started before the kill"
+    return count
