@@ -21,7 +21,20 @@ from gateway.live.sockets import Sockets
 from gateway.live.wire import Gone, Wire
 from gateway.notices import Notices
 from gateway.push.web_push import WebPush
-from gateway.rest import account, bulk, dead, github, identify, installation, push, queues, schedules, settings, tasks
+from gateway.rest import (
+    account,
+    bulk,
+    dead,
+    github,
+    identify,
+    installation,
+    push,
+    queues,
+    schedules,
+    settings,
+    setup_secrets,
+    tasks,
+)
 from gateway.sign_in import Door
 from gateway.tasks import Tasks
 from gateway.users import Users
@@ -102,6 +115,7 @@ def make(
                 push.ROUTER,
                 schedules.ROUTER,
                 settings.ROUTER,
+                setup_secrets.ROUTER,
             ),
         ],
         dependencies=dependencies,

@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from gateway.errors import Problem
+from protocol import secret as setup_secret
 from protocol.ids import KEY_LIMIT_BYTES, is_name
 from protocol.live import Submit
 from protocol.marks import wrong_metadata, wrong_tags
@@ -217,3 +218,15 @@ def secret(value: str) -> None:
     size = len(value.encode())
     if not value.strip() or size > SECRET_LIMIT_BYTES:
         raise Problem(422, f"A secret has 1 to {SECRET_LIMIT_BYTES} bytes, and this one {size}.", "secret")
+
+
+def secret_name(value: str) -> None:
+    """Of a secret for set-ups."""
+    if wrong := setup_secret.wrong_name(value):
+        raise Problem(422, wrong, "name")
+
+
+def secret_value(value: str) -> None:
+    """Of a secret for set-ups."""
+    if wrong := setup_secret.wrong_value(value):
+        raise Problem(422, wrong, "value")

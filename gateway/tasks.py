@@ -117,7 +117,7 @@ class Tasks:
         """What is to be submitted, as it is kept. Raises Problem."""
         frame = checks.submit(frame, is_owner=asker.is_owner)
         if not frame.fork_of:
-            return replace(frame, repository=await self._checked(asker, frame.repository))
+            return replace(frame, repository=await self.repository(asker, frame.repository))
         try:
             source = (await self.show(asker, frame.fork_of)).task
         except Problem as problem:
@@ -151,7 +151,7 @@ class Tasks:
         self._known.put(asker.user, task, True)
         return Accepted(key=command.key, task=task, sequence=sequence)
 
-    async def _checked(self, asker: Asker, repository: str) -> str:
+    async def repository(self, asker: Asker, repository: str) -> str:
         """The repository as it is written from now on. One that cannot be asked for now, the runner will find out."""
         if known := self._repositories.get(asker.user, repository):
             return known

@@ -14,6 +14,7 @@ from protocol.evolve_schedules import evolve_schedules, with_progress
 from protocol.journal import AttemptStarted, JournalEntry, ModelReply, StepFinished, StepLost
 from protocol.rules import Rule
 from protocol.schedule import Schedule, is_of_a_schedule
+from protocol.secret import Secret, key_of
 from protocol.task import (
     DEFAULT_QUEUE,
     OUTCOMES,
@@ -71,6 +72,8 @@ from protocol.user import (
     SchedulePaused,
     ScheduleRemoved,
     ScheduleResumed,
+    SecretRemoved,
+    SecretSet,
     Settings,
     SettingsSet,
     SignInCodeCreated,
@@ -421,6 +424,8 @@ class User(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     codes: dict[str, datetime] = {}
     """Unused sign-in codes by hash, with the time they end."""
     hosts: dict[str, Host] = {}
+    secrets: dict[str, Secret] = {}
+    """By `protocol.secret.key_of`."""
     github: Github | None = None
     schedules: dict[str, Schedule] = {}
     queues: dict[str, QueueSettings] = {}
@@ -462,7 +467,7 @@ def _apply_to_user(user: User, event: AnyUserEvent, at: datetime) -> User:
         case UserAdded():
             return replace(user, name=event.name, role=event.role, added_at=at)
         case UserRemoved():
-            return replace(user, removed_at=at, devices={}, codes={}, hosts={}, github=None, schedules={})
+            return replace(user, removed_at=at, devices={}, codes={}, hosts={}, secrets={}, github=None, schedules={})
         case SignInCodeCreated():
             unexpired = {code: end for code, end in user.codes.items() if end > at}
             return replace(user, codes={**unexpired, event.code_hash: event.expires_at})
@@ -484,6 +489,12 @@ def _apply_to_user(user: User, event: AnyUserEvent, at: datetime) -> User:
             return replace(user, hosts={**user.hosts, event.host: host})
         case HostRemoved():
             return replace(user, hosts={key: h for key, h in user.hosts.items() if key != event.host})
+        case SecretSet():
+            secret = Secret(name=event.name, repository=event.repository, sealed=event.sealed, set_at=at)
+            return replace(user, secrets={**user.secrets, key_of(event.name, event.repository): secret})
+        case SecretRemoved():
+            gone = key_of(event.name, event.repository)
+            return replace(user, secrets={key: kept for key, kept in user.secrets.items() if key != gone})
         case PushSubscriptionAdded():
             return _with_push(user, event.device, PushSubscription(id=event.subscription, sealed=event.sealed))
         case PushSubscriptionRemoved():

@@ -102,6 +102,8 @@ class SetupFound(Part, frozen=True):
     """A file of the repository, next to all that it copies, from which such an image is built."""
     notices: tuple[str, ...] = ()
     """Sentences for the user: what is not heeded."""
+    secrets: str = ""
+    """A digest of the secrets that the task's user has for it: one set anew makes it another. Empty: there are none."""
 
 
 class WorkspacePrepared(Message, frozen=True):
@@ -187,3 +189,17 @@ class AskSealingKey(Message, frozen=True):
 class SealingKey(Message, frozen=True):
     public_key: str
     """X25519, base64: what `services.envelope.seal` takes."""
+
+
+class LendSecrets(Message, frozen=True):
+    """For the set-up of an attempt that runs: the secrets that the task's user has for its repository."""
+
+    task: str
+    attempt: int
+    public_key: str
+    """Of a key that the runner made for this one question: nobody else can read the answer on its way."""
+
+
+class SecretsLent(Message, frozen=True):
+    sealed: dict[str, str]
+    """By name, each in an envelope for that key (`protocol.secret.bound_to_attempt`)."""

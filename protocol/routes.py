@@ -117,6 +117,8 @@ ROUTES: tuple[Route, ...] = (
     _user_command(user.RemoveDevice, (S.GATEWAY,)),
     _user_command(user.AddHost, (S.GATEWAY,)),
     _user_command(user.RemoveHost, (S.GATEWAY,)),
+    _user_command(user.SetSecret, (S.GATEWAY,)),
+    _user_command(user.RemoveSecret, (S.GATEWAY,)),
     _user_command(user.AddPushSubscription, (S.GATEWAY,)),
     _user_command(user.RemovePushSubscription, (S.GATEWAY,)),
     _user_command(user.SignInByGithub, (S.GATEWAY,)),
@@ -155,7 +157,7 @@ ROUTES: tuple[Route, ...] = (
         stream=Stream.TASKS,
         senders=(S.SCHEDULER,),
         receivers=(S.SCHEDULER, S.GATEWAY, S.REPOS, S.HISTORY),
-        doc="A decision over a user: devices, sign-in codes, hosts, the GitHub account; secrets are hashed or sealed.",
+        doc="A decision over a user: devices, sign-in codes, credentials, GitHub; secrets are hashed or sealed.",
     ),
     Route(
         subject="timer.<owner>.<name>",
@@ -200,6 +202,7 @@ ROUTES: tuple[Route, ...] = (
     _query(S.REPOS, repo.Publish, (repo.PublishDone,), (S.RUNNER,)),
     _query(S.REPOS, repo.ShowDiff, (repo.Diff,), (S.GATEWAY,)),
     _query(S.REPOS, repo.AskSealingKey, (repo.SealingKey,), (S.GATEWAY,)),
+    _query(S.REPOS, repo.LendSecrets, (repo.SecretsLent,), (S.RUNNER,)),
     _query(S.HISTORY, history.RunSql, (history.SqlAnswer,), (S.GATEWAY,)),
     _query(S.HISTORY, history.AskReached, (history.HistoryReached,), (S.SCHEDULER,)),
     *(

@@ -1,5 +1,5 @@
 """A user's log: who they are, which devices may sign in and are told by push, which GitHub account is theirs, which
-hosts the owner gave credentials for, what is submitted by the calendar."""
+hosts the owner gave credentials for, which secrets their set-ups get, what is submitted by the calendar."""
 
 from __future__ import annotations
 
@@ -111,6 +111,24 @@ class RemoveHost(UserCommand, frozen=True):
     """Forget a git host's credential."""
 
     host: str
+
+
+class SetSecret(UserCommand, frozen=True):
+    """A secret for set-ups of the user's tasks, sealed so that the publisher alone can open it; in the place of the one
+    before."""
+
+    name: str
+    sealed: str
+    """HPKE envelope (RFC 9180), base64."""
+    repository: str = ""
+    """Empty: for every repository."""
+
+
+class RemoveSecret(UserCommand, frozen=True):
+    """Forget it: no set-up gets it any more."""
+
+    name: str
+    repository: str = ""
 
 
 class AddPushSubscription(UserCommand, frozen=True):
@@ -279,6 +297,8 @@ AnyUserCommand = (
     | RemoveDevice
     | AddHost
     | RemoveHost
+    | SetSecret
+    | RemoveSecret
     | AddPushSubscription
     | RemovePushSubscription
     | SignInByGithub
@@ -354,6 +374,21 @@ class HostRemoved(UserEvent, frozen=True):
     """The credential is forgotten."""
 
     host: str
+
+
+class SecretSet(UserEvent, frozen=True):
+    """In the place of the one before."""
+
+    name: str
+    sealed: str
+    repository: str = ""
+
+
+class SecretRemoved(UserEvent, frozen=True):
+    """No set-up gets it any more."""
+
+    name: str
+    repository: str = ""
 
 
 class PushSubscriptionAdded(UserEvent, frozen=True):
@@ -498,6 +533,8 @@ AnyUserEvent = (
     | DeviceRemoved
     | HostAdded
     | HostRemoved
+    | SecretSet
+    | SecretRemoved
     | PushSubscriptionAdded
     | PushSubscriptionRemoved
     | GithubLinked

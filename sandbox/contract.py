@@ -68,21 +68,29 @@ class SandboxSpec(Struct, frozen=True, kw_only=True):
     """The repository's set-up runs in it: `SETUP_FOLDER` of the workspace is also seen as `KEPT`, to be filled."""
 
 
+LendSecrets = Callable[[], Awaitable[Mapping[str, str]]]
+"""The secrets of one set-up, by their names."""
+
+
+async def no_secrets() -> Mapping[str, str]:
+    return {}
+
+
 class Setup(Struct, frozen=True, kw_only=True):
     """How a repository wants its sandboxes prepared. What comes of it is kept, and used again for an equal one."""
 
     repository: str
     """For people."""
     inputs: str
-    """A digest of the files that the set-up depends on, and of who may use what comes of it."""
+    """A digest of the files and secrets that the set-up depends on, and of who may use what comes of it."""
     script: str = ""
     """A file of the workspace that is run in a sandbox."""
     image: str = ""
     """The ground in place of the driver's own."""
     dockerfile: str = ""
     """A file of the workspace from which that ground is built."""
-    secrets: Mapping[str, str] = {}
-    """Given to the script as variables of its environment; none may be in what is kept."""
+    secrets: LendSecrets = no_secrets
+    """Asked when the set-up is made: variables of the script's environment, of which none may be in what is kept."""
 
     def __repr__(self) -> str:
         return f"Setup({self.repository!r}, {self.inputs!r})"

@@ -8,18 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-LEAST_CHARS = 8
-"""A shorter value would be found everywhere by chance."""
+from protocol.secret import LEAST_CHARS
+
 CHUNK_BYTES = 1024 * 1024
-
-
-def check_secrets(secrets: Mapping[str, str]) -> None:
-    """ValueError with a sentence that has no value in it."""
-    for name, value in secrets.items():
-        if not name.isidentifier() or not name.isascii():
-            raise ValueError(f"{name!r} cannot be the name of a variable.")
-        if len(value) < LEAST_CHARS or "\0" in value:
-            raise ValueError(f"The secret {name} needs at least {LEAST_CHARS} characters, and no NUL.")
 
 
 def forms(secrets: Mapping[str, str]) -> dict[bytes, str]:

@@ -36,7 +36,6 @@ from sandbox.contract import (
 from sandbox.kept import PACK, UNPACK, refuse_depth, refuse_secrets, size_of
 from sandbox.limits import MIB, SetupRules
 from sandbox.lock import taken
-from sandbox.owners import random_file
 from sandbox.secret_values import Redactor
 
 WAIT_SECONDS = 0.2
@@ -108,19 +107,18 @@ class Setups:
     async def prepare(self, setup: Setup, borrow: BorrowWorkspace, watch: SetupWatch) -> str:
         """See `Driver.prepare`."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        secret = random_file(self._folder / "key").encode()
         if setup.dockerfile and (why_not := self._store.builds_not):
             await watch.notice(f"The repository's {setup.dockerfile} is not used: {why_not}")
             setup = replace(setup, dockerfile="")
         if setup.dockerfile:
-            key = key_of(replace(setup, script=setup.dockerfile, secrets={}), "", secret)
+            key = key_of(replace(setup, script=setup.dockerfile), "")
             await self._once(key, setup.dockerfile, watch, partial(self._build, key, setup, borrow, watch))
             ground = Ground(self._store.name(key), key)
         else:
             ground = await self._store.ground(setup, watch)
         if not setup.script:
             return ground.image
-        key = key_of(setup, ground.id, secret)
+        key = key_of(setup, ground.id)
         await self._once(key, setup.script, watch, partial(self._make, key, setup, ground, borrow, watch))
         return self._store.name(key)
 
@@ -173,16 +171,18 @@ class Setups:
                 count, size = count - 1, size - kept[key]
 
     async def _make(self, key: str, setup: Setup, ground: Ground, borrow: BorrowWorkspace, watch: SetupWatch) -> None:
-        redactor = Redactor(setup.secrets)
+        redactor = Redactor({})
         result = ExecResult(exit_code=None, output="")
         try:
+            secrets = await setup.secrets()
+            redactor = Redactor(secrets)
             async with borrow() as spec:
                 folder = spec.workspace / SETUP_FOLDER
                 folder.mkdir(mode=0o700)
                 spec = replace(spec, image=ground.image, is_setup=True)
-                result = await self._run(spec, setup, redactor, watch)
+                result = await self._run(spec, setup.script, secrets, redactor, watch)
                 check_result(setup, result, self._rules.seconds)
-                await anyio.to_thread.run_sync(partial(self._check, folder, setup), abandon_on_cancel=True)
+                await anyio.to_thread.run_sync(partial(self._check, folder, secrets), abandon_on_cancel=True)
                 await self._store.keep(key, ground, folder, setup.repository)
         except SetupFailed as error:
             reason = redactor.all(str(error))
@@ -195,14 +195,16 @@ class Setups:
         self._mark(key).touch()  # what was made last is not what is tidied away
         await self.tidy()
 
-    async def _run(self, spec: SandboxSpec, setup: Setup, redactor: Redactor, watch: SetupWatch) -> ExecResult:
+    async def _run(
+        self, spec: SandboxSpec, script: str, secrets: Mapping[str, str], redactor: Redactor, watch: SetupWatch
+    ) -> ExecResult:
         async def show(text: str) -> None:
             if shown := redactor.feed(text):
                 await watch.output(shown)
 
         sandbox = await self._start(spec)
         try:
-            result = await self._run_script(sandbox, spec.workspace / SETUP_FOLDER, setup, show)
+            result = await self._run_script(sandbox, spec.workspace / SETUP_FOLDER, script, secrets, show)
             await watch.output(redactor.rest())
             result = replace(result, output=redactor.all(result.output))
             if result.exit_code == 0:
@@ -211,15 +213,17 @@ class Setups:
             await sandbox.stop()
         return result
 
-    async def _run_script(self, sandbox: Sandbox, folder: Path, setup: Setup, show: OnOutput) -> ExecResult:
+    async def _run_script(
+        self, sandbox: Sandbox, folder: Path, script: str, secrets: Mapping[str, str], show: OnOutput
+    ) -> ExecResult:
         """SetupFailed as soon as it has left too much in `folder`, which is on no disk of its own."""
         outcome: ExecResult | SandboxError = self._too_much()
         async with anyio.create_task_group() as group:
             group.start_soon(self._end_when_full, folder, group.cancel_scope)
             try:
                 outcome = await sandbox.exec(
-                    SETTINGS + run_script(setup.script),
-                    environment={**setup.secrets, "ERRAND_SETUP": "1"},
+                    SETTINGS + run_script(script),
+                    environment={**secrets, "ERRAND_SETUP": "1"},
                     timeout_seconds=self._rules.seconds,
                     on_output=show,
                 )
@@ -253,12 +257,12 @@ class Setups:
             names = ", ".join(packed.output.split("\n")[:5]).strip(", ")
             await watch.notice(f"Of the set-up's files these are not kept, because git does not ignore them: {names}")
 
-    def _check(self, folder: Path, setup: Setup) -> None:
+    def _check(self, folder: Path, secrets: Mapping[str, str]) -> None:
         try:
             if size_of(folder) > self._rules.keep_bytes:
                 raise self._too_much()
             refuse_depth(folder)
-            refuse_secrets(folder, setup.secrets)
+            refuse_secrets(folder, secrets)
         except OSError as error:
             raise SetupFailed(f"What the set-up left cannot be read: {error.strerror}") from error
 
@@ -286,12 +290,10 @@ async def unpack(sandbox: Sandbox) -> None:
         )
 
 
-def key_of(setup: Setup, ground: str, secret: bytes) -> str:
-    """Of all that the result depends on, `ground` by its id. Values of secrets go in by a keyed hash."""
-    found = hashlib.blake2b(key=secret, digest_size=20)
-    parts = [KEEP_MARK, ground, setup.inputs, setup.script]
-    parts += [word for pair in sorted(setup.secrets.items()) for word in pair]
-    for part in parts:
+def key_of(setup: Setup, ground: str) -> str:
+    """Of all that the result depends on, `ground` by its id."""
+    found = hashlib.blake2b(digest_size=20)
+    for part in (KEEP_MARK, ground, setup.inputs, setup.script):
         data = part.encode()
         found.update(len(data).to_bytes(8, "big") + data)
     return found.hexdigest()

@@ -77,7 +77,6 @@ SETTINGS = frozenset(
         "ERRAND_SCRIPTED",
         "ERRAND_SEND_SECONDS",
         "ERRAND_SERVER",
-        "ERRAND_SETUP_SECRETS",
         "ERRAND_SIGN_IN_ATTEMPTS",
         "ERRAND_SLOTS",
         "ERRAND_SNAPSHOT_MESSAGES",

@@ -1273,6 +1273,24 @@ export interface Schedules {
   schedules: Schedule[];
 }
 
+export interface SecretBody {
+  /** Of the variable that the set-up's script finds it in. */
+  name: string;
+  value: string;
+  /** The only one whose set-ups get it; empty: all that the asker's tasks work on. @default "" */
+  repository?: string;
+}
+
+export interface SecretShown {
+  name: string;
+  repository: string;
+  set_at: Time;
+}
+
+export interface Secrets {
+  secrets: SecretShown[];
+}
+
 /** What a user's tasks have where they say nothing themselves. */
 export interface Settings {
   /** Empty means the installation's. @default "" */

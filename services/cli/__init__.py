@@ -47,6 +47,7 @@ COMMANDS = {
     "device": "See where you are signed in, and sign a device out.",
     "user": "Give other people access (the owner).",
     "host": "Give Errand credentials for a git host (the owner).",
+    "secret": "Give secrets to the set-ups of your repositories.",
     "sql": "Ask the history in SQL (the owner).",
     "dead": "What could not be read or handled (the owner).",
     "doctor": "Check this machine and the server.",

@@ -67,6 +67,7 @@ USER_FIELDS_KEPT = frozenset(
         "kind",
         "username",
         "login",
+        "repository",
         "expires_at",
         "queue",
         "paused",

@@ -37,6 +37,7 @@ from services.repos.hosts.github import Github
 from services.repos.publish import Limits, Publisher
 from services.repos.reach import Reach
 from services.repos.user_logs import UserLogs
+from services.repos.user_secrets import UserSecrets
 from services.repos.vault import Vault
 from services.repos.workspaces import Workspaces
 
@@ -94,6 +95,7 @@ class Repos:
         self._git = Git(home, inherited)
         logs, self._vault = UserLogs(bus), Vault(self._data / "secrets")
         accounts = Accounts(bus, logs, self._vault, github)
+        self._secrets = UserSecrets(logs, self._vault)
         # Who signs in with an Enterprise server may use it, wherever it is.
         reach = Reach(f"{config.internal_hosts},{github.host}" if github.is_enterprise else config.internal_hosts)
         self._credentials = Credentials(logs, self._vault, accounts, self._data, reach, github.host)
@@ -188,10 +190,15 @@ class Repos:
             self._log.warning("not_tidied", error=str(error))
 
     async def _is_held(self, task: str, attempt: int) -> bool:
+        holder = (await self._as_decided(task)).holder
+        return holder is not None and holder.attempt == attempt
+
+    async def _as_decided(self, task: str) -> Task:
+        """The task as of now; without a user where there is none of this id."""
         state = Task(id=task, user="")
-        for stored in await self._bus.replay(f"evt.*.{task}.task.*"):
-            state = evolve(state, decode_decision(stored.data))
-        return state.holder is not None and state.holder.attempt == attempt
+        for stored in await self._bus.replay(f"evt.*.{task}.task.*") if is_token(task) else ():
+            state = evolve(replace(state, user=stored.subject.split(".")[1]), decode_decision(stored.data))
+        return state
 
     # Its answers
 
@@ -204,6 +211,7 @@ class Repos:
             repo.Publish: self._publish,
             repo.ShowDiff: self._show_diff,
             repo.AskSealingKey: self._sealing_key,
+            repo.LendSecrets: self._lend_secrets,
             AskHealth: self._ask_health,
         }
 
@@ -249,7 +257,17 @@ class Repos:
             for_setup=asked.for_setup,
         )
         setup = await mirror.setup(asked.commit)
+        if setup is not None and setup.script and not asked.for_setup:
+            user = await self._user_of(asked.task)
+            setup = replace(setup, secrets=await self._secrets.digest(user, address.url))
         return repo.WorkspacePrepared(path=str(path), readonly_paths=(str(mirror.objects),), setup=setup)
+
+    async def _lend_secrets(self, asked: repo.LendSecrets) -> repo.SecretsLent:
+        """To the runner that holds the attempt, for what the task works on as the stream has it."""
+        task = await self._as_decided(asked.task)
+        if task.holder is None or task.holder.attempt != asked.attempt:
+            raise Refused("Secrets are lent to an attempt that runs, and this one is over.", "not_found")
+        return repo.SecretsLent(sealed=await self._secrets.lend(task.user, task.repository, asked))
 
     async def _release(self, asked: repo.ReleaseWorkspace) -> repo.WorkspaceReleased:
         self._workspaces.release(asked.task, asked.attempt, for_setup=asked.for_setup)

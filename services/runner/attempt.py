@@ -60,8 +60,6 @@ class AttemptConfig(Struct, frozen=True, kw_only=True):
     settings: Settings
     egress: Egress = Egress()
     """What sandboxes may reach of the network."""
-    setup_secrets: str = ""
-    """The operator's file of secrets for set-ups."""
 
 
 class Attempt:
@@ -171,7 +169,6 @@ class Attempt:
             base_commit=started.base_commit,
             branch=started.branch,
             egress=self._config.egress,
-            setup_secrets=self._config.setup_secrets,
         )
         if await self._workspace.take_over(self._begun_before()):
             started = replace(started, sandbox_kept=True, restored_step=self._last_step())

@@ -68,8 +68,6 @@ class Config(Struct, frozen=True, kw_only=True):
     hold_question_seconds: SecondsOrZero = 600.0
     """How long a sandbox is kept while the user has not answered; then it is given back, and made again from the
     checkpoint."""
-    setup_secrets: str = ""
-    """A file of mode 600 with the secrets for set-ups of the owner's tasks: TOML, a table a repository (setup.md)."""
     log_level: LogLevel = "info"
 
     @property
@@ -211,7 +209,6 @@ class Runner:
             hold_question_seconds=self._config.hold_question_seconds,
             settings=Settings(max_tokens=self._config.max_tokens),
             egress=self._drivers.egress,
-            setup_secrets=self._config.setup_secrets,
         )
         return Attempt(self._bus, self._model, driver, config, granted, self._clock)
 

@@ -5,65 +5,52 @@ from __future__ import annotations
 
 import hashlib
 import time
-import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 
 from protocol.journal import Noticed, SetupFinished, SetupStarted
-from protocol.repo import SetupFound
-from sandbox.contract import ExecResult, SandboxError, Setup
-from sandbox.secret_values import check_secrets
+from protocol.repo import LendSecrets, SecretsLent, SetupFound
+from protocol.routes import Service
+from protocol.secret import bound_to_attempt
+from sandbox import contract
+from sandbox.contract import ExecResult, Setup
+from services import envelope
+from services.bus import Bus
 from services.runner.log import TaskLog
 
 OUTPUT_CHARS = 4000
 """Of what a set-up said, its end is kept in the journal."""
 STEP = 0
 """Stands for the set-up where its output is shown."""
-OTHERS = 0o077
+LEND_SECONDS = 30.0
 
 
-def setup_of(found: SetupFound, repository: str, reached: Sequence[str], secrets: Mapping[str, str]) -> Setup:
+def setup_of(found: SetupFound, repository: str, reached: Sequence[str], secrets: contract.LendSecrets) -> Setup:
     """`reached` is what the set-up can see: whose it is, the mirror that the workspace borrows from, the hosts. Who
     reaches something else gets nothing that was made of it, and two users share nothing: one could have left something
     for the other."""
-    inputs = hashlib.blake2b(msgspec.json.encode([found.inputs, *reached]), digest_size=16).hexdigest()
+    inputs = hashlib.blake2b(msgspec.json.encode([found.inputs, found.secrets, *reached]), digest_size=16).hexdigest()
     return Setup(
         repository=repository,
         inputs=inputs,
         script=found.script,
         image=found.image,
         dockerfile=found.dockerfile,
-        secrets=secrets,
+        secrets=secrets if found.secrets else contract.no_secrets,
     )
 
 
-def read_secrets(file: str, repository: str) -> dict[str, str]:
-    """Those that the operator's file has for this repository; read each time, so that a change needs no restart.
-    SandboxError with what to mend, and without any value.
-
-    ```toml
-    ["https://github.com/me/app"]
-    NPM_TOKEN = "…"
-    ```
-    """
-    if not file:
-        return {}
-    path = Path(file)
-    try:
-        if path.stat().st_mode & OTHERS:
-            raise SandboxError(f"{file} can be read by others: `chmod 600 {file}` (ERRAND_SETUP_SECRETS).")
-        found = msgspec.convert(tomllib.loads(path.read_text()), dict[str, dict[str, str]]).get(repository, {})
-        check_secrets(found)
-    except OSError as error:
-        raise SandboxError(f"{file} cannot be read: {error.strerror} (ERRAND_SETUP_SECRETS).") from error
-    except (ValueError, msgspec.ValidationError):
-        raise SandboxError(
-            f"{file} is not understood (ERRAND_SETUP_SECRETS): it needs a table a repository, named by its URL in "
-            'quotes, with lines such as NPM_TOKEN = "…", each value of at least 8 characters.'
-        ) from None
-    return found
+async def borrow_secrets(bus: Bus, task: str, attempt: int) -> Mapping[str, str]:
+    """Those that the task's user has for its repository. The key is made for this one question, so that what passes
+    NATS can be read by nobody. Refused and Unavailable as the bus."""
+    private = envelope.make_key()
+    asked = LendSecrets(task=task, attempt=attempt, public_key=envelope.public_key(private))
+    lent = await bus.ask(Service.REPOS, asked, SecretsLent, timeout_seconds=LEND_SECONDS)
+    return {
+        name: envelope.unseal(private, bound_to_attempt(task, attempt, name), sealed)
+        for name, sealed in lent.sealed.items()
+    }
 
 
 class ShownSetup:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +13,6 @@ import anyio
 from msgspec.structs import replace
 
 from agents.contract import SandboxGone, SandboxRefused
-from protocol.ids import OWNER
 from protocol.journal import CheckpointMade
 from protocol.repo import PrepareWorkspace, ReleaseWorkspace, SetupFound, WorkspacePrepared, WorkspaceReleased
 from protocol.routes import Service
@@ -33,7 +33,7 @@ from sandbox.egress.policy import Egress
 from services.bus import Bus, Refused, Unavailable
 from services.runner.log import TaskLog
 from services.runner.refusals import Refusals
-from services.runner.setup import ShownSetup, read_secrets, setup_of
+from services.runner.setup import ShownSetup, borrow_secrets, setup_of
 
 PREPARE_SECONDS = 300.0
 ASK_AGAIN_SECONDS = 5.0
@@ -62,9 +62,7 @@ class Workspace:
         base_commit: str,
         branch: str,
         egress: Egress,
-        setup_secrets: str = "",
     ) -> None:
-        """`setup_secrets` is the operator's file of them."""
         self.base_commit = base_commit
         self.last: CheckpointMade | None = None
         """The last checkpoint that the journal has."""
@@ -75,7 +73,6 @@ class Workspace:
         self._egress = egress
         self.refusals = Refusals(log)
         """What its commands asked of the network in vain."""
-        self._setup_secrets = setup_secrets
         self._sandbox: Sandbox | None = None
 
     async def take_over(self, previous: int) -> bool:
@@ -133,9 +130,9 @@ class Workspace:
         shown = ShownSetup(self._log)
         for notice in found.notices:
             await shown.notice(notice)
-        secrets = read_secrets(self._setup_secrets, task.repository) if task.user == OWNER else {}
         reached = [task.user, *prepared.readonly_paths, *self._egress.words]
-        setup = setup_of(found, task.repository, reached, secrets)
+        lend = partial(borrow_secrets, self._bus, task.id, self._log.attempt)
+        setup = setup_of(found, task.repository, reached, lend)
         return await self._driver.prepare(setup, self._borrow, shown)
 
     @asynccontextmanager

@@ -17,7 +17,7 @@ import pytest
 
 from protocol.repo import AskSealingKey, BaseResolved, PrepareWorkspace, ResolveBase, SealingKey, WorkspacePrepared
 from protocol.routes import Service, Stream, decision_subject, user_decision_subject
-from protocol.task import Decision, TaskState, TaskSubmitted
+from protocol.task import AnyTaskEvent, Decision, TaskState, TaskSubmitted
 from protocol.user import AnyUserEvent, HostAdded, HostKind, UserDecision
 from services import envelope
 from services.bus import Bus, connect
@@ -236,15 +236,15 @@ class Asker:
         sealed = envelope.seal(key.public_key, sealed_for or host, secret)
         await self.decide(HostAdded(host=host, kind=HostKind(kind), sealed=sealed, shared=shared))
 
-    async def submit(self, user: str, task: str, repository: str | Path) -> None:
-        """A task that the stream has."""
+    async def submit(self, user: str, task: str, repository: str | Path, *more: AnyTaskEvent) -> None:
+        """A task that the stream has, and what became of it."""
         submitted = TaskSubmitted(prompt="x", repository=str(repository), title="x")
-        decision = Decision(state=TaskState.QUEUED, at=datetime.now(UTC), events=(submitted,))
+        decision = Decision(state=TaskState.QUEUED, at=datetime.now(UTC), events=(submitted, *more))
         await self._scheduler.publish(decision_subject(user, task, TaskState.QUEUED), decision)
 
-    async def decide(self, event: AnyUserEvent) -> None:
+    async def decide(self, event: AnyUserEvent, *, user: str = "owner") -> None:
         decision = UserDecision(at=datetime.now(UTC), events=(event,))
-        await self._scheduler.publish(user_decision_subject("owner", decision), decision)
+        await self._scheduler.publish(user_decision_subject(user, decision), decision)
 
 
 class World(Asker):

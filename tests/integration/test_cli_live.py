@@ -751,3 +751,23 @@ def test_whose_tasks_a_credential_serves_is_said(
     as_json = run(data, "host", "add", "git.lan", *flags, "--json", typed="s3cret\n")
     assert json.loads(as_json.stdout) == {"host": "git.lan", "kind": "token", "shared": shared}
     assert ("every user" in run(data, "host", "ls").output) == shared
+
+
+def test_a_secret_comes_from_stdin_as_it_is_and_is_shown_nowhere(gateway: Gateway, data: Path) -> None:
+    repository = "https://git.lan/me/app"
+    shown = {"name": "NPM_TOKEN", "repository": repository, "set_at": "2026-11-01T00:00:00Z"}
+    gateway.answers = {
+        ("POST", "/api/secrets"): (201, shown),
+        ("GET", "/api/secrets"): (200, {"secrets": [shown, {**shown, "repository": ""}]}),
+        ("DELETE", "/api/secrets/NPM_TOKEN"): (204, None),
+    }
+    given = run(data, "secret", "set", "NPM_TOKEN", "--repo", repository, typed=" s3cret\nof two lines\n")
+    assert (given.exit_code, "$NPM_TOKEN" in given.output, "s3cret" in given.output) == (0, True, False)
+    body = {"name": "NPM_TOKEN", "value": " s3cret\nof two lines", "repository": repository}
+    assert gateway.asked[-1] == ("POST", "/api/secrets", body)
+    empty = run(data, "secret", "set", "NPM_TOKEN", typed="\n")
+    assert (empty.exit_code, "is empty" in empty.output) == (1, True)
+    listed = run(data, "secret", "ls").output
+    assert (repository in listed, "every repository" in listed) == (True, True)
+    assert run(data, "secret", "rm", "NPM_TOKEN", "--repo", repository).exit_code == 0
+    assert gateway.asked[-1][:2] == ("DELETE", "/api/secrets/NPM_TOKEN")

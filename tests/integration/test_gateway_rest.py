@@ -539,6 +539,29 @@ async def test_a_hosts_secret_is_sealed_before_it_is_stored(
     assert (await owner.get("/api/hosts")).json() == {"hosts": []}
 
 
+async def test_a_users_secret_is_sealed_and_shown_by_name_alone(
+    gateway: GatewayHouse, scheduler: Scheduler, owner: httpx2.AsyncClient, user: httpx2.AsyncClient
+) -> None:
+    value = secrets.token_hex(16)
+    app = {"name": "NPM_TOKEN", "value": value, "repository": "https://GIT.example/me/app"}
+    async with repos(gateway.nats):
+        first = await user.post("/api/secrets", json={"name": "NPM_TOKEN", "value": value})
+        second = await user.post("/api/secrets", json=app)
+        assert (first.status_code, second.status_code) == (201, 201), second.text
+        assert (await user.get("/api/secrets")).json() == {"secrets": [first.json(), second.json()]}
+        assert (await owner.get("/api/secrets")).json() == {"secrets": []}
+        for wrong, field in (({"name": "NO-NAME"}, "name"), ({"value": "short"}, "value"), ({"repository": "x y"}, "")):
+            refused = await user.post("/api/secrets", json=app | wrong)
+            assert (refused.status_code, field in refused.text, value in refused.text) == (422, True, False)
+        for query in ("", f"?repository={app['repository']}"):
+            assert (await user.delete(f"/api/secrets/NPM_TOKEN{query}")).status_code == 204
+            assert (await user.delete(f"/api/secrets/NPM_TOKEN{query}")).status_code == 404
+    assert (await user.get("/api/secrets")).json() == {"secrets": []}
+    for message in await scheduler.bus.replay("evt.*.user.>"):
+        assert value.encode() not in message.data
+    assert value not in gateway.log.read_text()
+
+
 async def test_a_host_without_a_publisher_is_refused_for_now(owner: httpx2.AsyncClient) -> None:
     answer = await owner.post("/api/hosts", json={"host": "a.example", "kind": "token", "secret": "s3cret"})
     assert (answer.status_code, "s3cret" in answer.text) == (503, False)

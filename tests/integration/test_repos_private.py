@@ -15,11 +15,23 @@ import anyio.abc
 import pytest
 from anyio.streams.text import TextReceiveStream
 
-from protocol.repo import CheckRepository, Publish, PublishDone, RepositoryKnown
+from protocol.repo import (
+    AskSealingKey,
+    CheckRepository,
+    LendSecrets,
+    Publish,
+    PublishDone,
+    RepositoryKnown,
+    SealingKey,
+    SecretsLent,
+)
 from protocol.routes import Service, Stream
-from protocol.user import HostRemoved
-from services import nats_server
+from protocol.secret import bound_to
+from protocol.task import AttemptClaimed
+from protocol.user import HostRemoved, SecretSet
+from services import envelope, nats_server
 from services.bus import Refused, connect
+from services.runner.setup import borrow_secrets
 from tests.integration.nats_house import NatsHouse, nats_house
 from tests.integration.repos_house import (
     Asker,
@@ -65,6 +77,48 @@ async def test_the_owners_token_opens_a_private_repository_both_ways(house: Nats
             assert done.published.pushed_to == url
             assert git(origin, "rev-parse", "errand/t1-work") == commit
     assert not files_with(TOKEN, tmp_path)
+
+
+async def set_secret(at: Asker, name: str, value: str, repository: str = "", *, user: str = "owner") -> None:
+    """What the gateway and the scheduler do with `errand secret set`."""
+    key = await at.gateway.ask(Service.REPOS, AskSealingKey(), SealingKey)
+    sealed = envelope.seal(key.public_key, bound_to(user, name, repository), value)
+    await at.decide(SecretSet(name=name, sealed=sealed, repository=repository), user=user)
+
+
+async def test_secrets_are_lent_to_the_set_up_of_an_attempt_that_runs_and_to_nobody_else(
+    house: NatsHouse, tmp_path: Path
+) -> None:
+    origin = make_origin(tmp_path / "app", {".errand/setup.sh": "true\n"})
+    digests = []
+    async with world(house, tmp_path / "data") as at:
+        for task, user in (("t1", "owner"), ("t2", "uother")):
+            await at.submit(user, task, origin, AttemptClaimed(attempt=1, turn=1, runner="r", request="q"))
+        base = (await at.resolve(origin)).commit
+        for value, repository in ((TOKEN, ""), (f"{TOKEN}2", str(origin)), (TOKEN, "")):
+            digests.append(await digest_of(at, origin, base, len(digests) + 1))
+            await set_secret(at, "TOKEN", value, repository)
+        await set_secret(at, "OTHERS", "value-of-another-user", user="uother")
+        digests.append(await digest_of(at, origin, base, 4))
+        assert (digests[0], len(set(digests))) == ("", 3), "what is for all counts only where nothing is for it alone"
+        assert await borrow_secrets(at.runner, "t1", 1) == {"TOKEN": f"{TOKEN}2"}
+        assert await borrow_secrets(at.runner, "t2", 1) == {"OTHERS": "value-of-another-user"}
+        for task, attempt in (("t1", 2), ("t3", 1), ("*", 1)):
+            with pytest.raises(Refused, match="an attempt that runs"):
+                await borrow_secrets(at.runner, task, attempt)
+        key = envelope.public_key(envelope.make_key())
+        lent = await at.runner.ask(Service.REPOS, LendSecrets(task="t1", attempt=1, public_key=key), SecretsLent)
+        assert TOKEN not in "".join(lent.sealed.values())
+        await at.decide(SecretSet(name="BROKEN", sealed="x"))
+        with pytest.raises(Refused, match="`errand secret set BROKEN`"):
+            await borrow_secrets(at.runner, "t1", 1)
+    assert not files_with(TOKEN, tmp_path)
+
+
+async def digest_of(at: Asker, origin: Path, commit: str, attempt: int) -> str:
+    found = (await at.prepare(origin, commit, attempt=attempt)).setup
+    assert found is not None
+    return found.secrets
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from sandbox.bubblewrap import Bubblewrap
 from sandbox.config import DOCKER_HOST, Config, limits, setup_rules
-from sandbox.contract import Driver, ExecResult, SandboxSpec, Setup, SetupFailed
+from sandbox.contract import Driver, ExecResult, LendSecrets, SandboxSpec, Setup, SetupFailed
 from sandbox.docker import Docker, connect
 from sandbox.image import own_name
 from sandbox.owners import Owners
@@ -160,22 +160,23 @@ echo x = 2 > app.py; echo new > untracked
     assert (again.begun, again.said, again.ended) == ([], "", [])
 
 
-async def test_another_input_another_secret_or_another_ground_makes_it_anew(driver: Driver, tmp_path: Path) -> None:
+def lending(**secrets: str) -> LendSecrets:
+    async def lend() -> Mapping[str, str]:
+        return secrets
+
+    return lend
+
+
+async def test_another_input_makes_it_anew_and_only_then_secrets_are_asked_for(driver: Driver, tmp_path: Path) -> None:
     repository = Repository(tmp_path, "echo done > ~/result")
-    first = await repository.prepare(driver, secrets={"TOKEN": SECRET})
-    changed: list[dict[str, Any]] = [
-        {"inputs": "others"},
-        {"secrets": {"TOKEN": "another-value"}},
-        {"secrets": {"OTHER": SECRET}},
-        {"secrets": {}},
-    ]
-    found = {first}
-    for changes in changed:
-        seen = Seen()
-        found.add(await repository.prepare(driver, seen, **{"secrets": {"TOKEN": SECRET}, **changes}))
-        assert seen.begun == [SCRIPT], changes
-    assert len(found) == 1 + len(changed)
-    assert await repository.prepare(driver, secrets={"TOKEN": SECRET}) == first
+    lent: list[str] = []
+
+    async def lend() -> Mapping[str, str]:
+        lent.append("once more")
+        return {"TOKEN": SECRET}
+
+    images = [await repository.prepare(driver, inputs=inputs, secrets=lend) for inputs in ("a", "a", "b", "a", "b")]
+    assert (len(set(images)), len(lent)) == (2, 2)
 
 
 async def test_one_that_fails_or_takes_too_long_says_so_with_its_last_words_and_is_not_kept(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ async def test_a_secret_is_in_the_scripts_environment_and_nowhere_afterwards(dri
     script = 'echo "first $TOKEN"; printf "%s" "$TOKEN" | head -c 9; sleep 0.2; printf "%s" "$TOKEN" | tail -c +10; '
     repository = Repository(tmp_path, script + 'test "${#TOKEN}" = 22 && (exec -a "$TOKEN" sleep 100) & sleep 0.1')
     seen = Seen()
-    image = await repository.prepare(driver, seen, secrets={"TOKEN": SECRET})
+    image = await repository.prepare(driver, seen, secrets=lending(TOKEN=SECRET))
     assert seen.said == "first [TOKEN]\n[TOKEN]"
     # The pattern does not match the command that searches.
     found = f"'[s]{SECRET[1:]}'"
@@ -225,7 +226,7 @@ async def test_a_set_up_that_leaves_a_secret_is_refused_with_its_name_and_place(
         repository = Repository(tmp_path / place.replace("/", "_"), script)
         seen = Seen()
         with pytest.raises(SetupFailed, match=f"left the secret TOKEN in {place}, where") as failure:
-            await repository.prepare(driver, seen, secrets={"TOKEN": SECRET})
+            await repository.prepare(driver, seen, secrets=lending(TOKEN=SECRET))
         assert SECRET not in str(failure.value)
         assert [why for _, why in seen.ended] == [str(failure.value)]
 

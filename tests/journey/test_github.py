@@ -60,10 +60,11 @@ async def sign_in(house: House, github: GithubServer, login: str) -> str:
     return signed_in.json()["token"]
 
 
-def errand(house: House, token: str, *arguments: str) -> str:
+def errand(house: House, token: str, *arguments: str, typed: str = "") -> str:
     asked = subprocess.run(
         [sys.executable, "-m", "services.cli", *arguments],
         env={**os.environ, "ERRAND_SERVER": house.ready.server, "ERRAND_TOKEN": token},
+        input=typed,
         capture_output=True,
         text=True,
         timeout=100,

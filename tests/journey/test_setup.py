@@ -12,6 +12,7 @@ from protocol.live import OutputSeen
 from protocol.task import TaskState
 from tests.integration.repos_house import make_origin
 from tests.journey.house import House, Phone, errand_up, phone
+from tests.journey.test_github import errand
 
 pytestmark = pytest.mark.anyio
 TOKEN = "a-token-for-the-registry"
@@ -23,15 +24,8 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("secrets") / "secrets.toml"
-    file.touch(0o600)
-    return file
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory, secrets: Path) -> Iterator[House]:
-    with errand_up(tmp_path_factory.mktemp("house"), ERRAND_SETUP_SECRETS=str(secrets)) as house:
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with errand_up(tmp_path_factory.mktemp("house")) as house:
         yield house
 
 
@@ -44,11 +38,9 @@ def seen_of(owner: Phone, task: str) -> tuple[list[SetupStarted], list[SetupFini
     return [e for e in events if isinstance(e, SetupStarted)], [e for e in events if isinstance(e, SetupFinished)]
 
 
-async def test_a_set_up_is_seen_once_and_the_next_task_has_what_it_left(
-    house: House, secrets: Path, tmp_path: Path
-) -> None:
+async def test_a_set_up_is_seen_once_and_the_next_task_has_what_it_left(house: House, tmp_path: Path) -> None:
     app = repository(tmp_path, 'echo "with $TOKEN" && sleep 0.3 && echo x > y.kept\n')
-    secrets.write_text(f'["{app}"]\nTOKEN = "{TOKEN}"\n')
+    said = errand(house, house.token, "secret", "set", "TOKEN", "--repo", str(app), typed=f"{TOKEN}\n")
     async with phone(house) as owner:
         first = await owner.submit("[scenario: steps] 1 steps", str(app), key="first")
         done = await owner.ended(first)
@@ -61,6 +53,8 @@ async def test_a_set_up_is_seen_once_and_the_next_task_has_what_it_left(
         second = await owner.submit("[scenario: steps] 1 steps", str(app), key="second")
         assert (await owner.ended(second)).state is TaskState.SUCCEEDED
         assert seen_of(owner, second) == ([], [])
+    said += errand(house, house.token, "secret", "ls") + errand(house, house.token, "secret", "ls", "--json")
+    assert TOKEN not in said + house.logs()
     assert [path for path in house.data.rglob("*") if holds(path, TOKEN)] == []
 
 

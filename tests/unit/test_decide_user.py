@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from protocol.evolve import PushSubscription, User, evolve_user
 from protocol.ids import OWNER
 from protocol.rules import RULES_LIMIT, Rule, RuleAction
+from protocol.secret import SECRETS_LIMIT
 from protocol.user import (
     AddDevice,
     AddHost,
@@ -20,10 +21,12 @@ from protocol.user import (
     RedeemSignInCode,
     RemoveDevice,
     RemovePushSubscription,
+    RemoveSecret,
     RemoveUser,
     Role,
     SetDailyLimit,
     SetRules,
+    SetSecret,
     SetSettings,
     Settings,
 )
@@ -87,14 +90,34 @@ def test_a_credential_is_the_owners_alone_unless_it_is_shared() -> None:
     assert not user.hosts["git.example"].shared, "given again without the word, it is no longer"
 
 
+def test_a_secret_has_one_value_for_all_repositories_and_others_for_some() -> None:
+    for_all = SetSecret(key="a", name="TOKEN", sealed="1")
+    for_one = SetSecret(key="b", name="TOKEN", sealed="2", repository="https://host/app")
+    gone = RemoveSecret(key="d", name="TOKEN")
+    again = replace(for_one, key="c", sealed="3")
+    user, ends = user_after(OWNER_ADDED, for_all, for_one, again, gone, replace(gone, key="e"))
+    assert [(one.repository, one.sealed, one.set_at) for one in user.secrets.values()] == [
+        ("https://host/app", "3", NOW)
+    ]
+    assert ends[-1] == "There is no secret TOKEN for every repository: `errand secret ls` shows those that there are."
+
+
+def test_secrets_have_a_limit_that_does_not_keep_one_from_being_changed() -> None:
+    many = [SetSecret(key=f"k{n}", name=f"T{n}", sealed="x") for n in range(SECRETS_LIMIT + 1)]
+    user, ends = user_after(OWNER_ADDED, *many, SetSecret(key="again", name="T0", sealed="y"))
+    assert len(user.secrets) == SECRETS_LIMIT
+    assert ends[-2:] == [f"There are {SECRETS_LIMIT} secrets already: remove one first.", "consumed"]
+
+
 def test_a_removed_user_has_nothing_left_and_does_not_come_again() -> None:
     eve = AddUser(key="a", name="eve")
     device = AddDevice(key="d", device="d1", device_name="laptop", token_hash="t")
-    commands = (eve, device, RemoveUser(key="r"), replace(eve, key="b"), replace(device, key="e"))
+    secret = SetSecret(key="s", name="TOKEN", sealed="x")
+    commands = (eve, device, secret, RemoveUser(key="r"), replace(eve, key="b"), replace(device, key="e"))
     user, ends = user_after(*commands, id_="ueve")
-    assert (user.exists, user.devices) == (False, {})
-    assert ends[:3] == ["consumed", "consumed", "consumed"]
-    assert ["The owner removed this user" in end for end in ends[3:]] == [True, True]
+    assert (user.exists, user.devices, user.secrets) == (False, {}, {})
+    assert ends[:4] == ["consumed"] * 4
+    assert ["The owner removed this user" in end for end in ends[4:]] == [True, True]
 
 
 def test_the_owner_stays() -> None:

@@ -23,7 +23,15 @@ from protocol.task import (
     TurnEnded,
     TurnOpened,
 )
-from protocol.user import AnyUserEvent, DeviceAdded, HostAdded, HostKind, SignInCodeCreated, SignInCodeRedeemed
+from protocol.user import (
+    AnyUserEvent,
+    DeviceAdded,
+    HostAdded,
+    HostKind,
+    SecretSet,
+    SignInCodeCreated,
+    SignInCodeRedeemed,
+)
 from services.bus import Stored
 from services.history.database import comment_of, shipped_views
 from services.history.fold import Batch, fold, redact
@@ -165,6 +173,10 @@ SECRET = "never-in-a-history"
         (
             SignInCodeCreated(code_hash=SECRET, expires_at=NOW),
             {"type": "sign_in_code_created", "expires_at": "2026-11-01T00:00:00Z"},
+        ),
+        (
+            SecretSet(name="NPM_TOKEN", repository="https://host/app", sealed=SECRET),
+            {"type": "secret_set", "name": "NPM_TOKEN", "repository": "https://host/app"},
         ),
         (SignInCodeRedeemed(code_hash=SECRET), {"type": "sign_in_code_redeemed"}),
     ],

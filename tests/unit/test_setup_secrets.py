@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
@@ -11,12 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.contract import SandboxError
-from sandbox.secret_values import CHUNK_BYTES, Redactor, check_secrets, find_in_file, forms
-from services.runner.setup import read_secrets
+from protocol.base import MESSAGE_LIMIT_BYTES, encode
+from protocol.repo import SecretsLent, SetupFound
+from protocol.secret import LIMIT_BYTES, SECRETS_LIMIT, Secret, key_of, wrong_name, wrong_value
+from sandbox.secret_values import CHUNK_BYTES, Redactor, find_in_file, forms
+from services import envelope
+from services.repos.user_secrets import chosen
+from services.runner.setup import setup_of
 
 VALUE = "s3cret/with+signs="
-REPOSITORY = "https://host/app"
+AT = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 @given(text=st.text("s3cret/wihgn+=x", max_size=60), cuts=st.lists(st.integers(0, 80), max_size=4))
@@ -57,27 +62,57 @@ def test_a_secret_is_found_as_it_may_be_written_and_over_the_end_of_a_chunk(tmp_
     assert find_in_file(tmp_path / "file", searched) is None
 
 
-def test_names_and_values_that_cannot_be_kept_out_are_refused() -> None:
-    check_secrets({"TOKEN": VALUE})
-    for secrets in ({"TOKEN": "short"}, {"TO-KEN": VALUE}, {"TOKEN": "with\0in it"}):
-        with pytest.raises(ValueError, match="TO"):
-            check_secrets(secrets)
+@pytest.mark.parametrize("name", ["", "TO-KEN", "1TOKEN", "Ä", "TOKEN\n", "T" * 65])
+def test_what_is_no_variables_name_is_refused(name: str) -> None:
+    assert "such as NPM_TOKEN" in wrong_name(name)
 
 
-def test_the_operators_file_is_read_for_one_repository_and_its_faults_tell_no_value(tmp_path: Path) -> None:
-    file = tmp_path / "secrets.toml"
-    assert read_secrets("", REPOSITORY) == {}
-    file.touch(0o600)
-    file.write_text(f'["{REPOSITORY}"]\nTOKEN = "{VALUE}"\n["https://host/other"]\nTOKEN = "another-one"\n')
-    assert read_secrets(str(file), REPOSITORY) == {"TOKEN": VALUE}
-    assert read_secrets(str(file), "https://host/third") == {}
-    for text in (f'["{REPOSITORY}"]\nTOKEN = {VALUE}', f'["{REPOSITORY}"]\nTOKEN = 7', f'TOKEN = "{VALUE}"'):
-        file.write_text(text)
-        with pytest.raises(SandboxError, match="ERRAND_SETUP_SECRETS") as failure:
-            read_secrets(str(file), REPOSITORY)
-        assert VALUE not in str(failure.value)
-    file.chmod(0o640)
-    with pytest.raises(SandboxError, match="chmod 600"):
-        read_secrets(str(file), REPOSITORY)
-    with pytest.raises(SandboxError, match="cannot be read"):
-        read_secrets(str(tmp_path / "missing"), REPOSITORY)
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("s3cret", "at least 8 characters"),
+        (f"  {'s' * 7}\n", "at least 8 characters"),
+        ("with\0in it", "no NUL"),
+        ("é" * LIMIT_BYTES, f"at most {LIMIT_BYTES:,} bytes"),
+    ],
+)
+def test_a_value_that_cannot_be_kept_out_is_refused_without_a_word_of_it(value: str, why: str) -> None:
+    assert why in wrong_value(value)
+    assert value not in wrong_value(value)
+    assert (wrong_name("NPM_TOKEN"), wrong_value(VALUE)) == ("", "")
+
+
+def test_all_secrets_of_a_user_fit_into_one_message() -> None:
+    key = envelope.public_key(envelope.make_key())
+    sealed = {f"{n:064}": envelope.seal(key, "x", "s" * LIMIT_BYTES) for n in range(SECRETS_LIMIT)}
+    assert len(encode(SecretsLent(sealed=sealed))) < MESSAGE_LIMIT_BYTES
+
+
+async def never() -> dict[str, str]:
+    raise AssertionError("asked though there are none")
+
+
+@pytest.mark.anyio
+async def test_another_secret_is_another_input_and_who_has_none_is_not_asked_for_any() -> None:
+    inputs = {
+        setup_of(SetupFound(inputs="i", script="s", secrets=secrets), "r", ["user"], never).inputs
+        for secrets in ("", "one", "two")
+    }
+    assert len(inputs) == 3
+    assert await setup_of(SetupFound(inputs="i", script="s"), "r", ["user"], never).secrets() == {}
+
+
+def test_the_secret_for_one_repository_comes_before_the_one_for_all() -> None:
+    given = [
+        Secret(name="TOKEN", sealed="all", set_at=AT),
+        Secret(name="TOKEN", sealed="app", set_at=AT, repository="https://HOST/app.git"),
+        Secret(name="OTHER", sealed="other", set_at=AT, repository="https://host/other"),
+    ]
+    known = {key_of(one.name, one.repository): one for one in given}
+    for repository, found in (
+        ("https://host/app.git", {"TOKEN": "app"}),
+        ("https://host/other", {"TOKEN": "all", "OTHER": "other"}),
+        ("https://host/app.git/deeper", {"TOKEN": "all"}),
+        ("/srv/app", {"TOKEN": "all"}),
+    ):
+        assert {name: one.sealed for name, one in chosen(known, repository).items()} == found

@@ -8,6 +8,7 @@ from typing import assert_never
 from protocol.evolve import User
 from protocol.ids import OWNER, token_hash
 from protocol.rules import RULES_LIMIT
+from protocol.secret import SECRETS_LIMIT, key_of
 from protocol.task import (
     Receipt,
     ReceiptStatus,
@@ -45,14 +46,18 @@ from protocol.user import (
     RemoveHost,
     RemovePushSubscription,
     RemoveSchedule,
+    RemoveSecret,
     RemoveUser,
     ResumeSchedule,
     Role,
     RotateGithubTokens,
     RulesSet,
+    SecretRemoved,
+    SecretSet,
     SetDailyLimit,
     SetQueue,
     SetRules,
+    SetSecret,
     SetSettings,
     SettingsSet,
     SignInByGithub,
@@ -126,6 +131,10 @@ def decide_user(user: User, command: AnyUserCommand, now: datetime) -> tuple[Any
             if command.host not in user.hosts:
                 raise Rejected(f"There is no credential for {command.host}.")
             return (HostRemoved(host=command.host),)
+        case SetSecret():
+            return _set_secret(user, command)
+        case RemoveSecret():
+            return _remove_secret(user, command)
         case AddPushSubscription():
             if command.device not in user.devices:
                 raise Rejected("There is no such device.")
@@ -213,6 +222,20 @@ def _add_device(user: User, command: RedeemSignInCode | AddDevice) -> DeviceAdde
     if len(user.devices) >= DEVICES_LIMIT and command.device not in user.devices:
         raise Rejected(f"{DEVICES_LIMIT} devices are signed in: remove one first.")
     return DeviceAdded(device=command.device, device_name=command.device_name, token_hash=command.token_hash)
+
+
+def _set_secret(user: User, command: SetSecret) -> tuple[AnyUserEvent, ...]:
+    key = key_of(command.name, command.repository)
+    if len(user.secrets) >= SECRETS_LIMIT and key not in user.secrets:
+        raise Rejected(f"There are {SECRETS_LIMIT} secrets already: remove one first.")
+    return (SecretSet(name=command.name, repository=command.repository, sealed=command.sealed),)
+
+
+def _remove_secret(user: User, command: RemoveSecret) -> tuple[AnyUserEvent, ...]:
+    if key_of(command.name, command.repository) not in user.secrets:
+        whose = f"for {command.repository}" if command.repository else "for every repository"
+        raise Rejected(f"There is no secret {command.name} {whose}: `errand secret ls` shows those that there are.")
+    return (SecretRemoved(name=command.name, repository=command.repository),)
 
 
 def _remove_push(user: User, command: RemovePushSubscription) -> tuple[AnyUserEvent, ...]:
