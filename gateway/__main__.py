@@ -9,7 +9,8 @@ from gateway.actor import Gateway
 from gateway.config import Config
 from protocol.routes import Service
 from services import actor
-from services.config import from_environment
+from services.bus import Bus
+from services.config import from_environment, in_force
 from services.github import github_settings
 
 
@@ -17,7 +18,12 @@ def main() -> None:
     config = from_environment(Config, os.environ)
     github = github_settings(os.environ)
     bound = server.bind(config)
-    actor.run(Service.GATEWAY, config, lambda bus: Gateway(config, github, bus, bound), level=config.log_level)
+    told = actor.Told(in_force(config, github))
+
+    def make(bus: Bus) -> Gateway:
+        return Gateway(config, github, bus, bound)
+
+    actor.run(Service.GATEWAY, config, make, level=config.log_level, told=told)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.check import Check
 from gateway.errors import Problem
 from protocol.live import Accepted
+from protocol.query import Check
 from protocol.routes import ROUTES, Service
 from protocol.task import TaskCommand, decode_task_command
 from services.bus import Buried, Bus, Refused, Unavailable

@@ -15,11 +15,11 @@ from msgspec import Struct
 
 from gateway import ticket
 from gateway.admission import Admitted, admit
-from gateway.check import Check
 from gateway.errors import Problem
 from gateway.sign_in import PEERS_LIMIT, Limiter
 from gateway.users import Users
 from protocol.ids import token_hash
+from protocol.query import Check
 from protocol.repo import AskSealingKey, SealingKey
 from protocol.routes import Service
 from protocol.task import ReceiptStatus

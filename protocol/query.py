@@ -271,6 +271,41 @@ class DeviceLooks(Message, frozen=True):
 # To any service.
 
 
+class AskInForce(Message, frozen=True):
+    """What the service works with; asked by `errand doctor`."""
+
+
+class InForce(Message, frozen=True):
+    """Of the process that answers, whatever the settings of who asks are."""
+
+    service: str
+    process: str = ""
+    """Its host and process id."""
+    settings: tuple[SettingInForce, ...] = ()
+    """All of its settings."""
+    checks: tuple[Check, ...] = ()
+    """What it has looked at on its machine: of a runner, what its sandboxes are held to."""
+
+
+class SettingInForce(Struct, frozen=True):
+    """A setting as a process has it."""
+
+    name: str
+    value: str
+    """As it would stand in the environment. Of a secret `set` or nothing, of an address without what may be secret."""
+    is_default: bool = False
+
+
+class Check(Struct, frozen=True):
+    """One thing that was looked at, as `errand doctor` shows it."""
+
+    name: str
+    status: str
+    """`ok`, `warn` or `fail`."""
+    text: str
+    """What was found, and what to do where it is not ok."""
+
+
 class AskHealth(Message, frozen=True):
     """Whether the service moves; asked by `errand doctor`, Compose and `errand up`."""
 

@@ -209,6 +209,10 @@ ROUTES: tuple[Route, ...] = (
         _query(service, query.AskHealth, (query.Health,), (S.OPERATOR, S.GATEWAY))
         for service in (S.GATEWAY, S.SCHEDULER, S.RUNNER, S.REPOS, S.HISTORY)
     ),
+    *(
+        _query(service, query.AskInForce, (query.InForce,), (S.GATEWAY,))
+        for service in (S.GATEWAY, S.SCHEDULER, S.RUNNER, S.REPOS, S.HISTORY)
+    ),
 )
 
 

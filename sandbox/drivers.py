@@ -45,7 +45,7 @@ class Drivers:
         self._docker: Warm[Docker] | None = None
         self._docker_found = anyio.Event()
         self._other = self._without_engine()
-        self._able: Capabilities | None = None
+        self.able: Capabilities | None = None
         """What the one in use gives."""
         self.driver: Driver | None = None
         """For new attempts; None while there is none."""
@@ -59,7 +59,7 @@ class Drivers:
     @property
     def egress(self) -> Egress:
         """What new sandboxes can reach of the network: nothing where the driver cannot hold them to it."""
-        return egress(self._config) if self._able is not None and self._able.egress else Egress()
+        return egress(self._config) if self.able is not None and self.able.egress else Egress()
 
     @property
     def wants_egress(self) -> bool:
@@ -69,7 +69,7 @@ class Drivers:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What who runs this machine should mend."""
-        return self._able.warnings if self._able is not None else ()
+        return self.able.warnings if self.able is not None else ()
 
     async def keep(self, tell: Callable[[str, str], None]) -> None:
         """Look from time to time, make a missing image, keep sandboxes warm, remove what nobody holds, until
@@ -151,7 +151,7 @@ class Drivers:
         return self._use(self._other, why, able)
 
     def _use(self, driver: Driver | None, why: str, able: Capabilities | None = None) -> None:
-        self.driver, self.why, self._able = driver, why, able
+        self.driver, self.why, self.able = driver, why, able
         if driver is not None and driver is self._docker:
             self.notice = ""
             self._docker_found.set()

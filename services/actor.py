@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import anyio
 import anyio.abc
+import anyio.to_thread
+from msgspec import Struct
 
-from protocol.query import Health
+from protocol.query import AskInForce, Check, Health, InForce, SettingInForce
 from protocol.routes import Service
 from services import log
 from services.bus import Bus, BusConfig, Unavailable, connect
 
+VERSION = "0.1.0"
 DRAIN_SECONDS = 10.0
 """How long a service may take to finish what it has in hand; then it is cancelled."""
 CONNECT_SECONDS = 30.0
@@ -40,13 +45,31 @@ class Actor(Protocol):
         ...
 
 
-def run(service: Service, config: BusConfig, make: Callable[[Bus], Actor], *, level: str = "info") -> None:
+class Told(Struct, frozen=True):
+    """What `errand doctor` is told of a process, besides its health."""
+
+    settings: tuple[SettingInForce, ...] = ()
+    look: Callable[[], tuple[Check, ...]] | None = None
+    """Finds out what else there is to say of this machine, in a thread."""
+
+    async def answer(self, service: Service) -> InForce:
+        checks = await anyio.to_thread.run_sync(self.look) if self.look else ()
+        process = f"{socket.gethostname()}-{os.getpid()}"
+        return InForce(service=service.value, process=process, settings=self.settings, checks=checks)
+
+
+NOTHING = Told()
+
+
+def run(
+    service: Service, config: BusConfig, make: Callable[[Bus], Actor], *, level: str = "info", told: Told = NOTHING
+) -> None:
     """Run one service as this process until SIGTERM or SIGINT."""
     log.configure(service, level)
-    anyio.run(_run, service, config, make, backend_options={"use_uvloop": True})
+    anyio.run(_run, service, config, make, told, backend_options={"use_uvloop": True})
 
 
-async def _run(service: Service, config: BusConfig, make: Callable[[Bus], Actor]) -> None:
+async def _run(service: Service, config: BusConfig, make: Callable[[Bus], Actor], told: Told) -> None:
     logger = log.get()
     # Installed first: a SIGTERM while we wait for NATS must end the wait, not the interpreter in the middle of
     # something.
@@ -54,10 +77,15 @@ async def _run(service: Service, config: BusConfig, make: Callable[[Bus], Actor]
         async with anyio.create_task_group() as group:
             actor: list[Actor] = []
 
+            async def answer(_: AskInForce) -> InForce:
+                return await told.answer(service)
+
             async def live() -> None:
                 await _wait_for_nats(service, config)
                 async with connect(config, service) as bus:
                     actor.append(make(bus))
+                    # From now on: also a service that cannot begin says what it was told.
+                    await bus.serve({AskInForce: answer}, version=VERSION)
                     await actor[0].run(started)
 
             def started() -> None:

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
+from protocol.query import SettingInForce
 from services.setting_names import OTHERS, SETTINGS
-from services.setting_words import example, shown, taken
+from services.setting_words import example, shown, taken, written
 
 PREFIX = "ERRAND_"
 DAY_SECONDS = 86_400
@@ -64,6 +65,18 @@ def refusals(config: type[Struct], environment: Mapping[str, str]) -> Iterator[s
             _value(kind, text)
         except ValueError:
             yield _is_not_taken(variable(field), text, kind, defaults[field])
+
+
+def in_force(*configs: Struct, **secrets: str) -> tuple[SettingInForce, ...]:
+    """For `errand doctor`: what these settings are, and whether those secrets are set."""
+    plain = {
+        name: SettingInForce(name, shown(written(value)), is_default=value == field.default)
+        for config in configs
+        for field in msgspec.structs.fields(config)
+        for name, value in ((variable(field.name), getattr(config, field.name)),)
+    }
+    hidden = {name: SettingInForce(name, "set" if text else "", is_default=not text) for name, text in secrets.items()}
+    return tuple((plain | hidden).values())
 
 
 def variable(field: str) -> str:

@@ -35,6 +35,8 @@ SERVICES: dict[str, type[Struct]] = {
     "history": History,
 }
 """What each service reads besides `BusConfig`, in the order of the flow."""
+CONFIGS = (BusConfig, GithubConfig, *SERVICES.values(), Sandboxes, Welcome)
+"""All that is read from the environment."""
 SET_BY_UP = frozenset(
     {"data", "nats_url", "nats_password_file", "bind", "port", "public_url", "allow_http", "scripted"}
 )
@@ -134,8 +136,7 @@ def _default(default: Any) -> str:
 
 def names() -> str:
     """A module of its own, which knows no service: every process asks it which variables are settings."""
-    configs = (BusConfig, GithubConfig, *SERVICES.values(), Sandboxes, Welcome)
-    fields = {variable(setting.name) for config in configs for setting in settings(config)}
+    fields = {variable(setting.name) for config in CONFIGS for setting in settings(config)}
     errand = {name for names in OF_ERRAND for name in names.split(", ") if name.startswith(PREFIX)}
     others = {name for names in NOT_SETTINGS.values() for name in names}
     return "\n\n".join(

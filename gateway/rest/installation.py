@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from typing import Annotated
 
 import anyio
@@ -11,7 +12,6 @@ from litestar.params import Dependency
 from msgspec import Struct
 
 from gateway import checks
-from gateway.check import Check
 from gateway.config import Config
 from gateway.dead import DeadLetters
 from gateway.errors import of_refusal
@@ -23,7 +23,7 @@ from gateway.users import Users
 from protocol.evolve import Host, User
 from protocol.history import RunSql, SqlAnswer
 from protocol.ids import OWNER, token_hash
-from protocol.query import AskHealth, Health
+from protocol.query import AskHealth, AskInForce, Check, Health, InForce, SettingInForce
 from protocol.repo import AskSealingKey, SealingKey
 from protocol.routes import Service
 from protocol.user import AddHost, HostKind, RemoveHost
@@ -74,9 +74,19 @@ class SqlBody(Struct, frozen=True):
     limit: int = 1_000
 
 
+class ServiceSettings(Struct, frozen=True):
+    """What a process that runs was started with."""
+
+    service: str
+    process: str
+    settings: tuple[SettingInForce, ...]
+
+
 class Doctor(Struct, frozen=True):
     healthy: bool
     checks: tuple[Check, ...]
+    settings: tuple[ServiceSettings, ...] = ()
+    """Of one process of each service; one that does not answer is missing."""
     url: str = ""
     """Where people reach this server."""
     installation: str = ""
@@ -161,8 +171,9 @@ def id_of(owner: User | None) -> str:
 async def doctor(
     owner: Owner, actor: This, bus: Bus, users: Users, github: GithubDoor, web_push: WebPush, config: Config
 ) -> Doctor:
-    """The health of every service, and of what only the gateway knows."""
+    """The health of every service, the settings that hold there, and what only the gateway knows."""
     found = {Service.GATEWAY: actor.health()}
+    in_force: dict[Service, InForce] = {}
 
     async def ask(service: Service) -> None:
         try:
@@ -170,14 +181,28 @@ async def doctor(
         except (Unavailable, Refused) as error:
             found[service] = Health(healthy=False, service=service.value, detail=str(error))
 
+    async def ask_in_force(service: Service) -> None:
+        with suppress(Unavailable, Refused):
+            in_force[service] = await bus.ask(service, AskInForce(), InForce, timeout_seconds=HEALTH_SECONDS)
+
     async with anyio.create_task_group() as group:
         for service in OTHERS:
             group.start_soon(ask, service)
+        for service in (Service.GATEWAY, *OTHERS):
+            group.start_soon(ask_in_force, service)
     services = (check_of(found[service]) for service in (Service.GATEWAY, *OTHERS))
+    told_by = [in_force[service] for service in (Service.GATEWAY, *OTHERS) if service in in_force]
     told = sum(device.push is not None for user in users for device in user.devices.values())
     notifications = check_of_push(web_push.problem(), told, secure=is_secure(config.url))
-    checks = (*services, await github.check(), notifications, await DeadLetters(bus).check())
-    return Doctor(all(check.status != "fail" for check in checks), checks, config.url, id_of(users.get(OWNER)))
+    looked_at = (check for one in told_by for check in one.checks)
+    checks = (*services, *looked_at, await github.check(), notifications, await DeadLetters(bus).check())
+    return Doctor(
+        healthy=all(check.status != "fail" for check in checks),
+        checks=checks,
+        settings=tuple(ServiceSettings(one.service, one.process, one.settings) for one in told_by),
+        url=config.url,
+        installation=id_of(users.get(OWNER)),
+    )
 
 
 def check_of(health: Health) -> Check:

@@ -868,18 +868,37 @@ export interface Diff {
 export interface Doctor {
   healthy: boolean;
   checks: Check[];
+  /** Of one process of each service; one that does not answer is missing. @default [] */
+  settings?: ServiceSettings[];
   /** Where people reach this server. @default "" */
   url?: string;
   /** What `GET /api/installation` must answer at that address, if the way there leads here. @default "" */
   installation?: string;
 }
 
-/** One thing that was looked at. */
+/** One thing that was looked at, as `errand doctor` shows it. */
 export interface Check {
   name: string;
   /** `ok`, `warn` or `fail`. */
   status: string;
+  /** What was found, and what to do where it is not ok. */
   text: string;
+}
+
+/** What a process that runs was started with. */
+export interface ServiceSettings {
+  service: string;
+  process: string;
+  settings: SettingInForce[];
+}
+
+/** A setting as a process has it. */
+export interface SettingInForce {
+  name: string;
+  /** As it would stand in the environment. Of a secret `set` or nothing, of an address without what may be secret. */
+  value: string;
+  /** @default false */
+  is_default?: boolean;
 }
 
 /** The answer to what is not done. */

@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx2
 import msgspec
 
-from services.cli.check import Check
+from protocol.query import Check
 from services.cli.text import cut, one_line
 from services.listening import PAGE, is_loopback, is_secure, what_works
 

@@ -9,9 +9,10 @@ from agents.models.claude import Claude
 from protocol.routes import Service
 from sandbox.config import Config as SandboxConfig
 from sandbox.drivers import Drivers
+from sandbox.report import checks
 from services import actor
 from services.bus import Bus, BusConfig
-from services.config import from_environment
+from services.config import from_environment, in_force
 from services.runner.runner import Config, Runner
 
 
@@ -27,7 +28,11 @@ def main() -> None:
     def make(bus: Bus) -> Runner:
         return Runner(bus, config, model, drivers)
 
-    actor.run(Service.RUNNER, bus_config, make, level=config.log_level)
+    told = actor.Told(
+        in_force(bus_config, config, sandbox_config, ANTHROPIC_API_KEY=key),
+        lambda: tuple(checks(drivers, drivers.notice)),
+    )
+    actor.run(Service.RUNNER, bus_config, make, level=config.log_level, told=told)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from protocol.live import SignedIn, SignIn
-from services.cli.check import Check
+from protocol.query import Check
 from services.cli.reaching import way
 from tests.integration.gateway_house import OWNER_TOKEN, GatewayHouse, Phone, gateway_house, rest
 from tests.integration.nats_house import free_port
@@ -148,11 +148,13 @@ def doctor(house: House, environment: Mapping[str, str]) -> dict[str, dict[str, 
 
 
 async def test_errand_doctor_goes_the_whole_way(house: House, tmp_path: Path) -> None:
-    checks = doctor(house, {"ERRAND_DATA": str(tmp_path), "SSL_CERT_FILE": str(house.proxy.authority)})
+    environment = {"ERRAND_DATA": str(tmp_path), "SSL_CERT_FILE": str(house.proxy.authority)}
+    checks = doctor(house, {**environment, "ERRAND_SIGN_IN_ATTEMPTS": "4"})
     for name in ("server", "notifications", "public address", "certificate", "live socket", "page"):
         assert checks[name]["status"] == "ok", checks[name]
     assert checks["public address"]["text"] == f"{house.proxy.url} leads here"
     assert "90 days" in checks["certificate"]["text"]
+    assert f"=4, but the server was started with {ATTEMPTS}, and that holds" in checks["settings"]["text"]
 
 
 async def test_an_untrusted_certificate_is_said_to_be_one(house: House) -> None:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from services.cli import COMMANDS, errand
-from services.cli.commands.doctor import check_disk, check_git, check_sandbox, server_checks
+from services.cli.commands.doctor import check_disk, check_git, check_sandbox, check_settings, server_checks
 from services.cli.commands.nats_context import context, context_file
 
 NO_ONE = {"ERRAND_SERVER": "http://127.0.0.1:1", "ERRAND_TOKEN": "x"}
@@ -121,7 +121,6 @@ def test_the_doctor_looks_at_the_disk_of_a_folder_that_is_not_there_yet(tmp_path
         ("auto", "warn", "bubblewrap works (there is no Docker Engine at {socket}), without a limit of memory, disk."),
         ("docker", "fail", "none: there is no Docker Engine at {socket}."),
         ("unsandboxed", "warn", "UNSANDBOXED: commands run on this machine as you."),
-        ("dokcer", "fail", 'ERRAND_SANDBOX: "dokcer" is not auto, docker'),
     ],
 )
 def test_the_doctor_says_which_sandbox_there_is_and_why(
@@ -132,6 +131,12 @@ def test_the_doctor_says_which_sandbox_there_is_and_why(
     check = check_sandbox(tmp_path)[0]
     assert (check.name, check.status) == ("sandbox", status)
     assert check.text.startswith(said.format(socket=tmp_path / "no.sock"))
+
+
+def test_the_doctor_says_what_no_service_would_start_with() -> None:
+    [check] = check_settings({"ERRAND_SANDBOX": "dokcer", "ERRAND_DATA": ""})
+    assert (check.name, check.status) == ("settings", "fail")
+    assert check.text.startswith('ERRAND_SANDBOX: "dokcer" is not auto, docker')
 
 
 def test_the_doctor_shows_what_the_server_says_of_itself_as_text() -> None:

@@ -174,7 +174,7 @@ def test_every_route_has_a_sender_and_a_handler_in_the_code(route: Route) -> Non
 
 def source_of(service: Service) -> list[Path]:
     folder = ROOT / "gateway" if service is Service.GATEWAY else ROOT / "services" / service.value
-    return [*folder.rglob("*.py"), *(ROOT / "services" / "bus").glob("*.py")]
+    return [*folder.rglob("*.py"), ROOT / "services" / "actor.py", *(ROOT / "services" / "bus").glob("*.py")]
 
 
 def mentions(text: str, route: Route, message: type) -> bool:

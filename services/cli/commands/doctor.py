@@ -6,19 +6,19 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from protocol.query import Check
 from services.cli.account import Account, stored
-from services.cli.check import Check
 from services.cli.failure import Failure
+from services.cli.in_force import Told, differing, in_the_server, wrong_here
 from services.cli.options import Place, client_command
 
 if TYPE_CHECKING:
-    from sandbox.contract import Capabilities
     from sandbox.drivers import Drivers
 
 OLDEST_PYTHON = (3, 11)
@@ -27,6 +27,7 @@ OLDEST_GIT = (2, 31)
 LITTLE_DISK_BYTES = 2 * 1024**3
 NO_DISK_BYTES = 256 * 1024**2
 STATUSES = ("ok", "warn", "fail")
+NOBODY_ANSWERS = "no server answers: what follows is what this shell's settings would give"
 MAKE_IMAGE = "The runner makes it, or `python -m sandbox.image`."
 INDENT = " " * 6
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -36,13 +37,18 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 def command(place: Place) -> int:
     """Check this machine and the server. The exit code is 1 when something must be mended."""
     checks = [check_python(), check_git(_output("git", "--version")), check_disk(place.data)]
-    if _is_server(place.data):
-        checks += [check_nats_server(), *check_sandbox(place.data)]
-    checks += check_server(place)
+    if is_server := _is_server(place.data):
+        checks += [check_nats_server(), *check_settings(os.environ)]
+    of_server, told = check_server(place)
+    checks += of_server
+    if told:
+        checks += [in_the_server(told), *(differing(told, os.environ) if is_server else ())]
+    elif is_server:
+        checks += [Check("settings", "ok", NOBODY_ANSWERS), *check_sandbox(place.data)]
     if place.as_json:
         from protocol.base import encode
 
-        click.echo(encode({"checks": checks}).decode())
+        click.echo(encode({"checks": checks, "settings": told}).decode())
     else:
         for check in checks:
             show(check)
@@ -107,8 +113,13 @@ def check_nats_server() -> Check:
     return Check("nats-server", "ok", f"{said.removeprefix('nats-server: ')} ({path})")
 
 
+def check_settings(environment: Mapping[str, str]) -> list[Check]:
+    """What of this shell's settings no service would start with."""
+    return [Check("settings", "fail", sentence) for sentence in wrong_here(environment)]
+
+
 def check_sandbox(data: Path) -> list[Check]:
-    """Found out by starting one."""
+    """What this shell's settings give, found out by starting one."""
     import anyio
 
     from sandbox.config import Config
@@ -117,13 +128,14 @@ def check_sandbox(data: Path) -> list[Check]:
 
     try:
         drivers = Drivers(from_environment(Config, os.environ), data.absolute(), os.environ.get("DOCKER_HOST", ""))
-    except WrongSetting as error:
-        return [Check("sandbox", "fail", str(error))]
+    except WrongSetting:
+        return []  # `check_settings` says why
     return anyio.run(_try_sandbox, drivers)
 
 
 async def _try_sandbox(drivers: Drivers) -> list[Check]:
     from sandbox.contract import ImageMissing
+    from sandbox.report import checks
 
     try:
         await drivers.look()
@@ -131,58 +143,27 @@ async def _try_sandbox(drivers: Drivers) -> list[Check]:
     except ImageMissing:
         waits = "It is being made." if drivers.image_is_being_made() else MAKE_IMAGE
     try:
-        found = await drivers.driver.capabilities() if drivers.driver else None
-        return list(sandbox_checks(drivers, found, waits))
+        return list(checks(drivers, waits))
     finally:
         await drivers.close()
 
 
-def sandbox_checks(drivers: Drivers, found: Capabilities | None, waits: str) -> Iterator[Check]:
-    """`waits` is what a better driver waits for."""
-    if drivers.driver is None or found is None:
-        yield Check("sandbox", "warn" if waits else "fail", f"none: {drivers.why}. {waits}".strip())
-        return
-    if not found.isolated:
-        yield Check("sandbox", "warn", f"UNSANDBOXED: commands run on this machine as you. {' '.join(found.notes)}")
-        return
-    missing = [name for name in ("memory", "disk", "process") if not getattr(found, f"{name}_limit")]
-    works = f"{drivers.driver.name} works ({drivers.why})"
-    works += f", without a limit of {', '.join(missing)}." if missing else "."
-    # The disk's needs loop devices, which are root's: said, and not always to be mended.
-    is_well = not waits and found.memory_limit and found.process_limit
-    yield Check("sandbox", "ok" if is_well else "warn", " ".join(filter(None, (works, waits, *found.notes))))
-    for name, text in found.facts.items():
-        yield Check(f"sandbox {name}", "ok", text)
-    yield Check("sandbox network", *reach(drivers))
-    for warning in found.warnings:
-        yield Check("sandbox engine", "warn", warning)
+def check_server(place: Place) -> tuple[list[Check], tuple[Told, ...]]:
+    """Whether the server answers, what it says of itself, and the settings that hold there."""
+    import msgspec
 
-
-def reach(drivers: Drivers) -> tuple[str, str]:
-    """The status and the words for the network."""
-    if drivers.egress.words:
-        return "ok", f"tasks reach {', '.join(drivers.egress.words)}"
-    if drivers.wants_egress:
-        return "warn", "tasks reach nothing: this driver cannot hold them to ERRAND_SANDBOX_EGRESS"
-    return "ok", "tasks reach nothing (ERRAND_SANDBOX_EGRESS is empty)"
-
-
-def check_server(place: Place) -> list[Check]:
-    """Whether the server answers, and what it says of itself."""
     from services.cli.api import Api, path, read
 
     try:
         account = place.account
-    except Failure as failure:
-        return [Check("server", "fail", failure.message)]
-    try:
         answer = read(Api(account).get(path("doctor")), dict[str, Any])
     except Failure as failure:
-        return [Check("server", "fail", failure.message)]
+        return [Check("server", "fail", failure.message)], ()
     from services.cli.reaching import way
 
     way_there = way(str(answer.get("url", "")) or account.server, str(answer.get("installation", "")), account.server)
-    return [Check("server", "ok", account.server), *server_checks(answer), *way_there]
+    told = msgspec.convert(answer.get("settings", []), tuple[Told, ...])
+    return [Check("server", "ok", account.server), *server_checks(answer), *way_there], told
 
 
 def server_checks(answer: dict[str, Any]) -> list[Check]:
