@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import psutil
 import pytest
 
 from sandbox.bubblewrap import Bubblewrap
@@ -906,7 +907,7 @@ async def main():
     sandbox = await drivers.driver.start(SandboxSpec(task="t", attempt=1, workspace=workspace))
     async def show(text):
         print(text, flush=True)
-    await sandbox.exec("echo up; exec sleep 1000." + sys.argv[3], on_output=show)
+    await sandbox.exec(sys.argv[3], on_output=show)
 asyncio.run(main())
 """
 
@@ -920,20 +921,18 @@ async def test_the_sandbox_dies_with_its_runner_even_by_kill_9(isolating_driver:
 
 def kill_runner_and_wait(driver: str, workspace: Path) -> None:
     mark = str(secrets.randbits(32))
-    command = [sys.executable, "-c", RUNNER, driver, str(workspace), mark]
+    # What says that it is up is the process that is looked for: a shell that says so may not have begun it yet.
+    inside = f"exec python3 -c 'import time; print(\"up\", flush=True); time.sleep(1000)' {mark}"
+    command = [sys.executable, "-c", RUNNER, driver, str(workspace), inside]
     path = os.pathsep.join([str(ROOT), *sys.path])
     with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}) as runner:
         assert runner.stdout is not None
         assert runner.stdout.readline() == b"up\n"
-        inside = os.pidfd_open(pid_of(f"sleep\0{1000}.{mark}\0".encode()))
+        marked = next(each for each in psutil.process_iter(["cmdline"]) if (each.info["cmdline"] or [""])[-1] == mark)
+        ended = os.pidfd_open(marked.pid)
         runner.kill()
-        select.select([inside], [], [])
-        os.close(inside)
-
-
-def pid_of(command: bytes) -> int:
-    """As this machine numbers it."""
-    return next(int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if path.read_bytes() == command)
+        select.select([ended], [], [])
+        os.close(ended)
 
 
 async def test_a_start_that_fails_says_why(driver: Driver, tmp_path: Path) -> None:
