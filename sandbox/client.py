@@ -100,7 +100,7 @@ class Full(Struct):
 class Exit(Struct, tag_field="op", tag="exit"):
     id: Count
     code: Annotated[int, Meta(ge=0, le=255)] | None
-    ended_by: Annotated[str, Meta(pattern=r"^(|deadline|memory|cancelled|signal [0-9]{1,2})$")]
+    ended_by: Annotated[str, Meta(pattern=r"^(|deadline|memory|cancelled|shell|signal [0-9]{1,2})$")]
     dropped: Count
     head: Count
     skipped: Count

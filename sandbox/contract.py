@@ -146,7 +146,7 @@ class ExecResult(Struct, frozen=True, kw_only=True):
     dropped_bytes: int = 0
     """Bytes cut out of the middle of `output`."""
     ended_by: str = ""
-    """`""`, `"deadline"`, `"memory"`, `"cancelled"` or `"signal <n>"`."""
+    """`""`, `"deadline"`, `"memory"`, `"cancelled"`, `"signal <n>"`, or `"shell"`: that could run nothing more."""
     duration_seconds: float = 0.0
     cwd: str = ""
     """Of a command of the shell: where the shell is now; empty when it ended."""

@@ -8,8 +8,8 @@ signal it, and its end is the end of everything inside. It is not dumpable, so n
 `/proc/1/fd` although both have the same uid. One epoll loop serves any number of commands; nothing in it blocks.
 
 A command's processes carry a mark that survives `setsid`, a double fork and `env -i`: the soft limit RLIMIT_RTTIME,
-which is inherited and means nothing to a process that may not be real-time. A process that resets this limit on
-purpose outlives its command, not its sandbox.
+which is inherited and means nothing to a process that may not be real-time. What has taken it off goes with the first
+command that is killed. A process that takes another one's mark on purpose outlives its command, not its sandbox.
 
 It ends with its stream, unless a runner holds it: then it ends with that runner's lease. Meanwhile another runner may
 take it over by a door that no command can reach, and be told of the one call that has a name; the runner before is not
@@ -73,8 +73,11 @@ READ_BYTES = 256 * 1024
 PIPE_BYTES = 256 * 1024
 """Of a command's output; four times what a pipe has by itself, for fewer turns between writer and us."""
 F_SETPIPE_SZ = 1031
+FIONREAD = 0x541B
 LINGER_SECONDS = 0.1
 """A command whose background child holds its output open ends this long after its own process."""
+SHELL_LOOK_SECONDS = 0.5
+"""Between two looks whether the shell still knows of its command."""
 KILL_ROUND_SECONDS = (0.001, 0.05)
 """The first and the longest pause between two looks for what a kill has left."""
 END_SECONDS = 5.0
@@ -448,27 +451,44 @@ class Marks:
         """`pid` 0 is our own. What that process starts from now on belongs to the call."""
         resource.prlimit(pid, resource.RLIMIT_RTTIME, (self._mark(call_id), self._hard))
 
-    def kill(self, call_id: int | None) -> int:
-        """Send SIGKILL to every living process of that call (of all calls: None); how many there were."""
-        return sum(self._kill_one(int(name), call_id) for name in os.listdir("/proc") if name.isdigit())
+    def kill(self, call_id: int | None, root: int = -1) -> int:
+        """Send SIGKILL to every living process of that call (of all calls: None), to `root`, and to what has no mark;
+        how many there were."""
+        ours = descendants(os.getpid())
+        return sum(self._kill_one(pid) for pid in ours if pid == root or self._is_to_end(pid, call_id))
 
     def _mark(self, call_id: int) -> int:
         return self._base << MARK_ID_BITS | call_id % (1 << MARK_ID_BITS)
 
-    def _is_of(self, pid: int, call_id: int | None) -> bool:
-        mark = resource.prlimit(pid, resource.RLIMIT_RTTIME)[0]
-        return mark >> MARK_ID_BITS == self._base if call_id is None else mark == self._mark(call_id)
-
-    def _kill_one(self, pid: int, call_id: int | None) -> bool:
-        if pid == os.getpid():
-            return False
+    def _is_to_end(self, pid: int, call_id: int | None) -> bool:
         try:
-            if not self._is_of(pid, call_id) or is_dead(pid):
-                return False
+            mark = resource.prlimit(pid, resource.RLIMIT_RTTIME)[0]
+        except (ProcessLookupError, PermissionError):
+            return False
+        return call_id is None or mark == self._mark(call_id) or mark >> MARK_ID_BITS != self._base
+
+    def _kill_one(self, pid: int) -> bool:
+        try:
             os.kill(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError, FileNotFoundError):
+        except (ProcessLookupError, PermissionError):
             return False
         return True
+
+
+def descendants(root: int) -> list[int]:
+    """Those of `root` that have not ended."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+                # Of one whose first thread has ended the state says Z too.
+                if fields[0] not in (b"Z", b"X") or int(fields[17]) > 1:
+                    children.setdefault(int(fields[1]), []).append(int(name))
+    found = [root]
+    for pid in found:
+        found += children.get(pid, [])
+    return found[1:]
 
 
 def is_dead(pid: int) -> bool:
@@ -533,8 +553,9 @@ class Shell:
     LINE = (
         "IFS= builtin read -rd '' -u{text} _errand; "
         'builtin eval "$_errand" </dev/null >{output} 2>&1 {text}<&- {status}>&-; '
-        "builtin printf '{token} %d\\n' \"$?\" >&{status}; builtin set +eu\n"
+        "builtin printf '{token} %d\\n' \"$?\" >&{status}; builtin set +eu\n\n"
     )
+    """Two lines: where the empty one has been read, the first one has ended, whatever came of it."""
     PLACES = (os.environ.get("HOME", "/tmp"), "/dev/shm", "/tmp")
     """Where the named pipe of a command's output may be, the first that has room."""
 
@@ -604,6 +625,12 @@ class Shell:
         self.token = b""
         return int(code) & 0xFF
 
+    def is_lost(self) -> bool:
+        """Whether it is through with its command and did not say so: it has too few descriptors left, or only reads
+        what it should run (`set -n`)."""
+        unread = struct.unpack("i", fcntl.ioctl(self._script, FIONREAD, bytes(4)))[0]
+        return bool(self.token) and not unread and not select.select([self.status], [], [], 0)[0]
+
     def folder(self) -> str:
         """Where it is now; empty when it is gone."""
         try:
@@ -655,6 +682,8 @@ class Command:
         """For a command of the shell: `new`, `kept` or `ended`."""
         self.status: int | None = None
         self.linger_until: float | None = None
+        self.look_at = now + SHELL_LOOK_SECONDS if request.get("shell") else math.inf
+        """When to ask whether the shell still knows of it."""
         self.ended_by = ""
         self.memory_kills = memory_kills
         """Of the whole sandbox, before it was started."""
@@ -665,7 +694,7 @@ class Command:
         """When the loop has to look at this command again, if nothing happens before."""
         if self.ended_by:
             return self.next_kill
-        return self.deadline if self.linger_until is None else min(self.linger_until, self.deadline)
+        return min(self.look_at if self.linger_until is None else self.linger_until, self.deadline)
 
 
 class Background:
@@ -1162,13 +1191,21 @@ class Server:
         """The same of a command in the shell, which is started where there is none."""
         if self._session is not None and self._session.token:
             raise OSError(errno.EBUSY, "another command runs in the shell")
-        if self._session is not None and is_dead(self._session.pid):
+        if self._session is not None and not self._serves(self._session, call_id):
             self._restart()
         state = "kept" if self._session is not None or not self._sessions else "new"
         session = self._session or self._start_session(request["environment"])
         self._marks.put_on(session.pid, call_id)
         output, path = session.run(request["command"])
         return session.pid, output, path, state
+
+    def _serves(self, session: Shell, call_id: int) -> bool:
+        """Whether it lives, and has not put its own limits where no command of it could be marked."""
+        try:
+            self._marks.put_on(session.pid, call_id)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return not is_dead(session.pid)
 
     def _start_session(self, environment: dict[str, str]) -> Shell:
         if not self._shell.endswith("bash"):
@@ -1333,8 +1370,16 @@ class Server:
                 self._kill_again(command, now)
             elif now >= command.deadline:
                 self._end(command, "deadline")
+            elif command.linger_until is None:
+                self._look_at_shell(command, now)
             else:
                 self._finish(command)
+
+    def _look_at_shell(self, command: Command, now: float) -> None:
+        command.look_at = now + SHELL_LOOK_SECONDS
+        session = self._session
+        if session is not None and session.pid == command.pid and session.is_lost():
+            self._end(command, "shell")
 
     def _end(self, command: Command, ended_by: str) -> None:
         if not command.ended_by:
@@ -1343,7 +1388,9 @@ class Server:
 
     def _kill_again(self, command: Command, now: float) -> None:
         """Kill what is left; the command has ended when a look finds nothing. A new child may slip through one look."""
-        if not self._marks.kill(command.id) and command.status is not None:
+        # What it was until it was reaped: its number may be another process's since.
+        root = command.pid if command.status is None else -1
+        if not self._marks.kill(command.id, root) and command.status is not None:
             self._finish(command)
             return
         command.next_kill = now + command.kill_round

@@ -18,6 +18,8 @@ ENDINGS = {
     "deadline": f"killed: it ran longer than {TIMEOUT_SECONDS:.0f} s. Run it in smaller parts, or by `process`",
     "memory": "killed: the sandbox has no more memory",
     "cancelled": "killed: it was cancelled",
+    "shell": "nobody knows how: it left the shell unable to run anything (`ulimit -n`, `set -n`). Give such a setting "
+    "to one program, by `bash -c`",
 }
 NEW = f"[a new shell, in {HOME}: folder, variables and functions of the last one are gone]"
 ENDED = f"[the shell ended with this command: the next one gets a new shell, in {HOME}]"

@@ -297,6 +297,54 @@ async def test_a_shell_that_ends_is_an_outcome_and_the_next_command_has_a_new_on
         assert (after.shell, after.output.endswith("workspace\n[]\n")) == ("new", True), after
 
 
+SHELL_IS_LOST = (
+    "ulimit -n 10; echo said",
+    "set -n",
+    "sleep 1000 & set -n",
+    "echo said; exec >/dev/null 2>&1; ulimit -n 3",
+)
+
+
+async def test_a_shell_that_can_run_nothing_more_is_found_out_at_once_and_started_anew(sandbox: Sandbox) -> None:
+    for command in SHELL_IS_LOST:
+        lost = await sandbox.shell(command, timeout_seconds=60)
+        assert (lost.ended_by, lost.shell) == ("shell" if "set" in command else lost.ended_by, "ended"), command
+        assert lost.duration_seconds < 5, command
+        assert lost.output.startswith("said\n" if "said" in command else ""), command
+        after = await sandbox.shell("ulimit -n; echo fine", timeout_seconds=5)
+        assert (after.output.endswith("\nfine\n"), after.shell) == (True, "new"), after
+        assert int(after.output.split()[0]) > 10
+
+
+async def test_a_quiet_command_of_the_shell_is_not_taken_for_a_lost_shell(sandbox: Sandbox) -> None:
+    quiet = await sandbox.shell("exec >/dev/null 2>&1; sleep 2; (exit 9)", timeout_seconds=30)
+    assert (quiet.exit_code, quiet.shell) == (9, "kept")
+
+
+UNMARKED = (
+    "ulimit -R unlimited; sleep 1000",
+    "ulimit -R 5; sleep 1000",
+    "(ulimit -R 5; setsid sh -c 'echo $$ >pid; sleep 1000 & wait' &); sleep 1000",
+    "ulimit -SR 5; (sh -c 'echo $$ >pid; exec sleep 1000' &); sleep 1000",
+)
+
+
+async def test_who_takes_off_the_mark_of_its_command_escapes_no_deadline(sandbox: Sandbox) -> None:
+    for command in UNMARKED:
+        await sandbox.exec("rm -f pid")
+        ended = await sandbox.shell(command, timeout_seconds=0.5)
+        assert (ended.ended_by, ended.shell) == ("deadline", "ended"), command
+        assert ended.duration_seconds < 5, command
+        if "pid" in command:
+            assert not await is_running(sandbox, (await sandbox.read("pid")).decode().strip()), command
+    lowered = await sandbox.shell("ulimit -R 5", timeout_seconds=5)
+    assert (lowered.exit_code, lowered.ended_by) == (0, "")
+    after = await sandbox.shell("echo fine", timeout_seconds=5)
+    assert (after.output, after.shell) == ("fine\n", "new")
+    alone = await sandbox.exec("ulimit -R 5; setsid -w sleep 1000", timeout_seconds=0.5)
+    assert (alone.ended_by, alone.duration_seconds < 5) == ("deadline", True)
+
+
 OUT_OF_STEP = (
     "echo 'open",
     "if true; then",
