@@ -183,13 +183,14 @@ class ContainerLink(asyncio.Protocol):
         self._renaming: asyncio.Task[None] | None = None
         self._removal: asyncio.Task[None] | None = None
 
-    async def start(self, spec: ContainerSpec) -> None:
-        """Make the container, take its stream before anything is said, start it. EngineError."""
+    async def start(self, config: Mapping[str, Any], first: bytes = b"") -> None:
+        """Make the container, take its stream before anything is said, start it; `first` is what it reads first.
+        EngineError."""
         # An engine goes on making what nobody waits for any more, and a stream that nobody took would stay open.
         with anyio.CancelScope(shield=True):
-            self.container = await self._engine.create(self.container, container_config(spec))
+            self.container = await self._engine.create(self.container, config)
             await self._speak(await self._engine.attach(self.container))
-        self.send(SERVER)
+        self.send(first)
         await self._engine.start(self.container)
 
     async def take_over(self, said: bytes) -> None:

@@ -6,25 +6,16 @@ the kernel frees both. Whoever is killed, at whatever moment, no file, mount or 
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
+import secrets
 import shutil
-import struct
 import subprocess
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 
+from sandbox import loop
 from sandbox.contract import SandboxError
 
-CONTROL = Path("/dev/loop-control")
-GET_FREE, CONFIGURE = 0x4C82, 0x4C0A
-"""LOOP_CTL_GET_FREE and LOOP_CONFIGURE (Linux 5.8) of linux/loop.h."""
-AUTOCLEAR = 4
-NAME = b"errand"
-TRIES = 20
-"""Another program may take the device that was free."""
 BLOCK_BYTES = 4096
 BYTES_A_FILE = 8192
 """One inode for so many: a million of them in 8 GiB, where npm's packages take some 100,000."""
@@ -50,11 +41,17 @@ class Disk:
 
 def why_none() -> str:
     """Why this process can make no disk, and what would allow it; empty when it can."""
-    if not mkfs():
-        return "mkfs.ext4 is missing: install e2fsprogs"
-    if not os.access(CONTROL, os.R_OK | os.W_OK):
-        return f"{CONTROL} is for root and the group `disk`, which is as mighty as the group `docker`"
-    return ""
+    return why_no_file_system() or why_no_device()
+
+
+def why_no_file_system() -> str:
+    return "" if mkfs() else "mkfs.ext4 is missing: install e2fsprogs"
+
+
+def why_no_device() -> str:
+    if os.access(loop.CONTROL, os.R_OK | os.W_OK):
+        return ""
+    return f"{loop.CONTROL} is for root and the group `disk`, which is as mighty as the group `docker`"
 
 
 def mkfs() -> str:
@@ -66,15 +63,32 @@ def make_disk(folder: Path, size_bytes: int, uid: int) -> Disk:
     SandboxError with the reason."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            os.ftruncate(file.fileno(), size_bytes // BLOCK_BYTES * BLOCK_BYTES)
-            make_file_system(file.fileno(), uid)
-            return attach(file.fileno())
+            make_file_system(file.fileno(), size_bytes, uid)
+            return Disk(*loop.attach(file.fileno()))
     except (OSError, subprocess.SubprocessError) as error:
-        said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
-        raise SandboxError(f"no disk of {size_bytes} bytes could be made in {folder}: {said}") from error
+        raise none_made(folder, size_bytes, error) from error
 
 
-def make_file_system(file: int, uid: int) -> None:
+def make_disk_file(folder: Path, size_bytes: int, uid: int) -> Path:
+    """What `make_disk` would have behind its device, by a name, for our own group too. SandboxError with the reason."""
+    path = folder / f"{secrets.token_hex(8)}.disk"
+    try:
+        with path.open("xb") as file:
+            os.fchmod(file.fileno(), 0o660)
+            make_file_system(file.fileno(), size_bytes, uid)
+    except (OSError, subprocess.SubprocessError) as error:
+        path.unlink(missing_ok=True)
+        raise none_made(folder, size_bytes, error) from error
+    return path
+
+
+def none_made(folder: Path, size_bytes: int, error: Exception) -> SandboxError:
+    said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
+    return SandboxError(f"no disk of {size_bytes} bytes could be made in {folder}: {said}")
+
+
+def make_file_system(file: int, size_bytes: int, uid: int) -> None:
+    os.ftruncate(file, size_bytes // BLOCK_BYTES * BLOCK_BYTES)
     arguments = ["-q", "-F", "-b", str(BLOCK_BYTES), "-i", str(BYTES_A_FILE), "-m", "0", "-O", FEATURES]
     arguments += ["-E", f"lazy_itable_init=1,nodiscard,root_owner={uid}:{uid}"]
     subprocess.run(
@@ -85,28 +99,3 @@ def make_file_system(file: int, uid: int) -> None:
         capture_output=True,
         text=True,
     )
-
-
-def attach(file: int) -> Disk:
-    """OSError when there is no loop device."""
-    with ExitStack() as stack:
-        control = os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC)
-        stack.callback(os.close, control)
-        for _ in range(TRIES):
-            number = fcntl.ioctl(control, GET_FREE)
-            disk = Disk(f"/dev/loop{number}", os.open(f"/dev/loop{number}", os.O_RDWR | os.O_CLOEXEC))
-            try:
-                fcntl.ioctl(disk.handle, CONFIGURE, configuration(file))
-                return disk
-            except OSError as error:
-                disk.close()
-                if error.errno != errno.EBUSY:
-                    raise
-    raise OSError(errno.EBUSY, "every loop device was taken by somebody else")
-
-
-def configuration(file: int) -> bytes:
-    """A struct loop_config: the file, the block size (the usual one), a loop_info64, eight reserved numbers."""
-    # Device, inode, rdevice, offset, size limit; number, encryption and its key's size, flags; name, two of encryption.
-    info = struct.pack("=5Q4I64s64s32s2Q", 0, 0, 0, 0, 0, 0, 0, 0, AUTOCLEAR, NAME, b"", b"", 0, 0)
-    return struct.pack("=II", file, 0) + info + bytes(64)

@@ -23,7 +23,7 @@ import msgspec
 
 from sandbox.client import ExecClient
 from sandbox.config import Config, limits, setup_rules
-from sandbox.container import PREPARED, WORKSPACE, ContainerLink, ContainerSpec, Mount
+from sandbox.container import PREPARED, SERVER, WORKSPACE, ContainerLink, ContainerSpec, Mount, container_config
 from sandbox.contract import (
     KEPT,
     SETUP_FOLDER,
@@ -37,12 +37,13 @@ from sandbox.contract import (
     Setup,
     SetupWatch,
 )
-from sandbox.disk import Disk, make_disk, why_none
+from sandbox.disk import Disk, make_disk, make_disk_file, why_no_device, why_no_file_system
 from sandbox.egress.environment import GATE_INSIDE
 from sandbox.egress.outside import Outside
 from sandbox.engine import Engine, EngineError
 from sandbox.folders import check_folders, give, is_root, own, task_uid
 from sandbox.image import Image
+from sandbox.lent_disk import LentDisk, lender
 from sandbox.limits import SetupRules
 from sandbox.machine import Machine, Told, Wishes, machine_of
 from sandbox.owners import Owners
@@ -199,9 +200,9 @@ class Docker:
         client = self._register.client(spec, key)
         link = ContainerLink(self._engine, container_name(spec), client)
         client.attach(link)
-        disk: Disk | None = None
+        disk: Disk | LentDisk | None = None
         try:
-            disk = await self._disk(uid, machine) if machine.disk_limit else None
+            disk = await self._disk(machine, uid, self._labels(spec, key))
             gate = self._register.make_gate(key, uid) if spec.egress.allowed else None
             container = ContainerSpec(
                 image=spec.image or machine.image,
@@ -212,7 +213,7 @@ class Docker:
                 labels=self._labels(spec, key),
                 disk=disk.device if disk else "",
             )
-            await link.start(container)
+            await link.start(container_config(container), SERVER)
             await client.ready()
             if disk is not None:
                 await client.exec(EMPTY)
@@ -234,9 +235,22 @@ class Docker:
                 disk.close()
         return client
 
-    async def _disk(self, uid: int, machine: Machine) -> Disk:
-        make = partial(make_disk, self._owners.own_folder(), machine.limits.disk_bytes, uid)
-        return await anyio.to_thread.run_sync(make)  # waited for also when we are cancelled
+    async def _disk(self, machine: Machine, uid: int, labels: Mapping[str, str]) -> Disk | LentDisk | None:
+        # What a thread makes is waited for also when we are cancelled.
+        what = self._owners.own_folder(), machine.limits.disk_bytes, uid
+        match machine.disks:
+            case "none":
+                return None
+            case "own":
+                return await anyio.to_thread.run_sync(make_disk, *what)
+            case "lent":
+                file = await anyio.to_thread.run_sync(make_disk_file, *what)
+                try:
+                    disk = LentDisk(self._engine, f"{LABEL}-disk-{secrets.token_hex(4)}")
+                    await disk.borrow(lender(machine.image, as_the_engine_sees(file, machine.folders), labels))
+                    return disk
+                finally:
+                    file.unlink()
 
     async def sweep(self) -> int:
         """Remove the containers of this installation that no living runner holds; how many there were. What the engine
@@ -297,9 +311,9 @@ class Docker:
 
     async def _with_disk(self, machine: Machine) -> Machine:
         """With a limit of disk where that can be had; tried, either way."""
-        why = why_none() if self._wishes.limits.disk_bytes else "ERRAND_SANDBOX_DISK_MIB is 0"
+        why = why_no_file_system() if self._wishes.limits.disk_bytes else "ERRAND_SANDBOX_DISK_MIB is 0"
         if not why:
-            limited = msgspec.structs.replace(machine, disk_limit=True)
+            limited = msgspec.structs.replace(machine, disks="lent" if why_no_device() else "own")
             try:
                 await self._try(limited)
                 return limited

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -58,7 +58,12 @@ class Machine(Struct, frozen=True, kw_only=True):
     """Sentences on its known faults."""
     memory_limit: bool
     process_limit: bool
-    disk_limit: bool = False
+    disks: Literal["none", "own", "lent"] = "none"
+    """Whether each workspace is a disk of a size, and who makes its device: we, or a container for us."""
+
+    @property
+    def disk_limit(self) -> bool:
+        return self.disks != "none"
 
 
 def machine_of(told: Told, wishes: Wishes, folders: Mapping[Path, Path]) -> Machine:

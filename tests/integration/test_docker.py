@@ -9,7 +9,7 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import anyio.abc
 import pytest
 from msgspec.structs import replace
 
+from sandbox import docker as docker_module
 from sandbox import drivers as drivers_module
 from sandbox import image as image_module
 from sandbox.client import ExecClient
@@ -41,6 +42,8 @@ pytestmark = pytest.mark.anyio
 HOST = os.environ.get("DOCKER_HOST") or DOCKER_HOST
 MIB = 1024**2
 SMALL = Config(sandbox_memory_mib=128, sandbox_processes=64, sandbox_tmp_mib=4, sandbox_file_mib=8, sandbox_cpus=0.5)
+SMALL_DISK = Config(sandbox_disk_mib=64)
+CAP_MKNOD = 27
 PYTHON_EATS = "python3 -c 'x = bytearray(10**9)'"
 
 
@@ -248,6 +251,99 @@ def test_a_disk_that_nobody_has_mounted_goes_with_its_maker(tmp_path: Path) -> N
         maker.kill()
         maker.wait()
     assert loop_devices(tmp_path) == []
+
+
+@pytest.fixture
+async def lending(data: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Docker]:
+    """As a runner that may make no loop device: in Compose, or as an ordinary user."""
+    monkeypatch.setattr(docker_module, "why_no_device", lambda: "it is root's")
+    docker = connect(SMALL_DISK, HOST, data, "me")
+    try:
+        await skip_unless_available(docker)
+        if not docker.copies_workspaces:
+            pytest.skip("; ".join((await docker.capabilities()).notes))
+        yield docker
+    finally:
+        await docker.close()
+
+
+async def test_a_runner_that_may_make_no_loop_device_has_one_lent(lending: Docker, data: Path, tmp_path: Path) -> None:
+    sandbox = await lending.start(spec_of(tmp_path / "workspace"))
+    filled = await sandbox.shell("df --output=source . | tail -1; head -c 1G /dev/zero >full")
+    assert "[/workspace is full: it holds 62 MiB]" in filled.output
+    device = Path("/sys/block") / filled.output.split()[0].removeprefix("/dev/")
+    await until(lambda: containers_of(installation_of(data)) == [container_of(sandbox)])  # who lent it has gone
+    assert list((data / "spares" / "me").glob("*.disk")) == []
+    docker_cli("kill", container_of(sandbox))
+    await sandbox.stop()
+    await until(lambda: not (device / "loop").exists())
+    assert containers_of(installation_of(data)) == []
+
+
+LENT = """
+import sys
+from functools import partial
+from pathlib import Path
+import anyio
+from sandbox.disk import make_disk_file
+from sandbox.engine import Engine
+from sandbox.lent_disk import LentDisk, lender
+
+async def main(host, image, folder, name):
+    disk, file = LentDisk(Engine(host), name), make_disk_file(Path(folder), 2**26, 1)
+    await disk.borrow(lender(image, file, {}))
+    file.unlink()
+    print(disk.device, flush=True)
+    await anyio.to_thread.run_sync(sys.stdin.read)
+
+anyio.run(main, *sys.argv[1:])
+"""
+TRIED_BY_THE_LENDER = """
+import os, re
+said = open("/proc/self/status").read()
+print(re.search(r"CapEff:\\s*(.*)", said)[1], re.search(r"NoNewPrivs:\\s*(.*)", said)[1])
+def attempt(what, *given):
+    try:
+        print(what(*given))
+    except OSError as error:
+        print(error.strerror)
+for kind, major, minor in ((0o060000, *disk), (0o020000, 1, 1), (0o020000, 10, 229)):
+    os.mknod("/dev/tried", kind | 0o600, os.makedev(major, minor))
+    attempt(os.open, "/dev/tried", os.O_RDONLY)
+    os.unlink("/dev/tried")
+attempt(os.chown, "/disk", 7, 7)
+attempt(os.setuid, 7)
+attempt(os.mkdir, "/etc/new")
+attempt(os.sethostname if hasattr(os, "sethostname") else __import__("socket").sethostname, "new")
+"""
+
+
+async def test_what_lends_a_device_can_open_loop_devices_alone_and_goes_with_its_runner(
+    lending: Docker, data: Path, tmp_path: Path
+) -> None:
+    name = f"errand-test-{secrets.token_hex(4)}"
+    arguments = [sys.executable, "-c", LENT, HOST, own_name(), str(tmp_path), name]
+    number = tmp_path.stat().st_dev
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as runner:
+        assert runner.stdout is not None
+        device = Path("/sys/block") / runner.stdout.readline().decode().strip().removeprefix("/dev/")
+        assert (device / "loop").exists()
+        tried = f"disk = {os.major(number), os.minor(number)}\n{TRIED_BY_THE_LENDER}"
+        capabilities, *rest = docker_cli("exec", name, "python3", "-c", tried).splitlines()
+        assert capabilities == f"{1 << CAP_MKNOD:016x} 1"
+        assert rest[:3] == ["Operation not permitted"] * 3, "this machine's disk, its memory, FUSE"
+        assert rest[3:] == [*["Operation not permitted"] * 2, "Read-only file system", "Operation not permitted"]
+        runner.kill()
+        runner.wait()
+    await until(lambda: not (device / "loop").exists())
+    await until(lambda: name not in docker_cli("ps", "--all", "--format", "{{.Names}}").split())
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """For what the engine or the kernel does a moment later, of which nobody tells."""
+    with anyio.fail_after(20):
+        while not holds():
+            await anyio.sleep(0.05)
 
 
 def left_container(data: Path, runner: str, installation: str = "") -> str:
