@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-ROOTS = frozenset({"cmd", "evt", "timer", "out", "dead", "live", "look", "qry"})
+ROOTS = frozenset({"cmd", "evt", "timer", "out", "dead", "live", "look", "printed", "qry"})
 """The first tokens of our subjects."""
 BUCKETS = frozenset({"lease", "blobs", "snapshots", "archive"})
 STREAMS = frozenset({"TASKS", "OUTPUT", "DEAD", "KV_lease", *(f"OBJ_{b}" for b in BUCKETS - {"lease"})})

@@ -165,12 +165,16 @@ class JournalEntry(Part, frozen=True):
     event: AnyJournalEvent
 
 
+SETUP_STEP = 0
+"""Stands for the set-up, which comes before the first step, where its output is shown."""
+
+
 class Output(Part, frozen=True):
     """One message on `out.<user>.<task>`: a preview, superseded by its step's `step_finished`."""
 
     attempt: int
     step: int
-    """0 for the set-up, which comes before the first one."""
+    """`SETUP_STEP` for the set-up."""
     offset: int
     """Characters of this step's output before this piece."""
     text: str

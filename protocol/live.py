@@ -2,7 +2,7 @@
 
 A client keeps, for each task it watches, the sequence of the last event it saw: its cursor. After a reconnect it
 watches from there and gets what it missed, once and in order. Output has no cursor: it is superseded by its step's
-`step_finished`.
+`step_finished`. A watch that begins in the middle of a step is sent the end of what it put out so far.
 """
 
 from __future__ import annotations

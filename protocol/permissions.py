@@ -120,9 +120,11 @@ def permissions(service: Service, cell: Cell = NO_CELL) -> Permissions:
     subscribe = serves | set(_EXTRA_SUBSCRIBE.get(service, ())) | {inbox}
     if serves:
         subscribe.add("$SRV.>")
-    # Events come over `live.` or by a read of the stream; only previews, presence and the reader's trace need the plain
-    # subject.
-    subscribe |= {subject for subject in hears if subject.startswith(("out.", "look.")) or service is S.READER}
+    # Events come over `live.` or by a read of the stream; only previews, who is present and the reader's trace need the
+    # plain subject.
+    subscribe |= {
+        subject for subject in hears if subject.startswith(("out.", "look.", "printed.")) or service is S.READER
+    }
     publish = sends | set(_EXTRA_PUBLISH.get(service, ()))
     return Permissions(
         publish=tuple(sorted(map(cell.subject, publish))),

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from protocol.base import Message, Part
 from protocol.evolve import Task
+from protocol.journal import Output
 from protocol.task import DEFAULT_QUEUE, TaskState
 
 
@@ -266,6 +267,20 @@ class AskLooking(Message, frozen=True):
 
 class DeviceLooks(Message, frozen=True):
     """It is."""
+
+
+# To the runner that has a task's attempt.
+
+
+class AskPrinted(Message, frozen=True):
+    """What the running steps of a task's attempt have put out so far: previews are heard from now on only. Answered
+    only where the attempt is."""
+
+
+class Printed(Message, frozen=True):
+    """The end of it, in order: whatever is not in it was before the first piece of its step, or the step has ended."""
+
+    output: tuple[Output, ...] = ()
 
 
 # To any service.

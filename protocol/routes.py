@@ -176,6 +176,14 @@ ROUTES: tuple[Route, ...] = (
         doc="Previews of a running step: text deltas, tool output. Kept for minutes, may be dropped.",
     ),
     Route(
+        subject="printed.<user>.<task>",
+        messages=(query.AskPrinted,),
+        replies=(query.Printed,),
+        senders=(S.GATEWAY,),
+        receivers=(S.RUNNER,),
+        doc="What the running steps have put out so far. Nobody has its attempt, nobody answers.",
+    ),
+    Route(
         subject="look.<user>.<device>",
         messages=(query.AskLooking,),
         replies=(query.DeviceLooks,),
@@ -238,6 +246,10 @@ def user_decision_subject(user_id: str, decision: user.UserDecision) -> str:
 
 def user_decision_kind(decision: user.UserDecision) -> str:
     return tag_of(decision.events[0]) if decision.events else user.REJECTED
+
+
+def printed_subject(user_id: str, task_id: str) -> str:
+    return f"printed.{user_id}.{task_id}"
 
 
 def timer_subject(owner: str, name: str) -> str:

@@ -37,6 +37,36 @@ class Listener(Protocol):
 Ending = Callable[[], Awaitable[None]]
 
 
+class Interest:
+    """One subscription that many may ask for."""
+
+    def __init__(self, subscribe: Callable[[], Awaitable[Ending]]) -> None:
+        self._subscribe = subscribe
+        self._end: Ending | None = None
+        self._opening: asyncio.Future[None] | None = None
+        self._closed = False
+
+    async def open(self) -> None:
+        """Return once it is there. Raises Unavailable."""
+        while self._end is None:
+            if self._opening is not None:
+                await asyncio.shield(self._opening)  # another socket of the user is at it
+                continue
+            self._opening = asyncio.get_running_loop().create_future()
+            try:
+                self._end = await self._subscribe()
+            finally:
+                self._opening.set_result(None)
+                self._opening = None
+        if self._closed:
+            await self._end()
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._end is not None:
+            await self._end()
+
+
 class Feed:
     """One user's. Opened with the first socket, closed with the last."""
 
@@ -50,48 +80,22 @@ class Feed:
         self._lines: Lines | None = None
         self._changed: set[str] = set()
         self._sending_lines = False
-        self._end_events: Ending | None = None
-        self._opening: asyncio.Future[None] | None = None
-        self._end_output: Ending | None = None
-        self._wants_output = False
-        self._closed = False
+        self._events = Interest(lambda: bus.tap(f"evt.{user}.>", self._on_stored))
+        self._output = Interest(lambda: bus.listen(f"out.{user}.*", self._on_output))
 
     # Interests
 
     async def open(self) -> None:
         """Hear of every event from now on. Raises Unavailable."""
-        while self._end_events is None:
-            if self._opening is not None:
-                await asyncio.shield(self._opening)  # another socket of the user is at it
-                continue
-            self._opening = asyncio.get_running_loop().create_future()
-            try:
-                self._end_events = await self._bus.tap(f"evt.{self.user}.>", self._on_stored)
-            finally:
-                self._opening.set_result(None)
-                self._opening = None
+        await self._events.open()
 
-    def hear_output(self) -> None:
-        """Hear of previews too, from soon on: they are hints, and most phones look at a task that does nothing."""
-        if not self._wants_output:
-            self._wants_output = True
-            self._group.start_soon(self._open_output)
-
-    async def _open_output(self) -> None:
-        try:
-            end = await self._bus.listen(f"out.{self.user}.*", self._on_output)
-        except Unavailable:
-            self._wants_output = False
-            return
-        if self._closed:
-            await end()
-        self._end_output = end
+    async def hear_output(self) -> None:
+        """Hear of previews too: most phones look at a task that does nothing. Raises Unavailable."""
+        await self._output.open()
 
     async def close(self) -> None:
-        self._closed = True
-        for end in (self._end_events, self._end_output):
-            if end is not None:
-                await end()
+        await self._events.close()
+        await self._output.close()
 
     def interrupted(self) -> None:
         """Something may have been missed: read again all that is watched."""

@@ -28,7 +28,9 @@ def subject(user: str, device: str) -> str:
 
 async def looks(bus: Bus, user: str, device: str) -> bool:
     """Whether the device's page is on the screen now, whichever gateway it is connected to."""
-    return await bus.is_attended(subject(user, device), AskLooking(), timeout_seconds=ASK_SECONDS)
+    return (
+        await bus.ask_present(subject(user, device), AskLooking(), DeviceLooks, timeout_seconds=ASK_SECONDS) is not None
+    )
 
 
 class Looker(Protocol):

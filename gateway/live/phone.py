@@ -260,8 +260,8 @@ class Phone:
         self._feed.add(watch)
         watch.start()
 
-    def expect_output(self) -> None:
-        self._feed.hear_output()
+    async def hear_output(self) -> None:
+        await self._feed.hear_output()
 
     def list_soon(self) -> None:
         """Send the whole list, then lines."""

@@ -9,10 +9,13 @@ import anyio
 import anyio.abc
 
 from gateway.live.frames import of_stored
+from gateway.live.preview import Previews
 from gateway.live.splice import Event, Splice
 from protocol.base import encode
 from protocol.journal import Output
 from protocol.live import CaughtUp, Refused
+from protocol.query import AskPrinted, Printed
+from protocol.routes import printed_subject
 from services import log
 from services.archive import Gone, with_archived
 from services.bus import Bus, Stored, Unavailable
@@ -21,6 +24,10 @@ PAGE = 256
 """Events that are read at once: what a slow phone makes us keep in memory."""
 AGAIN_SECONDS = 0.1
 """Between two reads when the first was not answered, or brought nothing of what is missing."""
+
+
+PRINTED_SECONDS = 2.0
+"""A runner that is busy for longer shows what it prints from then on."""
 
 
 class Sink(Protocol):
@@ -34,8 +41,8 @@ class Sink(Protocol):
         """Return when the frame may be put without crowding out what is live."""
         ...
 
-    def expect_output(self) -> None:
-        """An attempt is at work: its output may come."""
+    async def hear_output(self) -> None:
+        """Return once what is printed from now on is offered. Raises Unavailable."""
         ...
 
 
@@ -51,7 +58,7 @@ class Watch:
         subject: str,
         cursor: int,
     ) -> None:
-        self.task = subject.split(".")[2]
+        _, self._user, self.task, _ = subject.split(".")
         self.output = False
         self._bus = bus
         self._sink = sink
@@ -63,6 +70,8 @@ class Watch:
         self._told = False
         self._stopped = False
         self._is_running = False
+        self._previews: Previews | None = None
+        """Made when there is something to show: most phones look at a task that does nothing."""
 
     def start(self) -> None:
         """Read what is stored after the cursor. The feed must have been joined: what it brings meanwhile is held."""
@@ -76,9 +85,9 @@ class Watch:
             self._read_soon()
 
     def offer_preview(self, output: Output, frame: bytes) -> None:
-        """Output of a running step. Before the step itself was shown, it would mean nothing."""
-        if self.output and self._splice.live:
-            self._sink.put_preview(self.task, output, frame)
+        """Output of a running step, as it is printed."""
+        if self._previews is not None:
+            self._previews.offer(output, frame)
 
     def doubt(self) -> None:
         """The feed may have missed something."""
@@ -94,6 +103,7 @@ class Watch:
         self._told = False
         if self._splice.live:
             self._tell()
+            self._show_printed()
 
     def _read_soon(self) -> None:
         if not self._reading:
@@ -109,6 +119,7 @@ class Watch:
                     await anyio.sleep(AGAIN_SECONDS)
             if not (self._told or self._stopped):
                 self._tell()
+            self._show_printed()
         finally:
             self._reading = False
 
@@ -149,11 +160,32 @@ class Watch:
         if not self._stopped:
             self._is_running = event.is_running
             self._sink.put(event.frame)
-            if event.is_running and self.output and self._splice.live:
-                self._sink.expect_output()
+            if self._previews is None and self._splice.live:
+                self._show_printed()
+
+    def _show_printed(self) -> None:
+        """An attempt is at work: show what it printed so far, and what it prints."""
+        if self._is_running and self.output and not self._stopped:
+            if self._previews is None:
+                self._previews = Previews(self.task, self._group, self._ask, self._shows_output, self._sink.put_preview)
+            self._previews.catch_up()
+
+    async def _ask(self) -> Printed | None:
+        while not self._stopped:
+            try:
+                await self._sink.hear_output()
+                break
+            except Unavailable:
+                await anyio.sleep(AGAIN_SECONDS)
+        async with self._reads:
+            return await self._bus.ask_present(
+                printed_subject(self._user, self.task), AskPrinted(), Printed, timeout_seconds=PRINTED_SECONDS
+            )
+
+    def _shows_output(self) -> bool:
+        """Before its step was shown, output would mean nothing; what is left out then is asked for once it was."""
+        return self.output and self._splice.live and not self._stopped
 
     def _tell(self) -> None:
         self._told = True
-        if self._is_running and self.output:
-            self._sink.expect_output()
         self._sink.put(encode(CaughtUp(task=self.task, cursor=self._splice.cursor)))

@@ -708,7 +708,7 @@ export interface OutputSeen {
 /** One message on `out.<user>.<task>`: a preview, superseded by its step's `step_finished`. */
 export interface Output {
   attempt: number;
-  /** 0 for the set-up, which comes before the first one. */
+  /** `SETUP_STEP` for the set-up. */
   step: number;
   /** Characters of this step's output before this piece. */
   offset: number;

@@ -400,13 +400,13 @@ class Bus:
 
         return await self._subscribe(subject, on_message)
 
-    async def is_attended(self, subject: str, question: Message, *, timeout_seconds: float) -> bool:
-        """Whether anyone present on a subject answers in time; known at once when nobody is present."""
+    async def ask_present(self, subject: str, question: Message, reply: type[R], *, timeout_seconds: float) -> R | None:
+        """What who is present on a subject answers; None where nobody does in time, at once when nobody is there."""
         try:
-            await self._nats.request(subject, encode(question), timeout=timeout_seconds)
-        except (nats.errors.Error, TimeoutError):
-            return False
-        return True
+            message = await self._nats.request(subject, encode(question), timeout=timeout_seconds)
+            return msgspec.json.decode(message.data, type=reply)
+        except (nats.errors.Error, TimeoutError, msgspec.MsgspecError):
+            return None
 
     # Blobs: what is over the message limit
 

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from protocol.evolve import Task, evolve
 from protocol.journal import (
+    SETUP_STEP,
     AttemptStarted,
     CheckpointMade,
     HostRefused,
@@ -58,7 +59,6 @@ from services.cli import units
 from services.cli.calls import describe
 from services.cli.text import clean, cut, one_line, tail
 
-SETUP_STEP = 0
 TAIL_LINES = 5
 """Of a command's output, so many lines stay on the screen."""
 LINE_LIMIT_CHARS = 400
@@ -107,8 +107,8 @@ class Running(Struct, frozen=True, kw_only=True):
     is_model: bool
     preview: str = ""
     """The end of its output, uncleaned: a control sequence may come in pieces."""
-    ends: dict[str, int] = {}
-    """How many characters of each channel were seen."""
+    end: int = 0
+    """How many characters of its output were seen, on all channels."""
 
 
 class PlanItem(Struct, frozen=True):
@@ -443,14 +443,10 @@ def _block(kind: Kind, text: str) -> tuple[Line, ...]:
 
 def _preview(running: Running, output: Output) -> Running:
     """A piece that was seen already is left out; one that was dropped leaves a hole, which the step's end will fill."""
-    if running.step != output.step:
-        return running
     end = output.offset + len(output.text)
-    if output.channel == "input" or end <= running.ends.get(output.channel, 0):
+    if running.step != output.step or end <= running.end:
         return running
-    new = output.text[max(0, running.ends.get(output.channel, 0) - output.offset) :]
-    return replace(
-        running,
-        preview=(running.preview + new)[-PREVIEW_LIMIT_CHARS:],
-        ends={**running.ends, output.channel: end},
-    )
+    if output.channel == "input":
+        return replace(running, end=end)
+    new = output.text[max(0, running.end - output.offset) :]
+    return replace(running, preview=(running.preview + new)[-PREVIEW_LIMIT_CHARS:], end=end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -18,9 +19,9 @@ from protocol.base import Message
 from protocol.evolve import Task
 from protocol.ids import OWNER
 from protocol.journal import AttemptStarted, CheckpointMade, ModelCall, Noticed, StepStarted
-from protocol.query import AttemptGranted
+from protocol.query import AttemptGranted, Printed
 from protocol.repo import BaseResolved, Publish, PublishDone, PullRequestWish, ResolveBase
-from protocol.routes import Service, command_subject
+from protocol.routes import Service, command_subject, printed_subject
 from protocol.rules import Rule, RuleAction
 from protocol.task import FailAttempt, FinishAttempt, ParkAttempt, Published, TaskCommand
 from sandbox.contract import Driver, SandboxError, SandboxUnavailable
@@ -174,6 +175,7 @@ class Attempt:
             started = replace(started, sandbox_kept=True, restored_step=self._last_step())
         await self._log.append(started)
         group.start_soon(self._follow)
+        group.start_soon(self._answer_what_was_printed)
         group.start_soon(self._workspace.refusals.keep)
         group.start_soon(self._open_workspace, self._workspace)
         settings = Settings(
@@ -407,9 +409,22 @@ class Attempt:
     async def _follow(self) -> None:
         """Fold decisions as they are made. Work does not wait for it: what comes before shows at the next append."""
         subject = f"evt.{self._task.user}.{self._task.id}.task.*"
+        await self._hold(lambda: self._bus.tap(subject, self._log.on_decision))
+
+    async def _answer_what_was_printed(self) -> None:
+        """`AskPrinted`: somebody begins to look in the middle of a step."""
+
+        async def answer() -> Printed:
+            return Printed(output=self._log.printed.pieces)
+
+        subject = printed_subject(self._task.user, self._task.id)
+        await self._hold(lambda: self._bus.attend(subject, answer))
+
+    async def _hold(self, subscribe: Callable[[], Awaitable[Callable[[], Awaitable[None]]]]) -> None:
+        """Be subscribed until cancelled."""
         while True:
             try:
-                untap = await self._bus.tap(subject, self._log.on_decision)
+                end = await subscribe()
                 break
             except Unavailable:
                 await anyio.sleep(RENEW_SECONDS)
@@ -417,7 +432,7 @@ class Attempt:
             await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
-                await untap()
+                await end()
 
     async def _renew(self) -> None:
         """While the attempt moves. One that hangs loses its lease by this, learns so by what is read, and ends."""

@@ -12,7 +12,16 @@ import msgspec
 from agents.contract import Fenced, UserMessage
 from protocol.base import encode
 from protocol.evolve import Task, evolve, usage_of_turn
-from protocol.journal import AnyJournalEvent, JournalEntry, Output, StepFinished, StepStarted, decode_entry
+from protocol.journal import (
+    SETUP_STEP,
+    AnyJournalEvent,
+    JournalEntry,
+    Output,
+    SetupFinished,
+    StepFinished,
+    StepStarted,
+    decode_entry,
+)
 from protocol.routes import journal_subject
 from protocol.task import (
     Budget,
@@ -29,6 +38,7 @@ from protocol.task import (
 from services.archive import whole_log
 from services.bus import Bus, Conflict, Refused, Stored, Unavailable
 from services.runner.movement import Movement
+from services.runner.printed import Tail
 
 RETRY_SECONDS = 0.1
 
@@ -58,6 +68,8 @@ class TaskLog:
         """Set when the user held the turn back: the attempt is to be given back."""
         self.journal_sequence = 0
         """Of the last entry that this attempt wrote."""
+        self.printed = Tail()
+        """What its running steps have put out so far."""
         self._bus = bus
         self._whole = f"evt.{task.user}.{task.id}.>"
         self._sequence = 0
@@ -119,6 +131,7 @@ class TaskLog:
         offset = self._offsets.get(step, 0)
         self._offsets[step] = offset + len(text)
         piece = Output(attempt=self.attempt, step=step, offset=offset, text=text, channel=channel)
+        self.printed.add(piece)
         await self._bus.preview(f"out.{self.task.user}.{self.task.id}", piece)
 
     async def on_decision(self, stored: Stored) -> None:
@@ -186,6 +199,11 @@ class TaskLog:
         self._sequence = sequence
         if entry.attempt == self.attempt:
             self.journal_sequence = sequence
+        match entry.event:
+            case StepFinished(step=step):
+                self.printed.end(step)
+            case SetupFinished():
+                self.printed.end(SETUP_STEP)
 
     def _take_decision(self, decision: Decision, sequence: int) -> None:
         for event in decision.events:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from protocol.journal import Noticed, SetupFinished, SetupStarted
+from protocol.journal import SETUP_STEP, Noticed, SetupFinished, SetupStarted
 from protocol.repo import LendSecrets, SecretsLent, SetupFound
 from protocol.routes import Service
 from protocol.secret import bound_to_attempt
@@ -21,8 +21,6 @@ from services.runner.log import TaskLog
 
 OUTPUT_CHARS = 4000
 """Of what a set-up said, its end is kept in the journal."""
-STEP = 0
-"""Stands for the set-up where its output is shown."""
 LEND_SECONDS = 30.0
 
 
@@ -67,7 +65,7 @@ class ShownSetup:
 
     async def output(self, text: str) -> None:
         if text:
-            await self._log.preview(STEP, text, "tool")
+            await self._log.preview(SETUP_STEP, text, "tool")
 
     async def notice(self, text: str) -> None:
         await self._log.append(Noticed(text=text))

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from protocol.base import Message, encode
 from protocol.history import RunSql, SqlAnswer
 from protocol.ids import OWNER, token_hash
-from protocol.journal import JournalEntry, Noticed
+from protocol.journal import JournalEntry, Noticed, Output
 from protocol.live import AnyServerFrame, DecisionSeen, JournalSeen, SignedIn, SignIn, decode_server_frame
 from protocol.query import (
     AskHealth,
@@ -27,6 +27,7 @@ from protocol.query import (
     ClaimAttempt,
     Health,
     ListTasks,
+    Printed,
     QueueShown,
     ShowQueue,
     Spending,
@@ -34,12 +35,13 @@ from protocol.query import (
     summarize,
 )
 from protocol.repo import AskSealingKey, CheckRepository, Diff, RepositoryKnown, SealingKey, ShowDiff
-from protocol.routes import Service, command_subject, journal_subject, user_command_subject
+from protocol.routes import Service, command_subject, journal_subject, printed_subject, user_command_subject
 from protocol.task import Question, RaiseQuestion
 from protocol.user import AddDevice, AddUser, CreateSignInCode, Role
 from services import envelope
 from services.bus import Bus, Refused, Stored
 from services.bus import connect as connect_bus
+from services.runner.printed import Tail
 from services.scheduler.actors import TaskActor, UserActor
 from services.scheduler.decide import Limits, claim
 from services.scheduler.search import search
@@ -264,6 +266,32 @@ class Runner:
             last = await self.bus.commit(subject, entry, log=log, expected=last)
             sequences.append(last)
         return sequences
+
+    @asynccontextmanager
+    async def printing(self, user: str, task: str) -> AsyncIterator[Printer]:
+        printer = Printer(self.bus, f"out.{user}.{task}")
+        leave = await self.bus.attend(printed_subject(user, task), printer.answer)
+        yield printer
+        await leave()
+
+
+class Printer:
+    """A running step that says something."""
+
+    def __init__(self, bus: Bus, subject: str) -> None:
+        self.printed = ""
+        self._bus = bus
+        self._subject = subject
+        self._tail = Tail()
+
+    async def print(self, text: str) -> None:
+        output = Output(attempt=1, step=1, offset=len(self.printed), text=text)
+        self.printed += text
+        self._tail.add(output)
+        await self._bus.preview(self._subject, output)
+
+    async def answer(self) -> Printed:
+        return Printed(output=self._tail.pieces)
 
 
 @asynccontextmanager

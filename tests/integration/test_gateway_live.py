@@ -187,6 +187,26 @@ async def test_output_is_shown_while_a_step_runs(gateway: GatewayHouse, world: W
         assert seen == OutputSeen(task=task, output=output)
 
 
+async def test_who_looks_late_at_any_gateway_sees_what_was_printed_and_goes_on_without_gap_or_duplicate(
+    gateway: GatewayHouse, world: World
+) -> None:
+    async with phone(gateway, OWNER_TOKEN) as client:
+        task = await submit(client, "printed")
+    await world.scheduler.claim("owner", task)
+    async with world.runner.printing("owner", task) as printer:
+        await printer.print("before ")
+        for _ in range(2):  # the second one is as new to what was printed as a gateway that was restarted
+            async with phone(gateway, OWNER_TOKEN) as late:
+                await late.send(WatchTask(task=task))
+                seen, before = "", printer.printed
+                while len(seen) < len(before) + 50:
+                    piece = (await late.until(OutputSeen)).output
+                    assert piece.offset == len(seen), "no gap, no duplicate"
+                    seen += piece.text
+                    await printer.print("more ")
+                assert printer.printed.startswith(seen)
+
+
 async def test_an_event_that_cannot_be_read_is_shown_as_such_and_leaves_no_gap(
     gateway: GatewayHouse, world: World
 ) -> None:

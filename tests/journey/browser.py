@@ -275,15 +275,16 @@ class BrokenLine:
         self._portal.call(self._line.freeze)
 
 
-def submit(house: House, prompt: str, repository: str, **settings: object) -> None:
-    """From another device of the owner's."""
+def submit(house: House, prompt: str, repository: str, **settings: object) -> str:
+    """From another device of the owner's; the task's id."""
     body = {"prompt": prompt, "repository": repository, "key": prompt.replace(" ", "-"), **settings}
     request = urllib.request.Request(
         f"{house.ready.server}/api/tasks/",
         data=json.dumps(body).encode(),
         headers={"Authorization": f"Bearer {house.token}", "Content-Type": "application/json"},
     )
-    urllib.request.urlopen(request).close()
+    with urllib.request.urlopen(request) as answer:
+        return str(json.load(answer)["task"])
 
 
 def tasks(house: House) -> list[dict[str, Any]]:

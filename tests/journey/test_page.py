@@ -34,9 +34,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    # In a sandbox that waits started, a command can have said all it has to say before a page follows its task.
-    settings = {"ERRAND_SIGN_IN_ATTEMPTS": "1000", "ERRAND_SANDBOX_WARM": "0"}
-    with errand_up(tmp_path_factory.mktemp("house"), **settings) as house:
+    with errand_up(tmp_path_factory.mktemp("house"), ERRAND_SIGN_IN_ATTEMPTS="1000") as house:
         yield house
 
 
@@ -245,6 +243,22 @@ def test_a_line_that_breaks_leaves_no_gap_and_no_duplicate(browser: Browser, hou
         expect(me.page.locator(".step-what", has_text="$ echo")).to_have_count(60)
         assert line.connections > 5
         assert me.kept(task) == sequences(house, task)
+
+
+def test_a_page_that_opens_late_or_again_shows_what_a_running_command_printed(
+    browser: Browser, house: House, repository: str
+) -> None:
+    task = submit(house, "Wait. [scenario: slow] seconds=600", repository)
+    with phone(browser, house) as me:
+        me.sign_in()
+        me.wait_for(lambda: "running" in [each["state"] for each in tasks(house) if each["id"] == task])
+        for _ in range(2):
+            me.page.goto("about:blank")
+            me.page.goto(f"/#/task/{task}")
+            expect(me.page.locator(".out.tail")).to_have_text("waiting")
+        me.page.get_by_role("button", name="Stop").click()
+        me.page.get_by_role("button", name="Stop it").click()
+        expect(me.page.locator(".outcome")).to_contain_text("Cancelled")
 
 
 def test_a_phone_that_slept_is_live_again(browser: Browser, house: House, repository: str) -> None:

@@ -372,6 +372,16 @@ class MemoryBus:
 
         return await self._subscribe(subject, take)
 
+    async def attend(
+        self, subject: str, answer: Callable[[], Awaitable[Struct | None]]
+    ) -> Callable[[], Awaitable[None]]:
+        """Nobody asks here."""
+
+        async def leave() -> None:
+            pass
+
+        return leave
+
     async def _subscribe(
         self, pattern: str, handle: Callable[[Stored], Awaitable[None]]
     ) -> Callable[[], Awaitable[None]]:

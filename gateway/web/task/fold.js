@@ -36,7 +36,7 @@ import { OUTCOMES } from "./states.js";
  * @property {Usage} usage
  * @property {number} seconds
  * @property {string} lost why there is no answer
- * @property {Record<string, number>} ends characters seen, by channel
+ * @property {number} end characters of its output seen, on all channels
  */
 /**
  * @typedef {object} Used a tool call
@@ -51,7 +51,7 @@ import { OUTCOMES } from "./states.js";
  * @property {string} note exit code and duration
  * @property {string} text what it answered; while it runs, the end of its output
  * @property {number} dropped bytes left out of a long output
- * @property {Record<string, number>} ends
+ * @property {number} end
  */
 /** @typedef {Said | Note | Asked | Reply | Used} Item */
 /**
@@ -358,7 +358,7 @@ export class View {
    */
   #stepStarted({ step, action }, at) {
     this.steps += 1;
-    const common = { step, running: true, at, ends: {} };
+    const common = { step, running: true, at, end: 0 };
     if (action.type === "model_call") {
       this.#add({ ...common, kind: "reply", text: "", thinking: "", writing: "", usage: {}, seconds: 0, lost: "" });
       return;
@@ -385,14 +385,14 @@ export class View {
    */
   #setupStarted(script, at) {
     const what = `set-up: ${oneLine(script)}`;
-    const common = { step: SETUP_STEP, running: true, at, ends: {}, mark: /** @type {Mark} */ ("ok"), note: "", text: "", dropped: 0 };
+    const common = { step: SETUP_STEP, running: true, at, end: 0, mark: /** @type {Mark} */ ("ok"), note: "", text: "", dropped: 0 };
     this.#add({ ...common, kind: "used", name: "setup", input: {}, what });
   }
 
   /** @param {import("../protocol.js").SetupFinished} event */
   #setupFinished({ reason = "", output = "", exit_code = null, duration_seconds: took = 0 }) {
     const note = exit_code ? `exit ${exit_code} · ${seconds(took)}` : seconds(took);
-    const ended = { running: false, ends: {}, mark: /** @type {Mark} */ (reason ? "failed" : "ok"), note, text: output };
+    const ended = { running: false, end: 0, mark: /** @type {Mark} */ (reason ? "failed" : "ok"), note, text: output };
     this.#replace(isSetup, (item) => ({ .../** @type {Used} */ (item), ...ended }));
   }
 
@@ -483,7 +483,7 @@ function textOf(content, type) {
  * @returns {Used}
  */
 function used(call, result, took) {
-  const ended = { ...call, running: false, ends: {}, note: seconds(took) };
+  const ended = { ...call, running: false, end: 0, note: seconds(took) };
   if (result.type === "step_lost") return { ...ended, mark: "unknown", text: result.reason };
   if (result.type !== "tool_result") return ended;
   const exit = result.exit_code ?? 0;
@@ -501,16 +501,15 @@ function used(call, result, took) {
 function previewed(item, output) {
   const channel = output.channel ?? "text";
   const characters = [...output.text]; // the server counts characters, not UTF-16 units
-  const seen = item.ends[channel] ?? 0;
+  const seen = item.end;
   const end = output.offset + characters.length;
   if (end <= seen) return item;
   const hole = output.offset > seen ? "…" : "";
   const piece = hole + characters.slice(Math.max(0, seen - output.offset)).join("");
-  const ends = { ...item.ends, [channel]: end };
-  if (item.kind === "used") return channel === "tool" ? { ...item, ends, text: (item.text + piece).slice(-PREVIEW_LIMIT_CHARS) } : item;
-  if (channel === "input") return { ...item, ends, writing: (item.writing + piece).slice(-PREVIEW_LIMIT_CHARS) };
+  if (item.kind === "used") return { ...item, end, text: (item.text + piece).slice(-PREVIEW_LIMIT_CHARS) };
+  if (channel === "input") return { ...item, end, writing: (item.writing + piece).slice(-PREVIEW_LIMIT_CHARS) };
   const field = channel === "thinking" ? "thinking" : "text";
-  return { ...item, ends, writing: "", [field]: (item[field] + piece).slice(-REPLY_LIMIT_CHARS) };
+  return { ...item, end, writing: "", [field]: (item[field] + piece).slice(-REPLY_LIMIT_CHARS) };
 }
 
 /** @param {Record<string, any>} input */
