@@ -69,7 +69,8 @@ class Watch:
         self._reading = False
         self._told = False
         self._stopped = False
-        self._is_running = False
+        self._is_running: bool | None = None if cursor else False
+        """Whether an attempt is at work; None while no event was seen that says so."""
         self._previews: Previews | None = None
         """Made when there is something to show: most phones look at a task that does nothing."""
 
@@ -164,11 +165,21 @@ class Watch:
                 self._show_printed()
 
     def _show_printed(self) -> None:
-        """An attempt is at work: show what it printed so far, and what it prints."""
-        if self._is_running and self.output and not self._stopped:
+        """Where an attempt is at work: what it printed so far, and what it prints."""
+        if not self.output or self._stopped:
+            return
+        if self._is_running is None:
+            self._group.start_soon(self._look_for_attempt)
+        elif self._is_running:
             if self._previews is None:
                 self._previews = Previews(self.task, self._group, self._ask, self._shows_output, self._sink.put_preview)
             self._previews.catch_up()
+
+    async def _look_for_attempt(self) -> None:
+        """Nothing was stored after the cursor: its runner, if there is one, says so itself."""
+        if await self._ask_runner() is not None and self._is_running is None:
+            self._is_running = True
+            self._show_printed()
 
     async def _ask(self) -> Printed | None:
         while not self._stopped:
@@ -177,6 +188,9 @@ class Watch:
                 break
             except Unavailable:
                 await anyio.sleep(AGAIN_SECONDS)
+        return await self._ask_runner()
+
+    async def _ask_runner(self) -> Printed | None:
         async with self._reads:
             return await self._bus.ask_present(
                 printed_subject(self._user, self.task), AskPrinted(), Printed, timeout_seconds=PRINTED_SECONDS
