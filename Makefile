@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 LOCK := $(BIN)/uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 GENERATE = $(BIN)/python -m protocol.generate $(1) && $(BIN)/python -m gateway.contract $(1) && \
 	$(BIN)/python -m services.settings_page $(1)
-THOUGHT := tests/unit tests/simulation
+PURE := tests/unit tests/simulation
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .venv/.ready: requirements.lock pyproject.toml
@@ -22,7 +22,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 $(BIN)/nats: .venv/.dev tests/natscli/go.sum
 	@$(BIN)/python -m tests.natscli.build
 
-.PHONY: demo run sandbox-image test test-thought test-lived test-faults bench check generate pictures lock
+.PHONY: demo run sandbox-image test test-pure test-system test-faults bench check generate pictures lock
 demo: .venv/.ready ## a real task from submit to a pushed branch, then everything stops
 	@$(BIN)/errand demo
 run: .venv/.ready ## start the server on this machine
@@ -30,13 +30,13 @@ run: .venv/.ready ## start the server on this machine
 sandbox-image: .venv/.ready ## the Docker sandbox's image, ahead of its first use
 	@$(BIN)/python -m sandbox.image
 test: .venv/.dev .venv/.web ## every test but the long fault runs
-	@$(MAKE) --no-print-directory -j2 test-thought test-lived
+	@$(MAKE) --no-print-directory -j2 test-pure test-system
 # What only computes has no clock to miss: it runs beside the rest, with what that leaves of the machine.
-test-thought:
-	@nice -n 19 $(BIN)/python -m pytest -q -m "not faults" $(THOUGHT) >.venv/thought.log 2>&1; \
-		status=$$?; cat .venv/thought.log; exit $$status
-test-lived:
-	@$(BIN)/python -m pytest -m "not faults" $(THOUGHT:%=--ignore=%)
+test-pure:
+	@nice -n 19 $(BIN)/python -m pytest -q -m "not faults" --timeout=600 $(PURE) >.venv/pure.log 2>&1; \
+		status=$$?; cat .venv/pure.log; exit $$status
+test-system:
+	@$(BIN)/python -m pytest -m "not faults" $(PURE:%=--ignore=%)
 test-faults: .venv/.dev ## kill every service, many times
 	@$(BIN)/python -m pytest -m faults --timeout=1800
 bench: .venv/.dev ## ours and the peers', side by side

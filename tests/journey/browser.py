@@ -33,6 +33,7 @@ MISSING = "Chromium is missing: apt-get install chromium"
 FLAGS = ("--no-sandbox",)
 """The sandbox of Chromium needs namespaces of its own, which a CI machine's root may not have."""
 Scheme = Literal["light", "dark"]
+SCHEMES: tuple[Scheme, ...] = ("dark", "light")
 
 
 @contextmanager
@@ -197,30 +198,30 @@ SHOWN = """async title => {
 }"""
 
 
-def settings(scheme: Scheme, server: str) -> dict[str, Any]:
+def settings(server: str) -> dict[str, Any]:
     """Of a context that is a phone."""
     return {
         "viewport": {"width": 390, "height": 844},
         "device_scale_factor": 2,
         "is_mobile": True,
         "has_touch": True,
-        "color_scheme": scheme,
+        "color_scheme": "light",
         "user_agent": PHONE,
         "base_url": server,
     }
 
 
 @contextmanager
-def phone(browser: Browser, house: House, scheme: Scheme = "light", server: str = "") -> Iterator[Phone]:
+def phone(browser: Browser, house: House, server: str = "") -> Iterator[Phone]:
     """A phone that comes by `server`, if not by the house's own address."""
-    with _phone(browser.new_context(**settings(scheme, server or house.ready.server)), house) as me:
+    with _phone(browser.new_context(**settings(server or house.ready.server)), house) as me:
         yield me
 
 
 @contextmanager
 def lasting_phone(browser: Browser, house: House, folder: Path, *, offline: bool = False) -> Iterator[Phone]:
     """A browser of its own that keeps what it has in a folder, as a phone does."""
-    given = settings("light", house.ready.server) | {"offline": offline}
+    given = settings(house.ready.server) | {"offline": offline}
     launch = browser.browser_type.launch_persistent_context
     context = launch(folder / "profile", executable_path=program(), args=FLAGS, **given)
     context.add_init_script("delete ServiceWorkerRegistration.prototype.sync")  # Safari and Firefox have none
@@ -307,8 +308,14 @@ def new_link(house: House) -> str:
         return json.load(answer)["link"]
 
 
-def look(me: Phone, name: str, scheme: Scheme) -> None:
-    """Keep a picture of the screen, and let axe look for what somebody could not read or reach."""
+def look(me: Phone, name: str) -> None:
+    """Keep a picture of the screen, light and dark, and let axe look for what somebody could not read or reach."""
+    for scheme in SCHEMES:
+        me.page.emulate_media(color_scheme=scheme)
+        look_at(me, name, scheme)
+
+
+def look_at(me: Phone, name: str, scheme: Scheme) -> None:
     folder = PICTURES / scheme
     folder.mkdir(parents=True, exist_ok=True)
     me.page.screenshot(path=folder / f"{name}.png", animations="disabled")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.journey.browser import Phone, Scheme, chromium, look, new_link, phone
+from tests.journey.browser import Phone, chromium, look, new_link, phone
 from tests.journey.house import House, errand_up
 from tests.journey.project import make_project
 
@@ -34,90 +34,89 @@ def house(tmp_path: Path) -> Iterator[House]:
         yield house
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_screen_can_be_read_by_everybody(browser: Browser, house: House, tmp_path: Path, scheme: Scheme) -> None:
+def test_every_screen_can_be_read_by_everybody(browser: Browser, house: House, tmp_path: Path) -> None:
     repository = str(make_project(tmp_path / "you" / "basket"))
-    with phone(browser, house, scheme) as me:
-        signing_in(me, scheme)
-        writing(me, scheme, repository)
-        working(me, scheme, repository)
-        asking(me, scheme, repository)
-        repairing(me, scheme, repository)
-        failing(me, scheme, repository)
-        settings(me, scheme)
-        offline(me, scheme, repository)
+    with phone(browser, house) as me:
+        signing_in(me)
+        writing(me, repository)
+        working(me, repository)
+        asking(me, repository)
+        repairing(me, repository)
+        failing(me, repository)
+        settings(me)
+        offline(me, repository)
 
 
-def signing_in(me: Phone, scheme: Scheme) -> None:
+def signing_in(me: Phone) -> None:
     page, link = me.page, new_link(me.house)
     page.goto("/")
     page.get_by_label("Sign-in link or code").wait_for()
     expect(page.get_by_role("link", name="Sign in with GitHub")).to_have_attribute("href", re.compile("/start$"))
-    look(me, "01-sign-in", scheme)
+    look(me, "01-sign-in")
     page.get_by_label("Sign-in link or code").fill("owner.nonsense")
     page.get_by_role("button", name="Sign in").click()
     me.see("used already or has expired")
-    look(me, "02-used-link", scheme)
+    look(me, "02-used-link")
     page.goto("about:blank")
     page.goto(link)
     me.see("Sign this device in")
-    look(me, "03-sign-in-by-link", scheme)
+    look(me, "03-sign-in-by-link")
     page.get_by_role("button", name="Sign in").click()
     me.see("Nothing to do yet")
-    look(me, "04-nothing-yet", scheme)
+    look(me, "04-nothing-yet")
 
 
-def writing(me: Phone, scheme: Scheme, repository: str) -> None:
+def writing(me: Phone, repository: str) -> None:
     page = me.page
     page.get_by_role("link", name="New task").click()
     page.get_by_label("What is to be done?").fill(REPAIR.partition("\n")[0])
     page.get_by_label("Repository", exact=True).fill("https://example.org/you/basket.git")
-    look(me, "05-new-task", scheme)
+    look(me, "05-new-task")
     page.get_by_text("Start, branch, model, approvals, limits").click()
     page.get_by_label("Repository", exact=True).fill("/nowhere/at/all")
     page.get_by_label("Dollars").fill("2")
     page.get_by_role("button", name="Start").click()
     expect(page.locator("#wrong-repository")).not_to_be_empty()
-    look(me, "06-new-task-refused", scheme)
+    look(me, "06-new-task-refused")
 
 
-def working(me: Phone, scheme: Scheme, repository: str) -> None:
+def working(me: Phone, repository: str) -> None:
     page = me.page
     me.submit("Wait for the build, then say how long it took.\n\n[scenario: slow] seconds=600", repository)
     expect(page.locator(".out.tail")).to_contain_text("waiting")
-    look(me, "07-at-work", scheme)
+    look(me, "07-at-work")
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("dialog").wait_for()
-    look(me, "08-stop", scheme)
+    look(me, "08-stop")
     page.get_by_role("button", name="Stop it").click()
     expect(page.locator(".outcome")).to_contain_text("Cancelled")
-    look(me, "09-cancelled", scheme)
+    look(me, "09-cancelled")
 
 
-def asking(me: Phone, scheme: Scheme, repository: str) -> None:
+def asking(me: Phone, repository: str) -> None:
     me.submit("Paint the front page.\n\n[scenario: ask]", repository)
     me.page.get_by_role("button", name="blue").wait_for()
-    look(me, "10-question", scheme)
+    look(me, "10-question")
 
 
-def repairing(me: Phone, scheme: Scheme, repository: str) -> None:
+def repairing(me: Phone, repository: str) -> None:
     page = me.page
     me.submit(REPAIR, repository)
     page.locator(".step-what", has_text="unittest").first.wait_for()
-    look(me, "11-repair-at-work", scheme)
+    look(me, "11-repair-at-work")
     expect(page.locator(".outcome")).to_contain_text("Done", timeout=120_000)
-    look(me, "12-done", scheme)
+    look(me, "12-done")
     page.locator(".step:visible summary", has_text="edit").last.click()
-    look(me, "13-step-opened", scheme)
+    look(me, "13-step-opened")
     page.get_by_role("link", name="changed").click()
     page.locator(".file").first.wait_for()
-    look(me, "14-diff", scheme)
+    look(me, "14-diff")
     page.go_back()
     page.get_by_text("Worked").wait_for()
-    look(me, "15-folded", scheme)
+    look(me, "15-folded")
 
 
-def failing(me: Phone, scheme: Scheme, repository: str) -> None:
+def failing(me: Phone, repository: str) -> None:
     page = me.page
     page.goto("/#/new")
     page.get_by_label("What is to be done?").fill("Rename everything.\n\n[scenario: tour]")
@@ -126,25 +125,25 @@ def failing(me: Phone, scheme: Scheme, repository: str) -> None:
     page.get_by_label("Steps").fill("3")
     page.get_by_role("button", name="Start").click()
     expect(page.locator(".outcome")).to_contain_text("Failed", timeout=60_000)
-    look(me, "16-limit", scheme)
+    look(me, "16-limit")
 
 
-def settings(me: Phone, scheme: Scheme) -> None:
+def settings(me: Phone) -> None:
     page = me.page
     page.goto("/#/settings")
     page.get_by_text("This device").last.wait_for()
-    look(me, "17-settings", scheme)
+    look(me, "17-settings")
     page.get_by_role("button", name="Add another device").click()
     page.locator(".qr").wait_for()
     page.locator(".link-text").scroll_into_view_if_needed()
-    look(me, "18-another-device", scheme)
+    look(me, "18-another-device")
 
 
-def offline(me: Phone, scheme: Scheme, repository: str) -> None:
+def offline(me: Phone, repository: str) -> None:
     page = me.page
     page.goto("/#/")
     page.get_by_role("link", name="Paint the front page").wait_for()
-    look(me, "19-list", scheme)
+    look(me, "19-list")
     me.context.set_offline(True)
     page.get_by_role("link", name="New task").click()
     page.get_by_label("What is to be done?").fill("Write down how to release this.")
@@ -152,5 +151,5 @@ def offline(me: Phone, scheme: Scheme, repository: str) -> None:
     page.get_by_role("button", name="Start").click()
     me.see("Will be sent as soon as")
     page.locator(".toast").wait_for(state="detached")
-    look(me, "20-not-sent-yet", scheme)
+    look(me, "20-not-sent-yet")
     me.context.set_offline(False)
