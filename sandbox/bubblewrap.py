@@ -15,6 +15,7 @@ import platform
 import secrets
 import shutil
 import signal
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -27,6 +28,7 @@ import msgspec
 from msgspec import Struct
 
 from sandbox import exec_server
+from sandbox.advisories import BUBBLEWRAP, SETUID_BUBBLEWRAP, complaints
 from sandbox.checkpoints import GITCONFIG
 from sandbox.client import ExecClient
 from sandbox.contract import (
@@ -110,10 +112,13 @@ class Bubblewrap:
         self._kept = PreparedFolders(folder / "prepared") if folder else None
         self._setups = Setups(folder, self._kept, self.start, rules or SetupRules()) if folder and self._kept else None
         self._lock = anyio.Lock()
+        self._version = ""
+        """Of bwrap."""
         self._found: tuple[Path, InsidePython, bytes] | None = None
 
     async def capabilities(self) -> Capabilities:
-        await self._find()
+        bwrap, _, _ = await self._find()
+        self._version = version = self._version or await version_of(bwrap)
         return Capabilities(
             isolated=True,
             memory_limit=False,
@@ -121,7 +126,11 @@ class Bubblewrap:
             process_limit=limits_processes(),
             egress=True,
             reattach=self._keeper is not None,
-            facts={"limits": self._limits.in_words(memory=False, disk=False, processes=limits_processes())},
+            facts={
+                "bubblewrap": f"{version} ({bwrap})",
+                "limits": self._limits.in_words(memory=False, disk=False, processes=limits_processes()),
+            },
+            warnings=tuple(complaints(parts(bwrap, version))),
             notes=tuple(notes()) if self._keeper is not None else (*notes(), ENDS),
         )
 
@@ -337,6 +346,18 @@ async def find_bwrap(python: InsidePython, limits: Limits) -> Path:
             return bwrap
         refusal = probe.stderr.decode("utf-8", "replace").strip()
     raise SandboxUnavailable(what_to_allow(read_switches(), refusal))
+
+
+async def version_of(bwrap: Path) -> str:
+    """What it says of itself; empty when that is nothing."""
+    said = await anyio.run_process([str(bwrap), "--version"], check=False, env={})
+    return said.stdout.decode("utf-8", "replace").removeprefix("bubblewrap").strip()
+
+
+def parts(bwrap: Path, version: str) -> dict[str, tuple[str, ...]]:
+    """For `complaints`."""
+    kinds = [BUBBLEWRAP, SETUID_BUBBLEWRAP] if bwrap.stat().st_mode & stat.S_ISUID else [BUBBLEWRAP]
+    return dict.fromkeys(kinds, (version,))
 
 
 def candidates() -> Iterator[Path]:

@@ -45,7 +45,13 @@ from sandbox.register import Register
 from sandbox.unsandboxed import Unsandboxed
 
 pytestmark = pytest.mark.anyio
-LIMITED = Config(sandbox_memory_mib=512, sandbox_tmp_mib=64, sandbox_processes=512, sandbox_disk_mib=128)
+LIMITED = Config(
+    sandbox_memory_mib=512,
+    sandbox_tmp_mib=64,
+    sandbox_processes=512,
+    sandbox_disk_mib=128,
+    sandbox_runtime=os.environ.get("ERRAND_TEST_RUNTIME", ""),
+)
 ROOT = Path(__file__).resolve().parents[2]
 DAEMON = """
 import os, signal, sys

@@ -94,6 +94,34 @@ class ComposeHouse:
         network = json.loads(docker("network", "inspect", f"{self.project}_out"))[0]
         return network["IPAM"]["Config"][0]["Gateway"]
 
+    @contextmanager
+    def host(self, name: str, network: str, *command: str) -> Iterator[None]:
+        """A server of that name, which the runner alone sees, on a network of this range."""
+        named = f"{self.project}-{name}"
+        runner = self.compose("ps", "--quiet", "runner").strip()
+        docker("network", "create", "--internal", "--subnet", network, named)
+        try:
+            docker(
+                "run",
+                "--detach",
+                "--name",
+                named,
+                "--net",
+                named,
+                "--network-alias",
+                name,
+                "--entrypoint",
+                command[0],
+                IMAGE,
+                *command[1:],
+            )
+            docker("network", "connect", named, runner)
+            yield
+        finally:
+            for words in (("network", "disconnect", "--force", named, runner), ("rm", "--force", named)):
+                subprocess.run(["docker", *words], check=False, capture_output=True)
+            docker("network", "rm", named)
+
     def kill(self, service: str) -> None:
         """As when it crashes: `docker kill` would be the wish of an operator, which the restart policy respects."""
         container = self.compose("ps", "--quiet", service).strip()

@@ -1,5 +1,5 @@
-"""`docker compose up` from the checkout: a task from submit to a pushed branch, each container killed under one, and
-nothing left after `down`."""
+"""`docker compose up` from the checkout: a task from submit to a pushed branch, what its sandbox has and reaches, each
+container killed under one, and nothing left after `down`."""
 
 from __future__ import annotations
 
@@ -22,19 +22,34 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(900)]
 TOKEN = "ghp_s3cretT0kenThatMustNotBeSeen"
 GIVEN = "s3cretOfAGitHubAppThatMustNotBeSeen"
 SERVICES = {"nats", "gateway", "scheduler", "runner", "model", "repos", "history"}
+OPEN = "open.example.com"
+"""Stands at a public address, or the proxy would refuse it; that network is this machine's own."""
+OPEN_NETWORK = "11.113.0.0/28"
+PROBE = """
+import json, os, urllib.request
+def reach(host):
+    try:
+        return urllib.request.urlopen(f"http://{host}:8000/", timeout=20).status
+    except OSError as error:
+        return str(error)
+disk = os.statvfs("/workspace")
+said = {host: reach(host) for host in ("open.example.com", "shut.example.com", "gateway")}
+print(json.dumps({**said, "mib": disk.f_blocks * disk.f_frsize >> 20}))
+"""
 AGAIN_SECONDS = 60.0
 """For the rest of a task whose container was killed; the engine is in no hurry."""
 
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeHouse]:
-    with compose_up(tmp_path_factory.mktemp("compose")) as house:
+    settings = {"ERRAND_SANDBOX_EGRESS": f"{OPEN}:8000", "ERRAND_SANDBOX_DISK_MIB": "256"}
+    with compose_up(tmp_path_factory.mktemp("compose"), **settings) as house:
         yield house
 
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_origin(tmp_path_factory.mktemp("git") / "greeter.git")
+    return make_origin(tmp_path_factory.mktemp("git") / "greeter.git", {"probe.py": PROBE})
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +70,20 @@ def test_a_task_goes_from_submit_to_a_pushed_branch(house: ComposeHouse, origin:
     assert "succeeded" in said
     [branch] = branches(origin)
     assert git(origin, "show", f"{branch}:steps.txt").split() == ["1", "2", "3"]
+
+
+async def test_a_task_reaches_the_host_that_is_open_alone_and_its_workspace_is_a_disk_of_its_own(
+    house: ComposeHouse, repository: str
+) -> None:
+    async with phone(house) as owner:
+        with house.host(OPEN, OPEN_NETWORK, "python3", "-m", "http.server", "8000"):
+            task = await owner.submit("[scenario: program] run=probe.py", repository, key="probe")
+            done = await owner.ended(task)
+    said = json.loads(done.summary.splitlines()[0])
+    assert said[OPEN] == 200
+    assert "403" in said["shut.example.com"], said
+    assert "403" in said["gateway"], said
+    assert 200 < said["mib"] < 256
 
 
 def test_each_password_is_in_one_container_and_no_credential_in_the_logs(house: ComposeHouse) -> None:

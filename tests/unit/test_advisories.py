@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox.advisories import ADVISORIES, complaints, components, parse
+from sandbox.advisories import ADVISORIES, BUBBLEWRAP, SETUID_BUBBLEWRAP, complaints, components, parse
 
 ESCAPES = "CVE-2025-31133, CVE-2025-52565, CVE-2025-52881"
 
@@ -52,6 +52,28 @@ def test_the_engine_and_docker_desktop_have_faults_of_their_own() -> None:
         "Docker Desktop 4.43.0 has known faults (CVE-2025-9074): update to 4.44.3 or later.",
     ]
     assert list(complaints(told("1.4.0", platform="Docker Engine - Community"))) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "is_setuid", "cves", "to"),
+    [
+        ("0.8.0", False, "CVE-2026-87766", "0.12.0"),
+        ("0.11.1", False, "CVE-2026-87766", "0.12.0"),
+        ("0.12.0", False, "", ""),
+        ("0.13.0", True, "", ""),
+        ("0.11.1", True, "CVE-2026-41163", "0.11.2"),
+        ("0.8.0", True, "", ""),  # before the one, after the other
+        ("0.4.0", True, "CVE-2020-5291", "0.4.1"),
+        ("", True, "", ""),
+    ],
+)
+def test_faults_of_bubblewrap_are_told_and_those_of_a_setuid_one_only_where_it_is(
+    version: str, is_setuid: bool, cves: str, to: str
+) -> None:
+    component = SETUID_BUBBLEWRAP if is_setuid else BUBBLEWRAP
+    name = "bubblewrap, setuid root here," if is_setuid else "bubblewrap"
+    said = list(complaints({component: (version,)}))
+    assert said == ([f"{name} {version} has known faults ({cves}): update to {to} or later."] if cves else [])
 
 
 def test_an_engine_that_tells_nothing_is_not_complained_of() -> None:
