@@ -28,7 +28,7 @@ demo: .venv/.ready ## a real task from submit to a pushed branch, then everythin
 run: .venv/.ready ## start the server on this machine
 	@$(BIN)/errand up
 sandbox-image: .venv/.ready ## the Docker sandbox's image, ahead of its first use
-	@$(BIN)/python -m sandbox.image
+	@$(BIN)/python -m sandbox.image $(if $(BASE_IMAGE),--base $(BASE_IMAGE))
 test: .venv/.dev .venv/.web ## every test but the long fault runs
 	@$(MAKE) --no-print-directory -j2 test-pure test-system
 # What only computes has no clock to miss: it runs beside the rest, with what that leaves of the machine.

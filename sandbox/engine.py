@@ -74,10 +74,11 @@ class Engine:
         dockerfile: str = "Dockerfile",
         labels: Mapping[str, str] | None = None,
         network: str | None = None,
+        arguments: Mapping[str, str] | None = None,
     ) -> AsyncIterator[str]:
         """Build `context`, a tar with a Dockerfile; yields what the build says. EngineError when it fails."""
         how: dict[str, Any] = {"custom_context": True, "rm": True, "forcerm": True, "dockerfile": dockerfile}
-        how |= {"labels": labels, "network_mode": network}
+        how |= {"labels": labels, "network_mode": network, "buildargs": dict(arguments or {})}
 
         def begin(client: APIClient) -> Iterator[dict[str, Any]]:
             tar = io.BytesIO(context)

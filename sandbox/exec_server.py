@@ -440,16 +440,20 @@ class Look:
 class Marks:
     """Which processes belong to which command, by the mark each inherits (see the module's docstring)."""
 
+    LIMITS = (resource.RLIMIT_RTTIME, resource.RLIMIT_RSS)
+    """gVisor lets nobody set the first; the second has no effect on Linux since 2.4.30, but scripts set it."""
+
     def __init__(self) -> None:
         self._base = int.from_bytes(os.urandom(4), "big") % (1 << MARK_NONCE_BITS) + (1 << MARK_NONCE_BITS)
-        self._hard = resource.getrlimit(resource.RLIMIT_RTTIME)[1]
+        self._limit = next(limit for limit in self.LIMITS if can_set(limit))
+        self._hard = resource.getrlimit(self._limit)[1]
 
     def put_on_next_child(self, call_id: int) -> None:
         self.put_on(0, call_id)
 
     def put_on(self, pid: int, call_id: int) -> None:
         """`pid` 0 is our own. What that process starts from now on belongs to the call."""
-        resource.prlimit(pid, resource.RLIMIT_RTTIME, (self._mark(call_id), self._hard))
+        resource.prlimit(pid, self._limit, (self._mark(call_id), self._hard))
 
     def kill(self, call_id: int | None, root: int = -1) -> int:
         """Send SIGKILL to every living process of that call (of all calls: None), to `root`, and to what has no mark;
@@ -462,7 +466,7 @@ class Marks:
 
     def _is_to_end(self, pid: int, call_id: int | None) -> bool:
         try:
-            mark = resource.prlimit(pid, resource.RLIMIT_RTTIME)[0]
+            mark = resource.prlimit(pid, self._limit)[0]
         except (ProcessLookupError, PermissionError):
             return False
         return call_id is None or mark == self._mark(call_id) or mark >> MARK_ID_BITS != self._base
@@ -473,6 +477,14 @@ class Marks:
         except (ProcessLookupError, PermissionError):
             return False
         return True
+
+
+def can_set(limit: int) -> bool:
+    try:
+        resource.setrlimit(limit, resource.getrlimit(limit))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def descendants(root: int) -> list[int]:

@@ -1,10 +1,12 @@
 """The image of the Docker sandbox: built once on each machine from the Dockerfile beside this file, or somebody's own.
 
-`python -m sandbox.image` makes it ahead of time and shows what the build says.
+`python -m sandbox.image` makes it ahead of time and shows what the build says; `--base` names what it is built from, in
+place of the image whose digest the Dockerfile has.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import os
@@ -28,11 +30,13 @@ WAIT_SECONDS = 1.0
 class Image:
     """The image that sandboxes are started from."""
 
-    def __init__(self, engine: Engine, name: str = "", lock: Path | None = None) -> None:
+    def __init__(self, engine: Engine, name: str = "", lock: Path | None = None, base: str = "") -> None:
         """`name` is somebody's own image, fetched when it is missing; without one it is ours, and its tag says from
-        which Dockerfile it was built. `lock` is a file: one process at a time makes the image, and others see it."""
+        which Dockerfile it was built, on `base` where that is given. `lock` is a file: one process at a time makes the
+        image, and others see it."""
         self.name = name or own_name()
         self._is_ours = not name
+        self._arguments = {"BASE_IMAGE": base} if base else {}
         self._engine = engine
         self._lock = lock
 
@@ -68,7 +72,9 @@ class Image:
                 ) from error
 
     def _steps(self) -> AsyncIterator[str]:
-        return self._engine.build(self.name, context()) if self._is_ours else self._engine.pull(self.name)
+        if not self._is_ours:
+            return self._engine.pull(self.name)
+        return self._engine.build(self.name, context(), arguments=self._arguments)
 
 
 def own_name() -> str:
@@ -83,9 +89,9 @@ def context() -> bytes:
     return buffer.getvalue()
 
 
-async def main() -> int:
+async def main(base: str) -> int:
     engine = Engine(os.environ.get("DOCKER_HOST") or DOCKER_HOST)
-    image = Image(engine, os.environ.get("ERRAND_SANDBOX_IMAGE", ""))
+    image = Image(engine, os.environ.get("ERRAND_SANDBOX_IMAGE", ""), base=base)
     try:
         async for line in image.make():
             print(line, flush=True)
@@ -99,4 +105,6 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(anyio.run(main))
+    options = argparse.ArgumentParser(prog="python -m sandbox.image", description="Make the Docker sandbox's image.")
+    options.add_argument("--base", default="", help="build it from this image, not from the one of the Dockerfile")
+    sys.exit(anyio.run(main, options.parse_args().base))

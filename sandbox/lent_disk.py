@@ -2,7 +2,7 @@
 
 Its only input is a file that the runner has made, its only output the device's name, and nothing of an agent's is ever
 in it. It ends with the stream to the runner, whoever ends that stream; the kernel then frees the device unless the
-sandbox has mounted it by now (LO_FLAGS_AUTOCLEAR). docs/decisions/0037-a-loop-device-is-lent.md
+sandbox has mounted it by now (LO_FLAGS_AUTOCLEAR). docs/decisions/0038-a-loop-device-is-lent.md
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 ADDED_CERTIFICATES = Path("/usr/local/share/ca-certificates")
 """What this machine's administrator trusts beside the usual: a build may meet it on its way out."""
 IMAGE = "errand-test"
+BASE_IMAGE = "debian:bookworm-slim"
+"""`.ci/engine` has made it where no registry is reached, so that it has no digest of a registry's."""
 
 
 class ComposeHouse:
@@ -49,6 +51,7 @@ class ComposeHouse:
     def _command(self, *arguments: str) -> tuple[list[str], dict[str, str]]:
         certificates = "".join(path.read_text() for path in sorted(ADDED_CERTIFICATES.glob("*.crt")))
         settings = {
+            "BASE_IMAGE": BASE_IMAGE,
             "CA_CERTIFICATES": certificates,
             "COMPOSE_ENV_FILES": str(self._settings),
             "COMPOSE_PROJECT_NAME": self.project,

@@ -95,6 +95,14 @@ def shared(imported: str) -> bool:
     return imported == "services" or any(within(imported, module) for module in SHARED)
 
 
+def test_both_images_are_built_on_one_base_that_is_named_by_its_digest() -> None:
+    lines = [(ROOT / part / "Dockerfile").read_text().splitlines() for part in ("sandbox", "services")]
+    bases = {line for text in lines for line in text if line.startswith("ARG BASE_IMAGE")}
+    assert len(bases) == 1
+    assert re.fullmatch(r"ARG BASE_IMAGE=debian:bookworm-slim@sha256:[0-9a-f]{64}", bases.pop())
+    assert all(not line.startswith("FROM") or line.split()[1] in ("$BASE_IMAGE", "base") for t in lines for line in t)
+
+
 def test_no_module_imports_what_its_place_forbids() -> None:
     wrong = [
         f"{name} imports {imported}"
