@@ -95,6 +95,7 @@ class Bubblewrap:
 
     name = "bubblewrap"
     copies_workspaces = False
+    ground = ""
 
     def __init__(
         self,
@@ -109,8 +110,8 @@ class Bubblewrap:
         self._limits = limits or Limits()
         self._outside = outside or Outside()
         self._register = register
-        self._kept = PreparedFolders(folder / "prepared") if folder else None
-        self._setups = Setups(folder, self._kept, self.start, rules or SetupRules()) if folder and self._kept else None
+        self._kept = PreparedFolders(folder / "prepared", register) if folder else None
+        self.setups = Setups(folder, self._kept, self.start, rules or SetupRules()) if folder and self._kept else None
         self._lock = anyio.Lock()
         self._version = ""
         """Of bwrap."""
@@ -176,6 +177,8 @@ class Bubblewrap:
             end(entry)
             register.remove(entry.key)
         register.tidy()
+        if self.setups is not None:
+            await self.setups.tidy_by_the_minute()
         return len(over)
 
     async def spare(self, ahead: Ahead) -> Spare:
@@ -287,9 +290,9 @@ class Bubblewrap:
 
     async def prepare(self, setup: Setup, borrow: BorrowWorkspace, watch: SetupWatch) -> str:
         """As `Driver.prepare`."""
-        if self._setups is None:
+        if self.setups is None:
             raise SandboxError("there is no folder for what a set-up leaves")
-        return await self._setups.prepare(setup, borrow, watch)
+        return await self.setups.prepare(setup, borrow, watch)
 
     def _place(self, spec: SandboxSpec) -> Path | None:
         """What is seen as KEPT."""

@@ -228,7 +228,7 @@ class Checkpoints:
             assignments + script, environment=GIT_ENVIRONMENT, timeout_seconds=CHECKPOINT_SECONDS
         )
         if result.exit_code != 0:
-            raise SandboxError(f"git failed in the workspace ({result.ended_by}): {result.output[-2000:]}")
+            raise SandboxError(f"git failed in the workspace ({result.ending}): {result.output[-2000:]}")
         return result.output
 
 

@@ -154,6 +154,11 @@ class ExecResult(Struct, frozen=True, kw_only=True):
     """What a command of the shell found and left: the same shell, a `new` one because the last had ended, or none: it
     `ended` with this command. Empty for a command by itself."""
 
+    @property
+    def ending(self) -> str:
+        """For a sentence about one that failed."""
+        return f"ended by {self.ended_by}" if self.ended_by else f"exit code {self.exit_code}"
+
 
 class Process(Struct, frozen=True, kw_only=True):
     """A background process. It ends with the sandbox, if not before."""

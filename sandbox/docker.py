@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -49,6 +48,7 @@ from sandbox.machine import Machine, Told, Wishes, machine_of
 from sandbox.owners import Owners
 from sandbox.prepared_images import KEPT_IMAGES, PreparedImages
 from sandbox.register import ENDS, Register, message, reopened
+from sandbox.removal import discard_tree
 from sandbox.setup import Setups, unpack
 from sandbox.spare import Ahead, Spare, hand_over, start_spare
 
@@ -57,6 +57,7 @@ EMPTY = "rmdir lost+found"
 FILL = f"cp -a {PREPARED}/. ."
 FILL_SECONDS = 300.0
 LABEL = "errand"
+ON_A_DISK = "on a disk of its own, "
 SETUP = "setup"
 """Stands for the task of a container in which a set-up is kept."""
 OWN_CONTAINER = re.compile(r"/containers/([0-9a-f]{64})/")
@@ -94,6 +95,10 @@ class Docker:
     @property
     def copies_workspaces(self) -> bool:
         return self._machine is not None and self._machine.disk_limit
+
+    @property
+    def ground(self) -> str:
+        return ground_of(self._machine) if self._machine is not None else ""
 
     async def capabilities(self) -> Capabilities:
         """ImageMissing when the image has to be made first. The first time, a container is tried; again when the name
@@ -170,12 +175,12 @@ class Docker:
     async def spare(self, ahead: Ahead) -> Spare:
         """A sandbox without a task. SandboxError as `start`."""
         machine = await self._look()
-        return await start_spare(self._owners.own_folder(), ahead, partial(self._start, machine))
+        return await start_spare(self._owners.own_folder(), ahead, partial(self._start, machine), ground_of(machine))
 
     async def assign(self, spare: Spare, spec: SandboxSpec) -> None:
         """Make the spare, over its workspace by now, the sandbox of `spec`. Labels stay; the name says whose it is.
         SandboxError as `start`."""
-        if self.copies_workspaces:
+        if spare.ground.startswith(ON_A_DISK):
             await fill(spare.client)
         hand_over(spare.client, spec)
         self._register.assign(spare.client, spec)
@@ -268,6 +273,8 @@ class Docker:
                 if entry.key not in there:
                     self._register.remove(entry.key)
         self._register.tidy()
+        with suppress(SandboxError, EngineError):
+            await self.setups.tidy_by_the_minute()
         return removed
 
     async def close(self) -> None:
@@ -346,7 +353,7 @@ class Docker:
                 f"machine; where Errand runs in a container, see docs/running.md"
             ) from error
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            discard_tree(folder)
 
 
 def connect(config: Config, host: str, folder: Path, runner: str, outside: Outside | None = None) -> Docker:
@@ -363,6 +370,10 @@ def connect_as(config: Config, host: str, owners: Owners, outside: Outside | Non
         limits=limits(config), runtime=config.sandbox_runtime, refuses_faults=config.sandbox_advisories == "refuse"
     )
     return Docker(engine, image, register, wishes, outside, setup_rules(config))
+
+
+def ground_of(machine: Machine) -> str:
+    return f"{ON_A_DISK if machine.disk_limit else ''}{machine.image}"
 
 
 def user(task: str) -> int:

@@ -27,9 +27,9 @@ git -C /workspace ls-files -z --others --ignored --exclude-standard --directory 
 tar --create --file workspace.tar --directory /workspace --null --verbatim-files-from --files-from "$PWD/list"
 tar --create --file home.tar --directory "$HOME" --exclude ./.cache/pycache .
 rm list
-git -C /workspace -c core.quotePath=true status --porcelain --untracked-files=normal | cut -c 4- | head -n 6
+git -C /workspace -c core.quotePath=true status --porcelain --untracked-files=normal | head -n 200
 """
-"""Says which files are not kept, because git does not ignore them."""
+"""Says what git sees of it: that is not kept."""
 UNPACK = f"""\
 set -eu
 cd {KEPT}/{PACKED} 2>/dev/null || exit 0

@@ -6,10 +6,11 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import shutil
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+
+from sandbox.removal import discard_tree
 
 
 class Owners:
@@ -34,7 +35,7 @@ class Owners:
             return
         self._locks.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Another one of this name has ended: a container's process has the same id each time.
-        shutil.rmtree(self.folder / "spares" / self.runner, ignore_errors=True)
+        discard_tree(self.folder / "spares" / self.runner)
         path = self._locks / self.runner
         while True:
             self._mine = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -57,11 +58,11 @@ class Owners:
             self.is_alive(lock.name)
         for folder in (self.folder / "spares").glob("*"):
             if folder.name != self.runner and not self.is_alive(folder.name):
-                shutil.rmtree(folder, ignore_errors=True)
+                discard_tree(folder)
 
     def release(self) -> None:
         if self._mine != -1:
-            shutil.rmtree(self.folder / "spares" / self.runner, ignore_errors=True)
+            discard_tree(self.folder / "spares" / self.runner)
             (self._locks / self.runner).unlink(missing_ok=True)
             os.close(self._mine)
             self._mine = -1

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from sandbox.contract import SandboxError, SandboxSpec
 from sandbox.egress.outside import Outside
 from sandbox.folders import own
 from sandbox.owners import Owners
+from sandbox.removal import discard_tree
 
 ENDS = "ERRAND_SANDBOX_LEASE_SECONDS is 0: what a task runs ends with its runner, a later one cannot take it over."
 GRACE_SECONDS = 10.0
@@ -44,6 +44,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     """Bubblewrap: its processes, each a pid and when it was started."""
     container: str = ""
     """Docker: by what the engine knows it."""
+    image: str = ""
+    """What it started from, as `SandboxSpec.image`."""
 
 
 class Register:
@@ -108,6 +110,7 @@ class Register:
             runner=self.owners.runner,
             births=births,
             container=container,
+            image=spec.image,
         )
         place = self.place(key)
         new = place / f"{ENTRY}.{secrets.token_hex(4)}"
@@ -140,6 +143,10 @@ class Register:
                 if entry is not None and entry.driver == self._driver:
                     yield entry
 
+    def uses(self, image: str) -> bool:
+        """Whether a sandbox that started from it may live, whoever holds it."""
+        return any(entry.image == image for entry in self.all())
+
     def release(self, key: str, attempt: int) -> None:
         """Ours has stopped, or could not be had, or is another attempt's by now."""
         entry = self.find(key)
@@ -149,7 +156,7 @@ class Register:
             self.remove(key)
 
     def remove(self, key: str) -> None:
-        shutil.rmtree(self._folder / key, ignore_errors=True)
+        discard_tree(self._folder / key)
         self._left.pop(key, None)
 
     def tidy(self) -> None:

@@ -8,15 +8,17 @@ script alone; its container is gone before the agent's is made, and what would b
 from __future__ import annotations
 
 import hashlib
+import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import anyio
 import anyio.to_thread
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -40,10 +42,14 @@ from sandbox.secret_values import Redactor
 
 WAIT_SECONDS = 0.2
 LOOK_SECONDS = 1.0
+TIDY_SECONDS = 60.0
 PACK_SECONDS = 600.0
 UNPACK_SECONDS = 110.0
 """Less than a runner waits for a start."""
 TAIL_CHARS = 1500
+FIRST_LINE_BYTES = 4096
+NAMES_SHOWN = 5
+STATUS = re.compile(r"([ MTADRCU?]{2}) (.+)")
 LOCKS = 64
 SETTINGS = 'export PATH="/opt/errand/bin:$HOME/.local/bin:$PATH"\n'
 KEEP_MARK = "1"
@@ -92,6 +98,27 @@ class Store(Protocol):
         ...
 
 
+class Mark(Struct, frozen=True, kw_only=True):
+    """What is known of a set-up that is kept, for people. The time of its file says when it was used last."""
+
+    repository: str
+    what: str
+    """The script, or the Dockerfile."""
+    made_at: float
+
+
+class KeptSetup(Struct, frozen=True, kw_only=True):
+    """One on this machine."""
+
+    key: str
+    size_bytes: int
+    used_at: float
+    """By the clock on the wall, as `made_at`; 0 is unknown."""
+    repository: str = ""
+    what: str = ""
+    made_at: float = 0.0
+
+
 class Setups:
     """Of one driver on one machine."""
 
@@ -103,6 +130,8 @@ class Setups:
         self._store = store
         self._start = start
         self._rules = rules
+        self._tidy_at = 0.0
+        """By the monotonic clock."""
 
     async def prepare(self, setup: Setup, borrow: BorrowWorkspace, watch: SetupWatch) -> str:
         """See `Driver.prepare`."""
@@ -155,8 +184,39 @@ class Setups:
             await watch.ends(ExecResult(exit_code=None, output=said), reason)
             raise SetupFailed(reason) from None
         await watch.ends(ExecResult(exit_code=0, output=said), "")
-        self._mark(key).touch()
+        await self._made(key, setup, setup.dockerfile)
+
+    async def _made(self, key: str, setup: Setup, what: str) -> None:
+        mark = Mark(repository=setup.repository, what=what, made_at=time.time())
+        self._mark(key).write_bytes(msgspec.json.encode(mark))  # what was made last is not what is tidied away
         await self.tidy()
+
+    async def kept(self) -> list[KeptSetup]:
+        """What was used last comes first."""
+        sizes = await self._store.kept()
+        return [self._known(key, sizes[key]) for key in sorted(sizes, key=self._used_at, reverse=True)]
+
+    def _known(self, key: str, size_bytes: int) -> KeptSetup:
+        found = KeptSetup(key=key, size_bytes=size_bytes, used_at=self._used_at(key))
+        try:
+            mark = msgspec.json.decode(self._mark(key).read_bytes(), type=Mark)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return found
+        return replace(found, repository=mark.repository, what=mark.what, made_at=mark.made_at)
+
+    async def forget(self, key: str) -> bool:
+        """The next task that needs it makes it anew. False while it is in use."""
+        if not await self._store.remove(key):
+            return False
+        self._mark(key).unlink(missing_ok=True)
+        return True
+
+    async def tidy_by_the_minute(self) -> None:
+        """`tidy`, also when nothing new is kept: for who looks more often than that."""
+        if time.monotonic() >= self._tidy_at:
+            self._tidy_at = time.monotonic() + TIDY_SECONDS
+            with suppress(OSError):  # who keeps the next one is told
+                await self.tidy()
 
     async def tidy(self) -> None:
         """Remove what was not used for long, and what is too much; nothing that is in use."""
@@ -166,9 +226,11 @@ class Setups:
         for key in oldest_last:
             count, size = count + 1, size + kept[key]
             is_old = self._used_at(key) < time.time() - self._rules.idle_seconds
-            if (is_old or count > self._rules.count or size > self._rules.all_bytes) and await self._store.remove(key):
-                self._mark(key).unlink(missing_ok=True)
+            if (is_old or count > self._rules.count or size > self._rules.all_bytes) and await self.forget(key):
                 count, size = count - 1, size - kept[key]
+        for mark in self._folder.glob("*.used"):
+            if mark.stem not in kept and self._used_at(mark.stem) < time.time() - self._rules.idle_seconds:
+                mark.unlink(missing_ok=True)
 
     async def _make(self, key: str, setup: Setup, ground: Ground, borrow: BorrowWorkspace, watch: SetupWatch) -> None:
         redactor = Redactor({})
@@ -177,11 +239,14 @@ class Setups:
             secrets = await setup.secrets()
             redactor = Redactor(secrets)
             async with borrow() as spec:
+                refuse_windows(spec.workspace, setup.script)
                 folder = spec.workspace / SETUP_FOLDER
                 folder.mkdir(mode=0o700)
-                spec = replace(spec, image=ground.image, is_setup=True)
-                result = await self._run(spec, setup.script, secrets, redactor, watch)
-                check_result(setup, result, self._rules.seconds)
+                async with self._started(replace(spec, image=ground.image, is_setup=True)) as sandbox:
+                    result = await self._run(sandbox, folder, setup.script, secrets, redactor, watch)
+                    check_result(setup, result, self._rules.seconds)
+                    await refuse_full(sandbox, setup.script)
+                    await self._pack(sandbox, watch)
                 await anyio.to_thread.run_sync(partial(self._check, folder, secrets), abandon_on_cancel=True)
                 await self._store.keep(key, ground, folder, setup.repository)
         except SetupFailed as error:
@@ -192,26 +257,34 @@ class Setups:
             await watch.ends(result, str(error))
             raise
         await watch.ends(result, "")
-        self._mark(key).touch()  # what was made last is not what is tidied away
-        await self.tidy()
+        await self._made(key, setup, setup.script)
+
+    @asynccontextmanager
+    async def _started(self, spec: SandboxSpec) -> AsyncIterator[Sandbox]:
+        sandbox = await self._start(spec)
+        try:
+            yield sandbox
+        finally:
+            await sandbox.stop()
 
     async def _run(
-        self, spec: SandboxSpec, script: str, secrets: Mapping[str, str], redactor: Redactor, watch: SetupWatch
+        self,
+        sandbox: Sandbox,
+        folder: Path,
+        script: str,
+        secrets: Mapping[str, str],
+        redactor: Redactor,
+        watch: SetupWatch,
     ) -> ExecResult:
+        """The script, seen by the user without its secrets."""
+
         async def show(text: str) -> None:
             if shown := redactor.feed(text):
                 await watch.output(shown)
 
-        sandbox = await self._start(spec)
-        try:
-            result = await self._run_script(sandbox, spec.workspace / SETUP_FOLDER, script, secrets, show)
-            await watch.output(redactor.rest())
-            result = replace(result, output=redactor.all(result.output))
-            if result.exit_code == 0:
-                await self._pack(sandbox, watch)
-        finally:
-            await sandbox.stop()
-        return result
+        result = await self._run_script(sandbox, folder, script, secrets, show)
+        await watch.output(redactor.rest())
+        return replace(result, output=redactor.all(result.output))
 
     async def _run_script(
         self, sandbox: Sandbox, folder: Path, script: str, secrets: Mapping[str, str], show: OnOutput
@@ -252,10 +325,9 @@ class Setups:
         packed = await sandbox.exec(PACK, environment=GIT_ENVIRONMENT, timeout_seconds=PACK_SECONDS)
         if packed.exit_code != 0:
             tail = packed.output[-TAIL_CHARS:].strip()
-            raise SetupFailed(f"What the set-up left could not be kept ({packed.ended_by}): {tail}")
-        if packed.output.strip():
-            names = ", ".join(packed.output.split("\n")[:5]).strip(", ")
-            await watch.notice(f"Of the set-up's files these are not kept, because git does not ignore them: {names}")
+            raise SetupFailed(f"What the set-up left could not be kept ({packed.ending}): {tail}")
+        for notice in not_kept(packed.output):
+            await watch.notice(notice)
 
     def _check(self, folder: Path, secrets: Mapping[str, str]) -> None:
         try:
@@ -285,7 +357,7 @@ async def unpack(sandbox: Sandbox) -> None:
     result = await sandbox.exec(UNPACK, timeout_seconds=UNPACK_SECONDS)
     if result.exit_code != 0:
         raise SandboxError(
-            f"what the repository's set-up left could not be copied into the sandbox ({result.ended_by}): "
+            f"what the repository's set-up left could not be copied into the sandbox ({result.ending}): "
             f"{result.output[-TAIL_CHARS:]}"
         )
 
@@ -319,3 +391,45 @@ def check_result(setup: Setup, result: ExecResult, seconds: float) -> None:
             how = f"was ended by {ended_by}"
     tail = result.output[-TAIL_CHARS:].strip()
     raise SetupFailed(f"The repository's set-up ({setup.script}) {how}. It said last:\n{tail}")
+
+
+def refuse_windows(workspace: Path, script: str) -> None:
+    """SetupFailed for a script whose first line ends as Windows ends lines: a shell would take the CR for a part of the
+    last word, and say so of a command that it does not find."""
+    with (workspace / script).open("rb") as file:
+        first = file.readline(FIRST_LINE_BYTES)
+    if first.endswith(b"\r\n"):
+        raise SetupFailed(
+            f"The repository's {script} has Windows line ends (CRLF), which a shell does not understand. Add the line "
+            f"`{script} text eol=lf` to .gitattributes, then `git add --renormalize .` and commit."
+        )
+
+
+async def refuse_full(sandbox: Sandbox, script: str) -> None:
+    """SetupFailed when a place is full by now: what ran had no room, whatever the script's last command said."""
+    looked = await sandbox.exec("exit 1")  # of a command that fails it is told
+    if looked.output:
+        full = looked.output.strip().strip("[]")
+        raise SetupFailed(
+            f"The repository's set-up ({script}) ended with exit code 0, but {full}, so something is missing and "
+            "nothing is kept. Remove caches at the end of the script, put large tools into /opt/errand, begin it with "
+            "`set -e`, or have this server's limit raised (ERRAND_SANDBOX_TMP_MIB; of /workspace "
+            "ERRAND_SANDBOX_DISK_MIB)."
+        )
+
+
+def not_kept(status: str) -> list[str]:
+    """Sentences on what stays behind, from the first lines of `git status --porcelain`."""
+    found = [match.groups() for line in status.splitlines() if (match := STATUS.fullmatch(line))]
+    new = [name for state, name in found if state == "??"]
+    changed = [name for state, name in found if state != "??"]
+    notices = []
+    if changed:
+        notices.append(f"What the set-up changed in files that git has is not kept: {_some(changed)}")
+    if new:
+        notices.append(f"New files of the set-up that git does not ignore are not kept: {_some(new)}")
+    return notices
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")

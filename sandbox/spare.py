@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +19,7 @@ from sandbox.contract import BorrowWorkspace, Capabilities, SandboxError, Sandbo
 from sandbox.egress.environment import proxied
 from sandbox.egress.policy import Egress
 from sandbox.folders import TASK_UIDS, is_root, own
+from sandbox.removal import discard_tree
 
 SPARE = "spare"
 """Stands for the task of a sandbox that has none yet."""
@@ -48,12 +47,14 @@ class Spare(Struct, frozen=True, kw_only=True):
     uid: int
     made_at: float
     """By the monotonic clock."""
+    ground: str = ""
+    """The driver's, when it was started."""
 
     async def remove(self) -> None:
         """With its folder, unless a task has that by now."""
         with anyio.CancelScope(shield=True):
             await self.client.stop()
-            await anyio.to_thread.run_sync(partial(shutil.rmtree, self.folder, ignore_errors=True))
+            await anyio.to_thread.run_sync(discard_tree, self.folder)
 
 
 class SparingDriver(Protocol):
@@ -64,6 +65,12 @@ class SparingDriver(Protocol):
 
     @property
     def copies_workspaces(self) -> bool: ...
+
+    @property
+    def ground(self) -> str:
+        """What its sandboxes are made of by now, where that can change under a spare that waits: one of another ground
+        is of no use."""
+        ...
 
     async def capabilities(self) -> Capabilities: ...
 
@@ -84,7 +91,9 @@ class SparingDriver(Protocol):
         ...
 
 
-async def start_spare(parent: Path, ahead: Ahead, start: Callable[[SandboxSpec, int], Awaitable[ExecClient]]) -> Spare:
+async def start_spare(
+    parent: Path, ahead: Ahead, start: Callable[[SandboxSpec, int], Awaitable[ExecClient]], ground: str = ""
+) -> Spare:
     """Over a new folder below `parent`, as a uid that no task has yet. SandboxError."""
     uid = secrets.choice(TASK_UIDS) if is_root() else os.geteuid()
     try:
@@ -103,9 +112,9 @@ async def start_spare(parent: Path, ahead: Ahead, start: Callable[[SandboxSpec, 
         )
         client = await start(spec, uid)
     except BaseException:
-        await anyio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
+        await anyio.to_thread.run_sync(discard_tree, folder)
         raise
-    return Spare(client=client, folder=folder, uid=uid, made_at=time.monotonic())
+    return Spare(client=client, folder=folder, uid=uid, made_at=time.monotonic(), ground=ground)
 
 
 def hand_over(client: ExecClient, spec: SandboxSpec) -> None:

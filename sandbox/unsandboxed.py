@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +15,7 @@ from sandbox.client import ExecClient
 from sandbox.contract import BorrowWorkspace, Capabilities, SandboxError, SandboxSpec, Setup, SetupWatch
 from sandbox.environment import everyday
 from sandbox.process import start_exec_server
+from sandbox.removal import discard_tree
 
 NOTES = (
     "No sandbox: a task can read, change and send whatever the user who runs Errand can.",
@@ -45,7 +45,7 @@ class Unsandboxed:
             raise SandboxError(f"{spec.workspace} is not an absolute path of a folder")
         home = Path(tempfile.mkdtemp(prefix="errand-home-"))
         (home / ".gitconfig").write_text(GITCONFIG)
-        client = ExecClient(spec.environment, cleanup=lambda: shutil.rmtree(home, ignore_errors=True))
+        client = ExecClient(spec.environment, cleanup=lambda: discard_tree(home))
         config = msgspec.json.encode({"workspace": str(spec.workspace.resolve()), "limits": {"CORE": 0}}).decode()
         argv = [sys.executable, "-I", "-S", exec_server.__file__, config]
         await start_exec_server(client, argv, environment(spec, home))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import time
 from collections import OrderedDict
@@ -34,6 +33,7 @@ from sandbox.contract import (
     SetupWatch,
 )
 from sandbox.folders import check_folders, give, is_root
+from sandbox.removal import discard_tree
 from sandbox.spare import Ahead, Spare, SparingDriver, ahead_of
 
 LOOK_SECONDS = 10.0
@@ -121,14 +121,17 @@ class Warm(Generic[D]):
     async def remove_old(self) -> None:
         oldest = time.monotonic() - self.idle_seconds
         for ahead, spare in list(self.spares.items()):
-            if spare.made_at < oldest or spare.client.is_dead:
+            if spare.made_at < oldest or spare.client.is_dead or spare.ground != self.driver.ground:
                 del self.spares[ahead]
                 await spare.remove()
 
     async def _from_spare(self, spec: SandboxSpec) -> ExecClient | None:
-        """None when there is none, or when the workspace cannot be moved into it."""
+        """None when there is none that fits, or when the workspace cannot be moved into it."""
         spare = self.spares.pop(ahead_of(spec), None)
         if spare is None:
+            return None
+        if spare.ground != self.driver.ground:
+            await spare.remove()
             return None
         try:
             check_folders(spec, spare.uid)
@@ -161,7 +164,7 @@ def take_place(spare: Spare, workspace: Path) -> None:
         for source, target in reversed(moved):
             target.rename(source)
         raise
-    shutil.rmtree(emptied, ignore_errors=True)
+    discard_tree(emptied)
 
 
 def moves(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:

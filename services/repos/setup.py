@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -79,7 +79,7 @@ class Devcontainer(Struct, frozen=True):
 async def find_setup(git: Git, mirror: Path, commit: str) -> SetupFound | None:
     """None where the commit says nothing of it. GitFailed when the mirror cannot be read."""
     said = {file.path: file for file in await list_files(git, mirror, commit, *FOLDERS, *DEVCONTAINERS)}
-    notices = [f"{path} is a link, and so not heeded." for path in (SCRIPT, DOCKERFILE) if is_link(said.get(path))]
+    notices = [notice for path in (SCRIPT, DOCKERFILE) if (notice := no_file(path, said))]
     script = SCRIPT if SCRIPT in said and said[SCRIPT].is_regular else ""
     image, dockerfile, more = await find_image(git, mirror, said)
     if not script and not image and not dockerfile and not more and not notices:
@@ -151,8 +151,13 @@ async def read_text(git: Git, mirror: Path, file: File) -> str:
     return output.data.decode(errors="replace")
 
 
-def is_link(file: File | None) -> bool:
-    return file is not None and not file.is_regular
+def no_file(path: str, said: Mapping[str, File]) -> str:
+    """Why what is there is not heeded; empty where it is, or where nothing is."""
+    if path in said:
+        return "" if said[path].is_regular else f"{path} is a link, and so not heeded: make it a file."
+    if any(other.startswith(f"{path}/") for other in said):
+        return f"{path} is a folder, and so not heeded: make it a file."
+    return ""
 
 
 def is_input(path: str, patterns: Iterable[str]) -> bool:

@@ -14,12 +14,12 @@ import anyio
 import anyio.to_thread
 
 from protocol.ids import is_token
+from sandbox.removal import remove_tree
 from services import log
 from services.bus import Refused
 from services.repos.cache import Mirror
 from services.repos.git import Git
 from services.repos.layout import quoted, write_ref, write_repository
-from services.repos.removal import remove_tree
 
 CHECKOUT_WORKERS = min(4, os.cpu_count() or 1)
 CHECKOUTS_LIMIT = 2 * (os.cpu_count() or 1)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from sandbox.bubblewrap import Bubblewrap
 from sandbox.client import ExecClient
 from sandbox.config import DOCKER_HOST, limits
-from sandbox.docker import connect
+from sandbox.docker import Docker, connect
+from sandbox.image import own_name
 from sandbox.owners import Owners
 from sandbox.register import Register
 from sandbox.spare import Ahead, Spare, SparingDriver
@@ -125,6 +127,31 @@ async def test_one_that_waited_too_long_or_died_is_not_used(driver: SparingDrive
         await warm.remove_old()
         assert not warm.spares
     assert list((data / "spares" / "me").iterdir()) == []
+
+
+async def test_one_of_an_image_or_with_a_disk_that_is_no_more_is_not_used(
+    driver: SparingDriver, tmp_path: Path
+) -> None:
+    """The image got another's name while it waited, or its engine was restarted without loop devices."""
+    if not isinstance(driver, Docker):
+        assert driver.ground == ""
+        return
+    machine = driver._machine
+    assert machine is not None
+    async with kept_warm(driver) as warm:
+        await use(warm, tmp_path / "first")
+        for change in ({"image": own_name()}, {"disk_limit": not machine.disk_limit}):
+            waiting = await until_spare(warm)
+            driver._machine = replace(machine, **change)
+            workspace = tmp_path / f"task-{len(change)}-{next(iter(change))}"
+            workspace.mkdir()
+            (workspace / "file").write_text("prepared")
+            sandbox = await warm.start(spec_of(workspace))
+            assert sandbox is not waiting.client
+            assert waiting.client.is_dead
+            assert (await sandbox.exec("cat file")).output == "prepared"
+            driver._machine = machine
+            await sandbox.stop()
 
 
 async def test_none_is_left_when_the_runner_stops(driver: SparingDriver, data: Path, tmp_path: Path) -> None:

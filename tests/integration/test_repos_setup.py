@@ -45,6 +45,12 @@ async def test_a_repository_without_a_set_up_has_none(mirror: Mirror) -> None:
     assert await mirror.found({"setup.sh": "echo not this one\n", "package-lock.json": "{}\n"}) is None
 
 
+async def test_a_set_up_that_is_a_folder_is_said_to_be_none(mirror: Mirror) -> None:
+    found = await mirror.found({".errand/setup.sh/first.sh": "echo no\n"})
+    assert found is not None
+    assert (found.script, found.notices) == ("", (".errand/setup.sh is a folder, and so not heeded: make it a file.",))
+
+
 async def test_its_digest_changes_with_its_inputs_and_with_nothing_else(mirror: Mirror) -> None:
     first = await mirror.found({**SCRIPT, ".errand/inputs": "# more\ntools/*.sh\n"})
     assert first is not None
@@ -95,7 +101,7 @@ async def test_a_devcontainer_names_an_image_or_a_dockerfile_and_the_rest_is_not
 async def test_a_script_that_is_a_link_is_not_run_and_that_is_said(mirror: Mirror) -> None:
     found = await mirror.found({}, links={".errand/setup.sh": "../../../etc/passwd"})
     assert found is not None
-    assert (found.script, found.notices) == ("", (".errand/setup.sh is a link, and so not heeded.",))
+    assert (found.script, found.notices) == ("", (".errand/setup.sh is a link, and so not heeded: make it a file.",))
 
 
 def test_comments_in_strings_stay() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -145,7 +146,8 @@ echo x = 2 > app.py; echo new > untracked
     image = await repository.prepare(driver, seen)
     assert (seen.begun, seen.said, seen.ended) == ([SCRIPT], "installing\n", [(0, "")])
     assert seen.notices == [
-        "Of the set-up's files these are not kept, because git does not ignore them: app.py, untracked"
+        "What the set-up changed in files that git has is not kept: app.py",
+        "New files of the set-up that git does not ignore are not kept: untracked",
     ]
     look = "tool; big; cat node_modules/link/index.js app.py; git status --porcelain; stat -c %a ~/.local/bin/tool"
     for _ in range(2):
@@ -185,10 +187,12 @@ async def test_one_that_fails_or_takes_too_long_says_so_with_its_last_words_and_
         async with new_driver(name, tmp_path / name, quick) as driver:
             for script, reason in (
                 ("echo broken >&2; exit 3", "(.errand/setup.sh) ended with exit code 3. It said last:\nbroken"),
+                ("head -c 1G /dev/zero > /tmp/x; echo fine", "exit code 0, but /tmp is full: it holds 64 MiB, so"),
+                ("set -e\r\n# x\r\n", "has Windows line ends (CRLF), which a shell does not understand. Add the line"),
                 ("echo slow; sleep 60", "was not done after 1 s (ERRAND_SANDBOX_SETUP_SECONDS). It said last:\nslow"),
                 ("head -c 2M /dev/zero > ~/large", "more than the 1 MiB that are kept (ERRAND_SANDBOX_SETUP_MIB)"),
             ):
-                folder = tmp_path / f"{name} {script[:6]}"
+                folder = tmp_path / f"{name}_{zlib.crc32(script.encode())}"
                 repository = Repository(folder, script)
                 for _ in range(2):
                     seen = Seen()
@@ -229,6 +233,28 @@ async def test_a_set_up_that_leaves_a_secret_is_refused_with_its_name_and_place(
             await repository.prepare(driver, seen, secrets=lending(TOKEN=SECRET))
         assert SECRET not in str(failure.value)
         assert [why for _, why in seen.ended] == [str(failure.value)]
+
+
+async def test_what_is_kept_is_listed_and_forgotten_and_goes_also_when_nothing_new_is_kept(
+    driver: Driver, tmp_path: Path
+) -> None:
+    assert isinstance(driver, Bubblewrap | Docker)
+    assert driver.setups is not None
+    repository = Repository(tmp_path, "head -c 1000 /dev/zero > ~/result")
+    image = await repository.prepare(driver)
+    (kept,) = await driver.setups.kept()
+    assert (kept.repository, kept.what, kept.size_bytes > 1000) == ("https://host/app", SCRIPT, True)
+    sandbox = await driver.start(repository.spec("task_1", image))
+    assert not await driver.setups.forget(kept.key)
+    await sandbox.stop()
+    assert await driver.setups.forget(kept.key)
+    assert await driver.setups.kept() == []
+    await repository.prepare(driver, seen := Seen())
+    assert seen.begun == [SCRIPT]
+    for mark in (tmp_path / "data" / "setups").glob("*.used"):
+        os.utime(mark, (0, 0))
+    await driver.sweep()
+    assert await driver.setups.kept() == []
 
 
 async def test_two_that_want_the_same_at_once_run_it_once(driver: Driver, tmp_path: Path) -> None:

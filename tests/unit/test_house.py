@@ -37,6 +37,8 @@ SHARED = {
     "services.setting_words",
 }
 SERVICES = ("scheduler", "runner", "repos", "history")
+LENT = {"sandbox.removal", "sandbox.removal.remove_tree"}
+"""Of the sandbox, what services may use that start none: strangers' files reach them, too."""
 STANDARD_ONLY = {"protocol": {"msgspec"}}
 HOMES = {
     "anthropic": ("agents.models",),
@@ -87,7 +89,7 @@ def allowed(importer: str, imported: str) -> bool:
     for service in SERVICES:
         if within(importer, f"services.{service}"):
             own = within(imported, f"services.{service}") or top == "protocol" or shared(imported)
-            return own or (service == "runner" and top in ("agents", "sandbox"))
+            return own or imported in LENT or (service == "runner" and top in ("agents", "sandbox"))
     return True
 
 

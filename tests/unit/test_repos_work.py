@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.removal import remove_tree
 from services import envelope
 from services.bus import Refused
 from services.repos.bundle import Bundle, read_bundle
@@ -18,7 +19,6 @@ from services.repos.changes import Changed, escapes, leaves_the_tree, notices, r
 from services.repos.complaints import explain
 from services.repos.git import GitFailed, Remote
 from services.repos.publish import DIFF_LIMIT_BYTES, cut_diff, refused_push
-from services.repos.removal import remove_tree
 
 ID = b"a" * 40
 NOBODY = 65534

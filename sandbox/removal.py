@@ -1,8 +1,10 @@
-"""Removing a folder that an agent wrote."""
+"""Removing a folder that a stranger wrote: an agent, a set-up. The one way to do it, also for the repos service; what
+the standard library has recurses as deep as the tree is."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -32,6 +34,12 @@ def remove_tree(root: Path) -> None:
         finally:
             os.close(descriptor)
         folder.rmdir()
+
+
+def discard_tree(root: Path) -> None:
+    """`remove_tree` of what may be gone by now; what resists is left to who looks next."""
+    with suppress(OSError):
+        remove_tree(root)
 
 
 def _open_forced(name: str | Path, parent: int | None) -> int:
