@@ -140,36 +140,42 @@ def open_call(owner: Phone, task: str) -> int | None:
 def assert_real_outcomes(owner: Phone, task: str, hit: list[int]) -> None:
     """The journal is what one shell does that is kept, or begins again where the sandbox does."""
     count = 0
-    kept = True
+    is_first = True
+    """Whether it is still the task's first sandbox."""
+    kept = False
     attempts: dict[int, int] = {}
     calls: dict[int, ToolCall] = {}
     for frame in owner.journal(task):
         match frame.entry.event:
             case AttemptStarted(sandbox_kept=kept):
+                is_first = frame.entry.attempt == 1 or (is_first and kept)
                 count = count if kept else 0
             case StepStarted(step=step, action=ToolCall() as call):
                 calls[step], attempts[step] = call, frame.entry.attempt
             case StepFinished(step=step, result=result) if step in calls:
                 if step in hit:
                     assert frame.entry.attempt > attempts[step], "the kill came in the middle of the call"
-                count = count_after(calls[step], result, count, kept=kept)
+                assert not isinstance(result, StepLost) or not kept or result.reason == NEVER_CAME, result
+                count = count_after(calls[step], result, count)
+                if calls[step].name == "process" and is_first:
+                    assert "running for" in shown(result) or "Started" in shown(result)
     assert set(hit) <= set(calls)
 
 
-def count_after(call: ToolCall, result: object, count: int, *, kept: bool) -> int:
+def shown(result: object) -> str:
+    return result.text if isinstance(result, ToolResult) else ""
+
+
+def count_after(call: ToolCall, result: object, count: int) -> int:
     """What the shell's variable is by now."""
     command = str(call.input.get("command", ""))
-    if isinstance(result, StepLost):
-        assert not kept or result.reason == NEVER_CAME, result
+    if not isinstance(result, ToolResult) or result.text.startswith("Not run"):
         return count
-    assert isinstance(result, ToolResult)
-    if "COUNT + 1" in command and not result.text.startswith("Not run"):
+    if "COUNT + 1" in command:
         assert (result.text, result.exit_code) == (f"count {count + 1}\n[exit code {count + 1}]", count + 1)
         return count + 1
     if "last" in command:
         assert f"last {count}\n" in result.text
         lines = result.text.split(f"last {count}\n")[1].splitlines()[:-1]
         assert lines[len(lines) - count :] == [f"count {number}" for number in range(1, count + 1)], result.text
-    if call.input.get("action") == "list" and kept:
-        assert "running for" in result.text, "the process that was started before the kill"
     return count
