@@ -57,7 +57,7 @@ class Gateway:
             await service.stop()
             self._stopped.set()
 
-    async def drain(self) -> None:
+    async def drain(self, *, for_good: bool = False) -> None:
         if self._server is None:
             return
         async with anyio.create_task_group() as group:

@@ -383,6 +383,8 @@ class ExecClient:
         self.link: Link | None = None
         self._cleanup = cleanup
         self._is_ours: Callable[[], bool] = lambda: True
+        self._forget: Callable[[], None] = lambda: None
+        self._lets_go = False
         self._on_stop: list[Callable[[], None]] = []
         self.gate: Gate | None = None
         """Of a sandbox with a way out."""
@@ -413,10 +415,10 @@ class ExecClient:
             self._resumed = self._greeting.taken
             self._last_id = self._greeting.taken.last
 
-    def belong(self, cleanup: Callable[[], None], is_ours: Callable[[], bool]) -> None:
-        """`cleanup` as in the constructor; `is_ours` turns false when another runner has taken it over: then it is left
-        alone."""
-        self._cleanup, self._is_ours = cleanup, is_ours
+    def belong(self, cleanup: Callable[[], None], is_ours: Callable[[], bool], forget: Callable[[], None]) -> None:
+        """`cleanup` as in the constructor, or `forget` where it was left; `is_ours` turns false when another runner has
+        taken it over: then it is left alone."""
+        self._cleanup, self._is_ours, self._forget = cleanup, is_ours, forget
 
     def hold(self, attempt: int, lease_seconds: float) -> None:
         """From now on the sandbox outlives us by so many seconds; it is found out soon when it does not answer."""
@@ -586,6 +588,16 @@ class ExecClient:
     async def restore(self, checkpoint: Checkpoint) -> None:
         await self._checkpoints.restore(checkpoint)
 
+    def let_go(self) -> None:
+        self._lets_go = self._renewal is not None
+
+    async def leave(self) -> bool:
+        if self._renewal is None or self._death:
+            return False
+        self._is_ours, self._cleanup = (lambda: False), self._forget
+        await self.stop()
+        return True
+
     async def stop(self) -> None:
         if self.gate is not None:
             await self.gate.close()
@@ -659,7 +671,8 @@ class ExecClient:
             await self._cancel(call_id, call)
             raise
         finally:
-            del self._calls[call_id]
+            if call.ended or not self._lets_go:
+                del self._calls[call_id]
 
     async def _send(self, frame: bytes) -> None:
         assert self.link is not None
@@ -701,7 +714,7 @@ class ExecClient:
 
     async def _cancel(self, call_id: int, call: Call) -> None:
         """Have the server end the call, and wait until all of it has ended."""
-        if call.ended or self._death:
+        if call.ended or self._death or self._lets_go:
             return
         with anyio.move_on_after(OVERDUE_SECONDS, shield=True):
             await self._send(pack({"op": "cancel", "id": call_id}))

@@ -298,6 +298,15 @@ class Sandbox(Protocol):
         """Bring a fresh workspace to `checkpoint`: HEAD on `head`, the working tree as in `commit`, nothing staged."""
         ...
 
+    def let_go(self) -> None:
+        """From now on, a command of the shell whose caller is cancelled goes on until `stop` or `leave`."""
+        ...
+
+    async def leave(self) -> bool:
+        """Let it go on without us for as long as its lease lasts, for `reattach`. False when it has none, or has died:
+        it is to be stopped."""
+        ...
+
     async def stop(self) -> None:
         """End every process inside and return when all have ended. May be called twice."""
         ...

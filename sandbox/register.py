@@ -85,7 +85,11 @@ class Register:
     def assign(self, client: ExecClient, spec: SandboxSpec) -> None:
         """Make it that of `spec`."""
         key, attempt = client.key, spec.attempt
-        client.belong(lambda: self.release(key, attempt), lambda: self.is_ours(key, attempt))
+        client.belong(
+            cleanup=lambda: self.release(key, attempt),
+            is_ours=lambda: self.is_ours(key, attempt),
+            forget=lambda: self.held.discard(key),
+        )
 
     def hold(self, client: ExecClient, spec: SandboxSpec, *, births: Births = (), container: str = "") -> None:
         """Ours from now on, until its lease ends."""

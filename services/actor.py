@@ -35,9 +35,9 @@ class Actor(Protocol):
         """Work until cancelled; call `started` once work can be taken. Returning is an error of the service."""
         ...
 
-    async def drain(self) -> None:
+    async def drain(self, *, for_good: bool = False) -> None:
         """Take no new work, finish or hand over what is in hand, return when that is done. May be called before `run`
-        has started."""
+        has started. `for_good`: nobody is about to take this service's place."""
         ...
 
     def health(self) -> Health:
@@ -64,7 +64,7 @@ NOTHING = Told()
 def run(
     service: Service, config: BusConfig, make: Callable[[Bus], Actor], *, level: str = "info", told: Told = NOTHING
 ) -> None:
-    """Run one service as this process until SIGTERM or SIGINT."""
+    """Run one service as this process until SIGTERM, or SIGINT where the house ends for good."""
     log.configure(service, level)
     anyio.run(_run, service, config, make, told, backend_options={"use_uvloop": True})
 
@@ -94,12 +94,11 @@ async def _run(service: Service, config: BusConfig, make: Callable[[Bus], Actor]
                     group.start_soon(_show_health, actor[0], Path(config.health_file))
 
             async def stop_on_signal() -> None:
-                async for _ in signals:
-                    break
+                number = await anext(aiter(signals))
                 logger.info("draining")
                 with anyio.move_on_after(DRAIN_SECONDS):
                     if actor:
-                        await actor[0].drain()
+                        await actor[0].drain(for_good=number == signal.SIGINT)
                 group.cancel_scope.cancel()
 
             group.start_soon(live)

@@ -56,12 +56,13 @@ class Supervisor:
         """What a program has logged since `start`: each line once, however often it died of the same."""
         return [line for kept in self._kept if kept.program.name == name for line in dict.fromkeys(kept.lines())]
 
-    async def stop(self) -> None:
-        """Return when every process has ended: first those that were started last."""
+    async def stop(self, number: int = signal.SIGTERM) -> None:
+        """Return when every process has ended, told by the signal of that number: first those that were started
+        last."""
         for kept in reversed(self._kept):
             kept.stopping = True
             if kept.process is not None:
-                kept.process.terminate()
+                kept.process.send_signal(number)
             with anyio.move_on_after(STOP_SECONDS):
                 await kept.ended.wait()
                 continue

@@ -113,7 +113,8 @@ class Ready(Struct, frozen=True, kw_only=True):
 
 
 def run(settings: Settings, environment: Mapping[str, str], announce: Callable[[Ready], None]) -> None:
-    """Run until SIGINT or SIGTERM. `announce(ready)` is called once everything takes work. Raises CannotStart."""
+    """Run until SIGINT, by which a person ends it, or SIGTERM, after which it may come back at once. `announce(ready)`
+    is called once everything takes work. Raises CannotStart."""
     try:
         _run_alone(settings, environment, announce)
     except OSError as error:
@@ -156,10 +157,9 @@ async def _run(settings: Settings, environment: Mapping[str, str], announce: Cal
                     announce(ready)
 
             async def stop_on_signal() -> None:
-                async for _ in signals:
-                    break
+                number = await anext(aiter(signals))
                 starting.cancel()
-                await supervisor.stop()
+                await supervisor.stop(number)
                 group.cancel_scope.cancel()
 
             group.start_soon(stop_on_signal)

@@ -97,7 +97,7 @@ class History:
             self._stopped.set()
         await anyio.sleep_forever()  # drained; whoever did that ends us
 
-    async def drain(self) -> None:
+    async def drain(self, *, for_good: bool = False) -> None:
         self._working.cancel()
         if self._running:
             await self._stopped.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,7 +40,7 @@ from services.repos.reach import Reach
 from services.repos.user_logs import UserLogs
 from services.repos.user_secrets import UserSecrets
 from services.repos.vault import Vault
-from services.repos.workspaces import Workspaces
+from services.repos.workspaces import Workspaces, is_wanted
 
 TAKES_LONG = (repo.ResolveBase, repo.PrepareWorkspace, repo.Publish)
 """Who waits for one of these asks again, should we have died."""
@@ -144,7 +145,7 @@ class Repos:
             self._log.info("serving", git=version, push=self._config.push)
             started()
 
-    async def drain(self) -> None:
+    async def drain(self, *, for_good: bool = False) -> None:
         """Publishes and workspaces in hand are finished; fetches end, and who waits for one is told to come back."""
         if self._stop_serving is not None:
             await self._stop_serving()
@@ -179,7 +180,7 @@ class Repos:
 
     async def _sweep(self) -> None:
         try:
-            await self._workspaces.sweep(self._is_held)
+            await self._workspaces.sweep(self._is_wanted)
         except (Unavailable, msgspec.MsgspecError) as error:
             self._log.warning("not_swept", error=str(error))
 
@@ -189,9 +190,8 @@ class Repos:
         except (Refused, OSError) as error:
             self._log.warning("not_tidied", error=str(error))
 
-    async def _is_held(self, task: str, attempt: int) -> bool:
-        holder = (await self._as_decided(task)).holder
-        return holder is not None and holder.attempt == attempt
+    async def _is_wanted(self, task: str, attempt: int) -> bool:
+        return is_wanted(await self._as_decided(task), attempt, datetime.now(UTC))
 
     async def _as_decided(self, task: str) -> Task:
         """The task as of now; without a user where there is none of this id."""

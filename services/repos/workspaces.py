@@ -7,13 +7,16 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
 import anyio
 import anyio.to_thread
 
+from protocol.evolve import Task
 from protocol.ids import is_token
+from protocol.task import OUTCOMES
 from sandbox.removal import remove_tree
 from services import log
 from services.bus import Refused
@@ -27,8 +30,21 @@ CHECKOUTS_LIMIT = 2 * (os.cpu_count() or 1)
 NAME = re.compile(r"([a-z0-9_]+)-([0-9]+)(?:-setup)?")
 SETTINGS = "[user]\n\tname = Errand\n\temail = errand@localhost\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
 
-IsHeld = Callable[[str, int], Awaitable[bool]]
-"""Whether a task's attempt still has a runner."""
+KEPT_SECONDS = 3600.0 + 60.0
+"""An open task's workspace is kept so long without a runner: a sandbox over it may wait for the next one. The longest
+ERRAND_SANDBOX_LEASE_SECONDS is an hour."""
+
+IsWanted = Callable[[str, int], Awaitable[bool]]
+"""Whether a task's attempt still has a runner, or its sandbox may be taken over by the next."""
+
+
+def is_wanted(task: Task, attempt: int, now: datetime) -> bool:
+    """See `IsWanted`."""
+    if task.holder is not None and task.holder.attempt == attempt:
+        return True
+    if task.updated_at is None or task.state in OUTCOMES:
+        return False
+    return (now - task.updated_at).total_seconds() < KEPT_SECONDS
 
 
 class Workspaces:
@@ -113,10 +129,10 @@ class Workspaces:
         if not for_setup:
             self._discard(self._path(task, attempt))
 
-    async def sweep(self, is_held: IsHeld) -> None:
-        """Give back what no attempt holds: its runner died, or let go of it when nobody could hear."""
+    async def sweep(self, is_wanted: IsWanted) -> None:
+        """Give back what no attempt wants: its runner died, or let go of it when nobody could hear."""
         for path, task, attempt in list(self._all()):
-            if not await is_held(task, attempt):
+            if not await is_wanted(task, attempt):
                 self._log.info("workspace_swept", task=task, attempt=attempt)
                 self._discard(path)
 

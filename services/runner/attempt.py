@@ -80,6 +80,8 @@ class Attempt:
         self._workspace_ready = anyio.Event()
         self._workspace_failed: Exception | None = None
         self._stop = anyio.Event()
+        self._leaves = False
+        """The sandbox, to the next attempt."""
         self._logger = log.get()
 
     async def run(self) -> None:
@@ -94,8 +96,12 @@ class Attempt:
                 self._logger.error("log_not_read", reason=error.reason)
                 await self._say(self._failed(error.reason, None))
 
-    def stop(self) -> None:
-        """The runner shuts down, or the user held the turn back: save the work and give the attempt back."""
+    def stop(self, *, leaves_sandbox: bool = False) -> None:
+        """The runner shuts down, or the user held the turn back: save the work and give the attempt back. A sandbox
+        that is left goes on with all that runs in it, as far as its lease lets it."""
+        if leaves_sandbox and self._workspace is not None and not self._stop.is_set():
+            self._leaves = True
+            self._workspace.let_go()
         self._stop.set()
 
     async def _run_with_lease(self) -> None:
@@ -461,7 +467,7 @@ class Attempt:
     async def _close(self) -> None:
         if self._workspace is not None:
             try:
-                await self._workspace.close()
+                await (self._workspace.leave() if self._leaves else self._workspace.close())
             except (Refused, Unavailable, SandboxError) as error:
                 self._logger.warning("workspace_not_released", error=str(error))
 

@@ -123,14 +123,15 @@ class Runner:
                     await service.stop()
                     await self._model.close()
 
-    async def drain(self) -> None:
-        """Claim nothing more; give back what runs, saved as it is."""
+    async def drain(self, *, for_good: bool = False) -> None:
+        """Claim nothing more; give back what runs, saved as it is. Its sandboxes are left to the next runner of this
+        machine, unless there will be none."""
         self._draining = True
         self._drivers.rest()
         # The answer to a claim that waits may be a grant: it is given back like the others.
         await self._claim_over.wait()
         for attempt in list(self._attempts):
-            attempt.stop()
+            attempt.stop(leaves_sandbox=not for_good)
         while self._attempts:
             self._idle = anyio.Event()
             await self._idle.wait()

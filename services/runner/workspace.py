@@ -182,6 +182,16 @@ class Workspace:
         except KeyError:
             raise SandboxError(f"The checkpoint {blob} is gone from the object store: start a new task.") from None
 
+    def let_go(self) -> None:
+        """From now on, what is cut off here goes on inside."""
+        if self._sandbox is not None:
+            self._sandbox.let_go()
+
+    async def leave(self) -> None:
+        """To the next attempt, the workspace too, where the sandbox has a lease; else as `close`."""
+        if self._sandbox is None or not await self._sandbox.leave():
+            await self.close()
+
     async def close(self) -> None:
         """Stop the sandbox and give the workspace back. May be called at any time."""
         if self._sandbox is not None:

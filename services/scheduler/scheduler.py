@@ -129,7 +129,7 @@ class Scheduler:
                 await self._stand_by()
                 await self._be_active()
 
-    async def drain(self) -> None:
+    async def drain(self, *, for_good: bool = False) -> None:
         self._draining = True
         self._commits.active = False
         await self._election.release()

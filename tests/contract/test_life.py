@@ -27,6 +27,7 @@ pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).resolve().parents[2]
 LEASE_SECONDS = 30.0
 SHORT_LEASE_SECONDS = 1.0
+ASKED = "echo begun; until [ -e go ]; do sleep 0.02; done; echo ended; (exit 3)"
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +226,38 @@ async def test_a_driver_that_cannot_do_it_says_so(tmp_path: Path) -> None:
     assert not found.reattach
     assert any("take it over" in note for note in found.notes)
     assert await Unsandboxed().reattach(spec_of(tmp_path / "workspace", 2), previous=1) is None
+
+
+async def test_what_a_runner_leaves_goes_on_for_the_next_one(driver: Driver, name: str, tmp_path: Path) -> None:
+    """Told to stop, it cuts off what it waits for, and saves the workspace, while the command goes on."""
+    first = await driver.start(spec_of(tmp_path / "workspace", 1))
+    begun = anyio.Event()
+
+    async def show(_: str) -> None:
+        begun.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: first.shell(ASKED, name="step 7", on_output=show))
+        await begun.wait()
+        first.let_go()
+        tasks.cancel_scope.cancel()
+    assert (await first.exec("yes | head -c 300000; touch go")).exit_code == 0
+    assert await first.leave()
+    second = await driver.reattach(spec_of(tmp_path / "workspace", 2), previous=1)
+    assert second is not None
+    result = await second.resume("step 7")
+    assert result is not None
+    assert (result.exit_code, result.output) == (3, "begun\nended\n")
+    await second.stop()
+    assert entries(tmp_path / "data") == []
+
+
+async def test_a_sandbox_without_a_lease_cannot_be_left(name: str, tmp_path: Path) -> None:
+    async with driver_over(name, tmp_path / "data", lease_seconds=0) as driver:
+        sandbox = await driver.start(spec_of(tmp_path / "workspace", 1))
+        assert not await sandbox.leave()
+        assert (await sandbox.exec("echo alive")).output == "alive\n"
+        await sandbox.stop()
 
 
 async def test_a_runner_that_lives_leaves_alone_what_another_one_took(

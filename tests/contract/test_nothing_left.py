@@ -14,7 +14,6 @@ import pytest
 
 from sandbox.client import ExecClient
 from sandbox.contract import Driver, SandboxSpec
-from sandbox.register import Register
 from tests.contract.test_life import driver_over
 from tests.contract.test_sandbox import kill_server
 
@@ -66,16 +65,9 @@ async def run_task(driver: Driver, workspace: Path, number: int, free: anyio.Cap
                 await kill_server(sandbox)
                 await sandbox.stop()
             case "left":
-                await leave(driver, sandbox)
+                assert await sandbox.leave()
             case _:
                 await sandbox.stop()
-
-
-async def leave(driver: Driver, sandbox: ExecClient) -> None:
-    """As a runner does that is killed."""
-    register: Register = driver._register  # type: ignore[attr-defined]
-    sandbox.belong(lambda: register.held.discard(sandbox.key), lambda: False)
-    await sandbox.stop()
 
 
 async def until_swept(driver: Driver, data: Path) -> None:

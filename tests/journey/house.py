@@ -107,7 +107,7 @@ def errand_up(data: Path, **settings: str) -> Iterator[House]:
         yield House(process, msgspec.json.decode(line, type=Ready), data)
     finally:
         family = [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)  # as a person who ends it: after SIGTERM it may come back to its sandboxes
         process.wait(60)
         assert process.stdout is not None
         process.stdout.close()

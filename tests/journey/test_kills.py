@@ -6,14 +6,14 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import anyio
 import psutil
 import pytest
 
-from protocol.journal import StepStarted, ToolCall
+from protocol.journal import AttemptStarted, StepFinished, StepLost, StepStarted, ToolCall
 from protocol.live import DecisionSeen
 from protocol.task import AttemptClaimed, AttemptEnd, AttemptEnded, TaskState
 from tests.journey.house import House, Phone, assert_ended_once, assert_no_gap, errand_up, phone
@@ -143,7 +143,9 @@ def assert_no_stale_write(owner: Phone, task: str) -> None:
             assert frame.entry.attempt == held, frame
 
 
-async def test_a_runner_that_is_told_to_stop_gives_its_attempt_back(house: House, repository: Path) -> None:
+async def test_a_runner_that_is_told_to_stop_gives_its_attempt_back_and_leaves_the_sandbox(
+    house: House, repository: Path
+) -> None:
     async with phone(house) as owner:
         # Longer than a claim that is under way: the runner lets that end first, or it would take its own task back.
         task = await owner.submit("[scenario: slow] seconds=6", str(repository), key="drained")
@@ -152,6 +154,7 @@ async def test_a_runner_that_is_told_to_stop_gives_its_attempt_back(house: House
         done = await owner.ended(task)
         assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
         assert_parked_first(owner, task)
+        assert_kept(owner, task)
         assert_ended_once(owner, task)
         assert_no_gap(owner, task)
 
@@ -162,6 +165,23 @@ def assert_parked_first(owner: Phone, task: str) -> None:
     assert how[0] is AttemptEnd.PARKED
     assert how[-1] is AttemptEnd.FINISHED
     assert AttemptEnd.LEASE_LOST not in how
+
+
+def assert_kept(owner: Phone, task: str) -> None:
+    """Each attempt but the first went on in the first one's sandbox, and no outcome was lost."""
+    events = [frame.entry.event for frame in owner.journal(task)]
+    first, *others = (event.sandbox_kept for event in events if isinstance(event, AttemptStarted))
+    assert not first
+    assert others
+    assert all(others)
+    lost = [event for event in events if isinstance(event, StepFinished) and isinstance(event.result, StepLost)]
+    assert [event.result for event in lost if tool_of(events, event.step)] == []
+
+
+def tool_of(events: Sequence[object], step: int) -> str:
+    """Empty for a call of the model."""
+    started = next(event for event in events if isinstance(event, StepStarted) and event.step == step)
+    return started.action.name if isinstance(started.action, ToolCall) else ""
 
 
 def ends(owner: Phone, task: str) -> list[AttemptEnd]:

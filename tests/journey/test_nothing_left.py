@@ -66,7 +66,10 @@ async def run_tasks(house: House, driver: str, repository: Path, count: int, kil
                 if number in at:
                     await anyio.to_thread.run_sync(house.kill, "runner")
                 task = await owner.submit(PROMPT, str(repository), key=f"task-{number}")
-                done = await owner.ended(task, 300)
+                try:
+                    done = await owner.ended(task, 120)
+                except TimeoutError:
+                    raise AssertionError(f"{owner.tasks[task]}\n{owner.events[task][-4:]}\n{house.logs()}") from None
                 assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
                 assert_ended_once(owner, task)
                 assert_no_gap(owner, task)

@@ -172,6 +172,12 @@ class PlayedSandbox:
     async def restore(self, checkpoint: Checkpoint) -> None:
         self._changes = int(checkpoint.commit)
 
+    def let_go(self) -> None:
+        pass
+
+    async def leave(self) -> bool:
+        return False
+
     async def stop(self) -> None:
         pass
 

@@ -74,6 +74,11 @@ class IdleSandbox:
 
     async def restore(self, checkpoint: Checkpoint) -> None: ...
 
+    def let_go(self) -> None: ...
+
+    async def leave(self) -> bool:
+        return False
+
     async def stop(self) -> None: ...
 
 
