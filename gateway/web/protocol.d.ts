@@ -688,10 +688,10 @@ export interface Noticed {
   level?: string;
 }
 
-/** A command asked for a host of the network that its sandbox may not reach. Told once a host and port; where there are very many, of some. */
+/** A command asked for a host of the network that its sandbox may not reach, or that cannot be reached. Told once a host and port; where there are very many, of some. */
 export interface HostRefused {
   type: "host_refused";
-  /** As it was asked for, in visible ASCII; empty where further ones are not told. */
+  /** As it was asked for, in visible ASCII; empty where further ones are not told, or a name was looked up where names are not. */
   host: string;
   port: number;
   /** A sentence that says what can be done. */

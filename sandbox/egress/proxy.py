@@ -116,6 +116,7 @@ class Proxy:
             try:
                 return await self._outside.connect(wish.host.lower().removesuffix("."), wish.port)
             except Unreachable as error:
+                self.tell(refused(wish.host, wish.port, f"is allowed and {error}"))
                 raise Answered(502, f"{shown(wish.host)} {error}") from None
             except Closed:
                 found = refused(wish.host, wish.port, "stands for an address that is not on the public internet")

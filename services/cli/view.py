@@ -171,8 +171,9 @@ def fold(view: View, frame: AnyServerFrame) -> Folded:
 def _decided(view: View, decision: Decision) -> Folded:
     view = replace(view, task=evolve(view.task, decision))
     lines: list[Line] = []
+    is_end = any(isinstance(event, TurnEnded) for event in decision.events)  # it tells the reason of its attempt too
     for event in decision.events:
-        view, more = _event(view, event, decision.at)
+        view, more = _event(view, event, decision.at, is_end=is_end)
         lines.extend(more)
     receipt = decision.receipt
     # A key of ours has a space: a late timer, say, is nobody's concern.
@@ -181,7 +182,7 @@ def _decided(view: View, decision: Decision) -> Folded:
     return view, tuple(lines)
 
 
-def _event(view: View, event: AnyTaskEvent, at: datetime) -> Folded:
+def _event(view: View, event: AnyTaskEvent, at: datetime, *, is_end: bool) -> Folded:
     match event:
         case TaskSubmitted():
             where = f"{event.repository} at {event.base}" if event.base else event.repository
@@ -199,8 +200,8 @@ def _event(view: View, event: AnyTaskEvent, at: datetime) -> Folded:
         case PrioritySet():
             return view, (_line(Kind.INFO, f"its priority is {event.priority}"),)
         case AttemptEnded():
-            # Its open steps stay: the next attempt settles them.
-            return view, _ended(event)
+            # Its open steps stay: the next attempt settles them. A set-up that was cut off is not settled by anybody.
+            return _without_setup(view), (*_cut_off(view, at), *(() if is_end else _ended(event)))
         case TaskQueued():
             return view, (_line(Kind.INFO, f"queued again: {one_line(event.reason, LINE_LIMIT_CHARS)}"),)
         case TaskDelayed():
@@ -229,6 +230,13 @@ def _event(view: View, event: AnyTaskEvent, at: datetime) -> Folded:
 
 def _new_turn(view: View, at: datetime) -> View:
     return replace(view, turn_at=at, steps=0, usage=Usage(), plan=(), running=())
+
+
+def _cut_off(view: View, at: datetime) -> tuple[Line, ...]:
+    setup = (one for one in view.running if one.step == SETUP_STEP)
+    return tuple(
+        _step(one.what, "unknown", f"cut off · {units.seconds((at - one.at).total_seconds())}") for one in setup
+    )
 
 
 def _ended(event: AttemptEnded) -> tuple[Line, ...]:
@@ -269,7 +277,9 @@ def _outcome(view: View, event: TurnEnded, at: datetime) -> tuple[Line, ...]:
     took = f"in {units.seconds((at - view.turn_at).total_seconds())}" if view.turn_at else ""
     lines = [Line(kind=Kind.OUTCOME, text=event.outcome.value, mark=event.outcome.value, note=took)]
     if event.reason:
-        lines.append(_field("reason", event.reason))
+        first, *more = event.reason.strip().split("\n")
+        lines.append(_field("reason", first))
+        lines.extend(_line(Kind.OUTPUT, cut(line, LINE_LIMIT_CHARS)) for line in tail("\n".join(more), TAIL_LINES))
     lines.extend(_block(Kind.SUMMARY, event.summary))
     if event.published is None:
         lines.append(_field("changed", "nothing"))
@@ -322,8 +332,7 @@ def _started(view: View, started: AttemptStarted) -> Folded:
     warnings = [SCRIPTED] if started.scripted else []
     if started.sandbox == "unsandboxed":
         warnings.append(UNSANDBOXED)
-    # A set-up that was cut off is not settled by anybody.
-    view, lines = _notice(replace(_without_setup(view), model=clean(started.model)), *warnings)
+    view, lines = _notice(replace(view, model=clean(started.model)), *warnings)
     restored = f", restored as after step {started.restored_step}" if started.restored_step else ""
     if started.sandbox_kept:
         restored = ", in the sandbox that was kept"

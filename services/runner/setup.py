@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from protocol.journal import SETUP_STEP, Noticed, SetupFinished, SetupStarted
+from protocol.journal import SETUP_STEP, HostRefused, Noticed, SetupFinished, SetupStarted
 from protocol.repo import LendSecrets, SecretsLent, SetupFound
 from protocol.routes import Service
 from protocol.secret import bound_to_attempt
@@ -18,6 +18,7 @@ from sandbox.contract import ExecResult, Setup
 from services import envelope
 from services.bus import Bus
 from services.runner.log import TaskLog
+from services.runner.refusals import tells_of_look_up
 
 OUTPUT_CHARS = 4000
 """Of what a set-up said, its end is kept in the journal."""
@@ -54,8 +55,10 @@ async def borrow_secrets(bus: Bus, task: str, attempt: int) -> Mapping[str, str]
 class ShownSetup:
     """Implements the sandbox's `SetupWatch`: the set-up as the user sees it."""
 
-    def __init__(self, log: TaskLog) -> None:
+    def __init__(self, log: TaskLog, no_look_ups: str = "") -> None:
+        """`no_look_ups` says why a sandbox looks no names up; empty where it does."""
         self._log = log
+        self._no_look_ups = no_look_ups
         self._script = ""
         self._began = 0.0
 
@@ -71,6 +74,8 @@ class ShownSetup:
         await self._log.append(Noticed(text=text))
 
     async def ends(self, result: ExecResult, reason: str) -> None:
+        if self._no_look_ups and tells_of_look_up(result.output):
+            await self._log.append(HostRefused(host="", port=0, reason=self._no_look_ups))
         finished = SetupFinished(
             script=self._script,
             reason=reason,

@@ -32,7 +32,7 @@ from sandbox.contract import (
 from sandbox.egress.policy import Egress
 from services.bus import Bus, Refused, Unavailable
 from services.runner.log import TaskLog
-from services.runner.refusals import Refusals
+from services.runner.refusals import Refusals, why_no_look_ups
 from services.runner.setup import ShownSetup, borrow_secrets, setup_of
 
 PREPARE_SECONDS = 300.0
@@ -71,7 +71,8 @@ class Workspace:
         self._log = log
         self._branch = branch
         self._egress = egress
-        self.refusals = Refusals(log)
+        self._no_look_ups = why_no_look_ups(driver.name, egress)
+        self.refusals = Refusals(log, self._no_look_ups)
         """What its commands asked of the network in vain."""
         self._sandbox: Sandbox | None = None
 
@@ -127,7 +128,7 @@ class Workspace:
     async def _set_up(self, prepared: WorkspacePrepared, found: SetupFound) -> str:
         """What the sandbox starts from."""
         task = self._log.task
-        shown = ShownSetup(self._log)
+        shown = ShownSetup(self._log, self._no_look_ups)
         for notice in found.notices:
             await shown.notice(notice)
         reached = [task.user, *prepared.readonly_paths, *self._egress.words]
@@ -141,7 +142,7 @@ class Workspace:
         prepared = await self._prepare(for_setup=True)
         try:
             spec = self._spec(prepared.path, prepared.readonly_paths)
-            yield replace(spec, task=f"setup_{self._log.task.id}", attempt=0)
+            yield replace(spec, task=f"setup_{self._log.task.id}", attempt=0, on_refused=self.refusals.show)
         finally:
             with anyio.CancelScope(shield=True), suppress(Refused, Unavailable):
                 await self._release(for_setup=True)

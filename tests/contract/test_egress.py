@@ -287,6 +287,15 @@ async def test_a_name_that_changes_its_address_leads_nowhere_else(
     assert [refusal.port for refusal in box.told] == [closed_place.port, open_place.port]
 
 
+async def test_an_allowed_host_that_cannot_be_reached_is_told(driver: Driver, tmp_path: Path) -> None:
+    NAMES.answers["nowhere.example.com"] = [[]]
+    async with inside(driver, tmp_path, "nowhere.example.com") as box:
+        said = await box.output("curl -sS https://nowhere.example.com/")
+    assert "502" in said
+    told = "nowhere.example.com is allowed and has no address that could be found"
+    assert [refusal.reason for refusal in box.told] == [told]
+
+
 async def test_a_redirect_is_a_request_of_its_own(
     driver: Driver, tmp_path: Path, open_place: Place, closed_place: Place
 ) -> None:

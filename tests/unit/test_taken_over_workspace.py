@@ -19,6 +19,8 @@ pytestmark = pytest.mark.anyio
 class Kept:
     """A sandbox, and the driver that finds it."""
 
+    name = "bubblewrap"
+
     copies_workspaces = False
 
     def __init__(self) -> None:

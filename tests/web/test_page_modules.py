@@ -201,6 +201,23 @@ def test_output_that_comes_twice_counts_once_and_a_hole_is_shown() -> None:
     assert reply["text"] == "Hel😀o…rld", "the server counts characters"
 
 
+def test_a_set_up_that_is_cut_off_says_so() -> None:
+    begun = journalled(2, {"type": "setup_started", "script": ".errand/setup.sh"})
+    parked = decided(
+        3, {"type": "task_paused", "reason": "enough"}, {"type": "attempt_ended", "attempt": 1, "how": "parked"}
+    )
+    cancelled = decided(3, {"type": "turn_ended", "turn": 1, "outcome": "cancelled"})
+    for end in (parked, cancelled):
+        setup = fold(SUBMITTED, begun, end)["turns"][0]["items"][1]
+        assert (setup["running"], setup["mark"], setup["note"].partition(" · ")[0]) == (False, "unknown", "cut off")
+
+
+def test_what_comes_on_another_channel_is_no_hole() -> None:
+    shown = fold(SUBMITTED, CALLS, output(0, "Hm.", "thinking"), output(3, "So"))
+    [_, reply] = shown["turns"][0]["items"]
+    assert (reply["thinking"], reply["text"]) == ("Hm.", "So")
+
+
 def test_the_steps_end_takes_the_place_of_its_preview() -> None:
     content = [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Whole."}]
     result = {"type": "model_reply", "content": content, "stop_reason": "end_turn", "usage": {"output_tokens": 3}}

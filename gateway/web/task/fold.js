@@ -190,7 +190,7 @@ export class View {
         if (event.attempt > 1) this.#note("info", `attempt ${event.attempt}, taken by runner ${oneLine(event.runner)}`);
         break;
       case "attempt_ended":
-        this.#attemptEnded(event);
+        this.#attemptEnded(event, at);
         break;
       case "task_queued":
         this.#become("queued", event.reason);
@@ -254,8 +254,12 @@ export class View {
     else this.#add(said);
   }
 
-  /** @param {import("../protocol.js").AttemptEnded} event */
-  #attemptEnded(event) {
+  /**
+   * @param {import("../protocol.js").AttemptEnded} event
+   * @param {string} at
+   */
+  #attemptEnded(event, at) {
+    this.#cutSetupOff(at);
     const reason = event.reason ? `: ${oneLine(event.reason)}` : "";
     // What was cut off by a pause is at rest; the next attempt says how it ended.
     if (event.how === "parked" && this.state === "paused") this.#replace((item) => "running" in item && item.running, settled);
@@ -282,6 +286,7 @@ export class View {
   #turnEnded(event, at) {
     const turn = this.turn;
     if (!turn) return;
+    this.#cutSetupOff(at);
     this.#settleOpen();
     const took = (Date.parse(at) - Date.parse(turn.at)) / 1000;
     const { outcome, reason = "", summary = "", published = null, usage = {} } = event;
@@ -291,6 +296,14 @@ export class View {
     this.question = null;
     this.published = published ?? this.published;
     this.#become(outcome, reason);
+  }
+
+  /** It is not settled by anybody. @param {string} at */
+  #cutSetupOff(at) {
+    this.#replace(isSetup, (item) => {
+      const setup = /** @type {Used} */ (item);
+      return { ...setup, running: false, mark: "unknown", note: `cut off · ${seconds((Date.parse(at) - Date.parse(setup.at)) / 1000)}` };
+    });
   }
 
   /** What nobody will finish or answer any more. */
@@ -344,8 +357,6 @@ export class View {
     this.model = started.model;
     this.branch = started.branch;
     this.sandbox = started.sandbox;
-    // One that was cut off is not settled by anybody.
-    this.#replace(isSetup, settled);
     const warnings = [started.scripted && SCRIPTED, started.sandbox === "unsandboxed" && UNSANDBOXED];
     for (const warning of warnings) if (warning && !this.notices.includes(warning)) this.notices = [...this.notices, warning];
     if (started.sandbox_kept) this.#note("info", "in the sandbox that was kept");
