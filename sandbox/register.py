@@ -106,6 +106,7 @@ class Register:
 
     def _enter(self, key: str, spec: SandboxSpec, births: Births = (), container: str = "") -> None:
         """Also over what was said before, at once."""
+        before = self.find(key)  # who takes it over does not know what it started from
         entry = Entry(
             key=key,
             driver=self._driver,
@@ -114,7 +115,7 @@ class Register:
             runner=self.owners.runner,
             births=births,
             container=container,
-            image=spec.image,
+            image=spec.image or (before.image if before else ""),
         )
         place = self.place(key)
         new = place / f"{ENTRY}.{secrets.token_hex(4)}"

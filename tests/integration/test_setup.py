@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 import zlib
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,21 @@ from sandbox.bubblewrap import Bubblewrap
 from sandbox.config import DOCKER_HOST, Config, limits, setup_rules
 from sandbox.contract import Driver, ExecResult, LendSecrets, SandboxSpec, Setup, SetupFailed
 from sandbox.docker import Docker, connect
+from sandbox.drivers import Drivers
 from sandbox.image import own_name
 from sandbox.owners import Owners
 from sandbox.prepared_images import KEPT_IMAGES
 from sandbox.register import Register
 from sandbox.warm import Warm
 from tests.contract.test_sandbox import skip_unless_available
+from tests.integration.repos_house import command_lines
 
 pytestmark = pytest.mark.anyio
 HOST = os.environ.get("DOCKER_HOST") or DOCKER_HOST
 CONFIG = Config(sandbox_memory_mib=512, sandbox_tmp_mib=64, sandbox_setup_seconds=20, sandbox_setup_mib=8)
 SECRET = "s3cret-of-the-set-up/+="
 SCRIPT = ".errand/setup.sh"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Seen:
@@ -77,7 +82,7 @@ class Repository:
 
     @asynccontextmanager
     async def borrow(self) -> AsyncIterator[SandboxSpec]:
-        yield self.spec("setup")
+        yield replace(self.spec("setup"), attempt=0)
 
     def spec(self, task: str, image: str = "") -> SandboxSpec:
         return SandboxSpec(task=task, attempt=1, workspace=self.workspace(), image=image)
@@ -286,10 +291,76 @@ async def test_one_that_is_cut_off_leaves_nothing_and_is_made_anew(driver: Drive
                 await anyio.sleep(0.01)
         group.cancel_scope.cancel()
     if isinstance(driver, Docker):
-        installation = (tmp_path / "data" / "installation").read_text()
-        assert docker_cli("ps", "--all", "--quiet", "--filter", f"label=errand.installation={installation}") == ""
+        assert containers_of(tmp_path / "data") == ""
     quick = Repository(tmp_path / "quick", "echo fine > ~/result")
     assert await quick.says(driver, await quick.prepare(driver), "cat ~/result") == "fine\n"
+
+
+@contextmanager
+def left_runner(name: str, data: Path, folder: Path, script: str, until: str) -> Iterator[None]:
+    """One that is killed when it says `until`."""
+    folder.mkdir()
+    command = [sys.executable, "-m", "tests.integration.left_setup", name, data, folder, script]
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}) as runner:
+        assert runner.stdout is not None
+        said = [line.strip() for line in iter(runner.stdout.readline, f"{until}\n")]
+        runner.kill()
+        assert runner.wait() == -signal.SIGKILL, said
+        yield
+
+
+@asynccontextmanager
+async def next_driver(name: str, data: Path) -> AsyncIterator[Bubblewrap | Docker]:
+    """Of the runner that comes after it, over the same data folder."""
+    driver = Drivers(Config(sandbox=name, sandbox_memory_mib=512, sandbox_tmp_mib=64), data, HOST)  # type: ignore[arg-type]
+    try:
+        await driver.look()
+        assert isinstance(driver.driver, Warm)
+        yield driver.driver.driver
+    finally:
+        for image in images_of(data / "sandbox") if name == "docker" else ():
+            docker_cli("rmi", "--force", image)
+        await driver.close()
+
+
+async def test_a_runner_that_is_killed_in_a_set_up_leaves_nothing_and_the_next_one_makes_it(
+    driver: Driver, tmp_path: Path
+) -> None:
+    data, word = tmp_path / "killed", f"sleep 3{os.getpid()}"
+    with left_runner(driver.name, data, tmp_path / "left", f"echo begun; {word}", "begun"):
+        pass
+    async with next_driver(driver.name, data) as following:
+        with anyio.fail_after(20):
+            while any(word in line for line in command_lines()):
+                await anyio.sleep(0.05)
+            while isinstance(following, Docker) and containers_of(data / "sandbox"):
+                await following.sweep()
+        assert following.setups is not None
+        assert await following.setups.kept() == []
+        repository = Repository(tmp_path / "again", "echo fine > ~/result")
+        assert await repository.says(following, await repository.prepare(following), "cat ~/result") == "fine\n"
+
+
+async def test_what_a_taken_over_sandbox_started_from_is_not_removed(driver: Driver, tmp_path: Path) -> None:
+    data = tmp_path / "killed"
+    with left_runner(driver.name, data, tmp_path / "left", "echo big > /opt/errand/big", "started"):
+        pass
+    async with next_driver(driver.name, data) as following:
+        assert following.setups is not None
+        (kept,) = await following.setups.kept()
+        assert not await following.setups.forget(kept.key), "its sandbox may be taken over yet"
+        sandbox = await following.reattach(SandboxSpec(task="task_1", attempt=2, workspace=tmp_path), previous=1)
+        assert sandbox is not None
+        assert not await following.setups.forget(kept.key)
+        assert (await sandbox.exec("cat /opt/errand/big")).output == "big\n"
+        await sandbox.stop()
+        assert await following.setups.forget(kept.key)
+
+
+def containers_of(data: Path) -> str:
+    label = f"label=errand.installation={(data / 'installation').read_text()}"
+    return docker_cli("ps", "--all", "--quiet", "--filter", label)
 
 
 async def test_what_was_not_used_for_longest_goes_and_nothing_that_is_in_use(tmp_path: Path) -> None:
