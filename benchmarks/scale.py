@@ -1,8 +1,8 @@
 """A store of many tasks: how long a scheduler takes to start over it, and whether a submit takes longer than in an
 empty one. `ERRAND_TASKS=<n>` says another number than 100,000.
 
-Half of the tasks are queued, for a queue that no runner serves; half have ended. Both houses are up at once, and are
-asked by turns.
+Half of the tasks are queued, for a queue that no runner serves; half have ended and lie in the archive. Both houses
+are up at once, and are asked by turns.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
+import msgspec
 import psutil
 
 from benchmarks import Row, compared, median, percentile, report
@@ -29,6 +30,7 @@ from protocol.task import (
     Receipt,
     ReceiptStatus,
     SubmitTask,
+    TaskArchived,
     TaskState,
     TurnEnded,
     Usage,
@@ -46,11 +48,11 @@ START_SECONDS = 5.0
 SLOWER_AT_MOST = 1.2
 
 
-def life(number: int) -> list[tuple[str, Decision]]:
-    """One task's decisions, each with its subject."""
+def kept(number: int) -> tuple[str, Decision]:
+    """What the stream has of one task, and its subject."""
     user, key = f"user{number % USERS}", f"task-{number}"
     queue = "nobody's" if number % 2 else "default"
-    now = datetime.now(UTC) - timedelta(days=1) + timedelta(milliseconds=number)
+    now = datetime.now(UTC) - timedelta(days=40) + timedelta(milliseconds=number)
     submit = SubmitTask(
         key=key,
         prompt=f"Make the {number}th thing work as it says in the documentation, and add a test that shows it.",
@@ -60,12 +62,17 @@ def life(number: int) -> list[tuple[str, Decision]]:
     task = Task(id=task_id(user, key), user=user)
     decision = answer(task, submit, 1, now, Limits())
     assert decision is not None
-    decisions = [decision]
     if queue == "default":
         task = evolve(task, decision)
-        decisions.append(claim(task, ClaimAttempt(request=f"r{number}", runner="r"), now))
-        decisions.append(ended(now))
-    return [(decision_subject(user, task.id, each.state), each) for each in decisions]
+        task = evolve(task, claim(task, ClaimAttempt(request=f"r{number}", runner="r"), now))
+        decision = archived(evolve(task, ended(now)), number)
+    return decision_subject(user, task.id, decision.state), decision
+
+
+def archived(task: Task, number: int) -> Decision:
+    """All that the stream has of it then."""
+    put = TaskArchived(fold=msgspec.to_builtins(task), archive=f"{task.user}.{task.id}.{number}", until=number)
+    return Decision(at=datetime.now(UTC) - timedelta(days=10), state=task.state, events=(put,))
 
 
 def ended(now: datetime) -> Decision:
@@ -82,25 +89,20 @@ def ended(now: datetime) -> Decision:
     )
 
 
-async def fill(house: NatsHouse) -> int:
-    """Store the tasks; return how many messages they are."""
-    messages = 0
+async def fill(house: NatsHouse) -> None:
+    """Store the tasks."""
     async with connect(house.bus_config(Service.SCHEDULER), Service.SCHEDULER) as bus:
         await bus.make_streams()
         limit = anyio.CapacityLimiter(AT_ONCE)
 
         async def store(number: int) -> None:
-            nonlocal messages
             async with limit:
-                for position, (subject, decision) in enumerate(life(number)):
-                    await bus.publish(subject, decision, key=f"{number}.{position}")
-                    messages += 1
+                await bus.publish(*kept(number), key=str(number))
 
         for first in range(0, TASKS, 10_000):
             async with anyio.create_task_group() as group:
                 for number in range(first, min(first + 10_000, TASKS)):
                     group.start_soon(store, number)
-    return messages
 
 
 async def until_it_answers(bus: Bus) -> None:
@@ -179,8 +181,8 @@ async def submits(full: NatsHouse, empty: NatsHouse) -> tuple[list[float], list[
 
 async def measure(full: NatsHouse, empty: NatsHouse) -> list[Row]:
     began = time.perf_counter()
-    messages = await fill(full)
-    print(f"  {TASKS:,} tasks, {messages:,} messages stored in {time.perf_counter() - began:.0f} s")
+    await fill(full)
+    print(f"  {TASKS:,} tasks stored in {time.perf_counter() - began:.0f} s")
     async with connect(full.bus_config(Service.GATEWAY), Service.GATEWAY) as bus:
         without, _ = await start(full, bus)
         with_snapshot, size = await start(full, bus)

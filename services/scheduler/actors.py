@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from sys import intern
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -26,6 +27,7 @@ from protocol.user import ROUTINE, FireSchedule, LogFolded, UserDecision, decode
 from services.archive import archived
 from services.bus import Stored
 from services.scheduler.decide import Limits, answer, answer_user, reject, reject_user, timers, user_timers
+from services.scheduler.packed import Kept, Packed, is_at_rest, pack, whole
 
 
 class Entry(NamedTuple):
@@ -54,7 +56,9 @@ class LogActor(Protocol):
     """The sequence of the first event of its log that cannot be read, 0 for none. Behind it nothing is folded and
     nothing decided: what the event says, an attempt's number even, would be given out again."""
     mailbox: Mailbox
-    lock: asyncio.Lock
+
+    @property
+    def lock(self) -> asyncio.Lock: ...
 
     @property
     def log(self) -> str:
@@ -105,14 +109,35 @@ class LogActor(Protocol):
 class TaskActor:
     """A task. There may be a hundred thousand in memory."""
 
-    __slots__ = ("archived", "id", "is_cleared", "lock", "mailbox", "sequence", "task", "unread", "user")
+    __slots__ = ("_lock", "archived", "id", "is_cleared", "kept", "mailbox", "sequence", "unread", "user")
 
     def __init__(self, user: str, task: str) -> None:
         self.id = task
-        self.user = user
+        self.user = intern(user)
         self.mailbox = Mailbox()
-        self.lock = asyncio.Lock()
+        self._lock: asyncio.Lock | None = None
         self.forget()
+
+    @property
+    def task(self) -> Task:
+        return whole(self.kept)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether its state is packed: nothing follows from it."""
+        return isinstance(self.kept, Packed)
+
+    def rest(self, now: datetime) -> None:
+        """Take less room, where nothing follows from the state."""
+        if isinstance(self.kept, Task) and is_at_rest(self.kept, now):
+            self.kept = pack(self.kept)
+
+    @property
+    def lock(self) -> asyncio.Lock:
+        """Made when it is first asked for: most tasks have ended."""
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        return self._lock
 
     @property
     def log(self) -> str:
@@ -127,7 +152,7 @@ class TaskActor:
         return self.task.answered
 
     def forget(self) -> None:
-        self.task = Task(id=self.id, user=self.user)
+        self.kept: Kept = Task(id=self.id, user=self.user)
         self.sequence = self.unread = 0
         self.archived = 0
         """The sequence of the decision that put it away last."""
@@ -145,7 +170,8 @@ class TaskActor:
             if archived(decision) is not None:
                 # Whoever finds nothing before it in the log finds it cleared.
                 self.archived, self.is_cleared = sequence, self.sequence == 0
-            self.task = evolve(self.task, decision)
+            self.kept = evolve(self.task, decision)
+            self.rest(decision.at)
             self.sequence = sequence
 
     def answer(self, command: Stored, now: datetime, limits: Limits) -> Entry | None:
@@ -154,12 +180,13 @@ class TaskActor:
 
     def reject(self, command: Stored, now: datetime, reason: str) -> Entry | None:
         key = key_of(command)
-        if not key or command.sequence <= self.task.answered or key in self.task.receipts:
+        task = self.task
+        if not key or command.sequence <= task.answered or key in task.receipts:
             return None
-        return self.entry(reject(self.task, key, command.sequence, now, reason))
+        return self.entry(reject(task, key, command.sequence, now, reason))
 
     def timers(self, limits: Limits) -> dict[str, datetime]:
-        return timers(self.task, limits)
+        return {} if self.is_at_rest else timers(self.task, limits)
 
     def timer(self, name: str, due: datetime) -> Entry:
         # With the sequence: one that fired when it changed nothing, and is asked for again, is another command.

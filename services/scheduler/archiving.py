@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import anyio
-import anyio.lowlevel
 from msgspec import Struct
 
 from services import log
@@ -16,11 +15,10 @@ from services.scheduler.decide import put_away
 from services.scheduler.mailboxes import Mailboxes
 from services.scheduler.reached import NotYet
 from services.scheduler.roster import Roster
+from services.scheduler.unhurried import unhurried
 
 SWEEP_SECONDS = 86_400.0
 """Between two looks for objects that belong to nothing."""
-LOOK_AT_ONCE = 1_000
-"""Tasks that are looked at before others have their turn."""
 
 
 class Pace(Struct):
@@ -53,14 +51,16 @@ class Archiving:
         self._log = log.get()
 
     async def keep(self) -> None:
-        """Put away what has grown old, and clear what another scheduler put away."""
+        """Put away what has grown old, and clear what another scheduler put away. Then it rests."""
         while True:
-            for number, actor in enumerate(list(self._roster.tasks.values())):
-                if number % LOOK_AT_ONCE == 0:
-                    await anyio.lowlevel.checkpoint()
-                if not actor.is_cleared or self._archivist.is_due(actor.task, self._clock.now()):
+            async for actor in unhurried(list(self._roster.tasks.values())):
+                if actor.is_at_rest and actor.is_cleared:
+                    continue
+                now = self._clock.now()
+                if not actor.is_cleared or self._archivist.is_due(actor.task, now):
                     await self._put_away(actor)
                     await anyio.sleep(self._pace.pause_seconds)
+                actor.rest(now)
             await anyio.sleep(self._pace.look_seconds)
 
     async def _put_away(self, actor: TaskActor) -> None:

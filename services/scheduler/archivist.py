@@ -24,6 +24,7 @@ from services.archive import pack, whole_log
 from services.bus import ARCHIVE, BLOBS, Bus, Conflict, Refused, Stored, Unavailable
 from services.scheduler.actors import TaskActor
 from services.scheduler.reached import Reached
+from services.scheduler.unhurried import unhurried
 
 PROMPT_KEPT_CHARS = 10_000
 """Of a longer prompt, so much stays outside of the archive."""
@@ -96,8 +97,8 @@ class Archivist:
         of or that were never decided on, and checkpoints of archived tasks but for the last. Return how many. Raises
         Unavailable."""
         archives, blobs = await self._bus.blob_names(ARCHIVE), await self._bus.blob_names(BLOBS)
-        loose = [(name, ARCHIVE) for name in archives if _is_loose_archive(name, actors)]
-        loose += [(name, BLOBS) for name in blobs if _is_loose_checkpoint(name, actors)]
+        loose = [(name, ARCHIVE) async for name in unhurried(archives) if _is_loose_archive(name, actors)]
+        loose += [(name, BLOBS) async for name in unhurried(blobs) if _is_loose_checkpoint(name, actors)]
         for name, bucket in loose:
             await self._bus.delete_blob(name, bucket)
         return len(loose)
@@ -131,9 +132,10 @@ def _is_loose_archive(name: str, actors: Mapping[str, TaskActor]) -> bool:
     """One whose end of the log was gone past without naming it can be named no more."""
     _, task, until = name.split(".")
     actor = actors.get(task)
-    return actor is not None and name != actor.task.archive and int(until) < actor.sequence
+    return actor is not None and int(until) < actor.sequence and name != actor.task.archive
 
 
 def _is_loose_checkpoint(name: str, actors: Mapping[str, TaskActor]) -> bool:
     actor = actors.get(name.split(".")[1]) if name.startswith("checkpoint.") else None
-    return actor is not None and actor.task.archived_at is not None and name != actor.task.checkpoint
+    task = actor.task if actor else None
+    return task is not None and task.archived_at is not None and name != task.checkpoint

@@ -49,8 +49,8 @@ class Queries:
         return self._money.spending(asked.user)
 
     async def tasks(self, asked: ListTasks) -> TaskList:
-        mine = (a.task for a in self._roster.tasks.values() if a.user == asked.user and a.task.turn > 0)
-        tasks, more = search(mine, asked)
+        mine = (a for a in self._roster.tasks.values() if a.user == asked.user)
+        tasks, more = await search((a.kept for a in mine if a.is_at_rest or a.task.turn > 0), asked)
         return TaskList(tasks=self._summaries(tasks), more=more)
 
     async def queue(self, asked: ShowQueue) -> QueueShown:

@@ -63,6 +63,9 @@ class Roster:
         return True  # what the user's tasks may spend may have changed
 
     def _index_task(self, actor: TaskActor) -> bool:
+        indices = (self.queued, self.held, self.short, self.granting)
+        if actor.is_at_rest and not any(actor.id in index for index in indices):
+            return False  # as most are at a start: it left them when it ended
         task, is_granted = actor.task, actor.id in self.granting
         self.ledger.take(task)
         for index, belongs in (

@@ -7,7 +7,8 @@ import anyio
 from protocol.routes import Stream
 from services import log
 from services.bus import Bus, Refused, Unavailable
-from services.scheduler.actors import LogActor
+from services.scheduler.actors import LogActor, TaskActor
+from services.scheduler.packed import Packed
 from services.scheduler.roster import Roster
 from services.scheduler.snapshots import FOLDS, KeptTask, KeptUser, Snapshot, load, save
 
@@ -38,8 +39,8 @@ class SnapshotKeeper:
     def _restore(self, snapshot: Snapshot) -> None:
         self.taken = self._kept = snapshot.sequence
         for kept in snapshot.tasks:
-            actor = self._roster.task(kept.task.user, kept.task.id)
-            actor.task, actor.sequence, actor.unread = kept.task, kept.sequence, kept.unread
+            actor = self._roster.task(kept.user, kept.kept.id)
+            actor.kept, actor.sequence, actor.unread = kept.kept, kept.sequence, kept.unread
             actor.archived, actor.is_cleared = kept.archived, kept.is_cleared
         for kept in snapshot.users:
             known = self._roster.user(kept.user.id)
@@ -95,9 +96,14 @@ class SnapshotKeeper:
         return Snapshot(
             folds=FOLDS,
             sequence=min((self.taken, *(first - 1 for first in self._roster.waiting()))),
-            tasks=tuple(KeptTask(a.task, a.sequence, a.archived, a.is_cleared, a.unread) for a in tasks),
+            tasks=tuple(map(_kept, tasks)),
             users=tuple(KeptUser(a.user, a.sequence, a.unread, a.folded, a.routine, a.is_cleared) for a in users),
         )
+
+
+def _kept(actor: TaskActor) -> KeptTask:
+    task, packed = (None, actor.kept) if isinstance(actor.kept, Packed) else (actor.kept, None)
+    return KeptTask(actor.user, task, packed, actor.sequence, actor.archived, actor.is_cleared, actor.unread)
 
 
 def _user_of(actor: LogActor) -> str:

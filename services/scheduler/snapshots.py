@@ -19,20 +19,31 @@ import protocol.rules
 import protocol.schedule
 import protocol.task
 import protocol.user
+import services.scheduler.packed
 from protocol.evolve import Task, User
 from services import log
 from services.bus import SNAPSHOTS, Bus, Unavailable
+from services.scheduler.packed import Kept, Packed
 
 NAME = "scheduler"
 
 
 class KeptTask(Struct, frozen=True, gc=False):
-    task: Task
+    user: str
+    task: Task | None
+    """None where it is packed."""
+    packed: Packed | None
     sequence: int
     """Of its last decision."""
     archived: int = 0
     is_cleared: bool = True
     unread: int = 0
+
+    @property
+    def kept(self) -> Kept:
+        kept = self.packed or self.task
+        assert kept is not None, "one of them is there"
+        return kept
 
 
 class KeptUser(Struct, frozen=True):
@@ -61,7 +72,13 @@ def _source(*modules: ModuleType) -> str:
 
 
 FOLDS = _source(
-    protocol.evolve, protocol.evolve_schedules, protocol.rules, protocol.schedule, protocol.task, protocol.user
+    services.scheduler.packed,
+    protocol.evolve,
+    protocol.evolve_schedules,
+    protocol.rules,
+    protocol.schedule,
+    protocol.task,
+    protocol.user,
 )
 NOTHING = Snapshot(folds=FOLDS, sequence=0)
 _decode = msgspec.json.Decoder(Snapshot).decode

@@ -205,7 +205,7 @@ class Scheduler:
 
     async def _list(self, question: ListTasks) -> TaskList:
         mine = [actor for (user, task), actor in self._actors.items() if user == question.user and task != "user"]
-        found, more = search((a.task for a in mine if isinstance(a, TaskActor) and a.task.turn), question)
+        found, more = await search((a.task for a in mine if isinstance(a, TaskActor) and a.task.turn), question)
         return TaskList(tasks=tuple(map(summarize, found)), more=more)
 
     async def _show(self, question: ShowQueue) -> QueueShown:

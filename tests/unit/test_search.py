@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+import anyio
 from msgspec.structs import replace
 
 from protocol.evolve import Task
 from protocol.query import ListTasks
 from protocol.task import TaskState
+from services.scheduler.packed import Kept, pack
 from services.scheduler.search import search
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -19,8 +22,12 @@ TASKS = [
 QUEUED = ListTasks(user="owner", states=(TaskState.QUEUED,), limit=2)
 
 
-def ids(tasks: list[Task], asked: ListTasks) -> list[str]:
-    return [task.id for task in search(tasks, asked)[0]]
+def page(tasks: Sequence[Kept], asked: ListTasks) -> tuple[list[Task], bool]:
+    return anyio.run(search, tasks, asked)
+
+
+def ids(tasks: Sequence[Kept], asked: ListTasks) -> list[str]:
+    return [task.id for task in page(tasks, asked)[0]]
 
 
 def test_a_page_goes_on_where_the_one_before_ended_though_its_last_task_is_none_of_these_any_more() -> None:
@@ -36,5 +43,13 @@ def test_a_page_goes_on_where_the_one_before_ended_though_its_last_task_is_the_n
         assert ids(changed, replace(QUEUED, before="t1", before_at=at)) == ["t2", "t3"]
 
 
+def test_a_task_that_lies_in_the_archive_has_its_place_in_the_list_and_is_found_by_its_words() -> None:
+    old = [replace(task, prompt=f"Mend the {task.id} pump", archived_at=NOW) for task in TASKS]
+    mixed = [pack(task) if number % 2 else task for number, task in enumerate(old)]
+    assert ids(mixed, QUEUED) == ["t0", "t1"]
+    assert ids(mixed, replace(QUEUED, states=(TaskState.FAILED,))) == []
+    assert page(mixed, replace(QUEUED, search="PUMP t3")) == ([old[3]], False)
+
+
 def test_the_last_page_says_that_there_are_no_more() -> None:
-    assert search(TASKS, replace(QUEUED, before="t3")) == (TASKS[4:], False)
+    assert page(TASKS, replace(QUEUED, before="t3")) == (TASKS[4:], False)
