@@ -119,8 +119,8 @@ class Docker:
             memory_limit=machine.memory_limit,
             disk_limit=machine.disk_limit,
             process_limit=machine.process_limit,
-            egress=True,
-            reattach=self._register.keeps,
+            egress=machine.is_known,
+            reattach=self._keeps,
             prepared_image=True,
             facts={
                 "engine": f"Docker Engine {machine.version}, runtime {machine.runtime}",
@@ -132,6 +132,11 @@ class Docker:
             warnings=(*machine.warnings, *self._changes),
             notes=(*machine.missing, *ends),
         )
+
+    @property
+    def _keeps(self) -> bool:
+        """Whether sandboxes outlive their runner."""
+        return self._register.keeps and self._machine is not None and self._machine.is_known
 
     async def start(self, spec: SandboxSpec) -> ExecClient:
         """SandboxUnavailable where this machine forbids it; SandboxError when a folder of `spec` cannot be used."""
@@ -147,10 +152,10 @@ class Docker:
         return client
 
     async def reattach(self, spec: SandboxSpec, previous: int) -> ExecClient | None:
-        entry = self._register.left_by(spec.task, previous)
-        if entry is None or not entry.container:
-            return None
         await self._look()
+        entry = self._register.left_by(spec.task, previous)
+        if entry is None or not entry.container or not self._keeps:
+            return None
         client = self._register.client(spec, entry.key, is_taken_over=True)
         link = ContainerLink(self._engine, entry.container, client)
         client.attach(link)
@@ -197,7 +202,8 @@ class Docker:
                     await self._engine.remove(entry.container)
                 self._register.remove(entry.key)
         assert isinstance(client.link, ContainerLink)
-        self._register.hold(client, spec, container=client.link.container)
+        if self._keeps:
+            self._register.hold(client, spec, container=client.link.container)
 
     async def _start(self, machine: Machine, spec: SandboxSpec, uid: int) -> ExecClient:
         """A sandbox over a workspace that belongs to `uid`, which ends with its stream."""

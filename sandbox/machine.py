@@ -19,6 +19,12 @@ MEMORY_SHARE = 0.75
 """Of the machine's memory, at most this much is one sandbox's: the rest of the house must live beside it."""
 
 
+UNKNOWN = (
+    "The runtime {name} is not runc, on which all of this is tested: its limits of memory and of processes are not "
+    "relied on, tasks reach nothing of the network, and what they run ends with its runner."
+)
+
+
 class Wishes(Struct, frozen=True, kw_only=True):
     """What the settings ask of the engine."""
 
@@ -58,6 +64,8 @@ class Machine(Struct, frozen=True, kw_only=True):
     """Sentences on its known faults."""
     memory_limit: bool
     process_limit: bool
+    is_known: bool
+    """Whether the runtime is the one that the suite of all drivers has been run on as a whole."""
     disks: Literal["none", "own", "lent"] = "none"
     """Whether each workspace is a disk of a size, and who makes its device: we, or a container for us."""
 
@@ -72,25 +80,28 @@ def machine_of(told: Told, wishes: Wishes, folders: Mapping[Path, Path]) -> Mach
     options = " ".join(about.get("SecurityOptions") or ())
     if "rootless" in options:
         raise SandboxUnavailable("A rootless Docker Engine gives files to other users: use the system's, or bubblewrap")
-    is_runc = check_runtime(about, wishes.runtime)
+    kind = kind_of(about, wishes.runtime)
+    is_runc = kind == "runc"
     warnings = tuple(complaints(found, but=() if is_runc else ("runc",)))
     if warnings and wishes.refuses_faults:
         raise SandboxUnavailable(f"{' '.join(warnings)} ERRAND_SANDBOX_ADVISORIES=refuse forbids to use it")
     return Machine(
         version=told.version["Version"],
-        runtime=f"runc {found.get('runc', ('',))[0]}".strip() if is_runc else wishes.runtime,
+        runtime=f"runc {found.get('runc', ('',))[0]}".strip() if is_runc else wishes.runtime or kind,
         image=told.image,
         limits=held(wishes.limits, about),
         folders=folders,
-        missing=tuple(missing(about, options)),
+        missing=(*missing(about, options), *(() if is_runc else (UNKNOWN.format(name=wishes.runtime or kind),))),
         warnings=warnings,
-        memory_limit=bool(about.get("MemoryLimit")),
-        process_limit=bool(about.get("PidsLimit")),
+        memory_limit=is_runc and bool(about.get("MemoryLimit")),
+        process_limit=is_runc and bool(about.get("PidsLimit")),
+        is_known=is_runc,
     )
 
 
-def check_runtime(about: Mapping[str, Any], name: str) -> bool:
-    """Whether the runtime of that name is runc. SandboxUnavailable when the engine has none of that name."""
+def kind_of(about: Mapping[str, Any], name: str) -> str:
+    """The program that the runtime of that name is, the engine's own without one. SandboxUnavailable when the engine
+    has none of that name."""
     runtimes = about.get("Runtimes") or {}
     if name and name not in runtimes:
         raise SandboxUnavailable(
@@ -98,8 +109,12 @@ def check_runtime(about: Mapping[str, Any], name: str) -> bool:
             f"`runsc install`), name it under `runtimes` in /etc/docker/daemon.json and restart the engine, or leave "
             "ERRAND_SANDBOX_RUNTIME out"
         )
-    runtime = runtimes.get(name or about.get("DefaultRuntime", "runc")) or {}
-    return Path(runtime.get("path", "runc")).name == "runc"
+    name = name or about.get("DefaultRuntime", "runc")
+    runtime = runtimes.get(name) or {}
+    if "path" in runtime:
+        return Path(runtime["path"]).name
+    # Of a shim of containerd's, as io.containerd.kata.v2, the engine tells the type, and of runc's nothing.
+    return (runtime.get("runtimeType") or name).removeprefix("io.containerd.").partition(".")[0]
 
 
 def held(limits: Limits, about: Mapping[str, Any]) -> Limits:

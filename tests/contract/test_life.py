@@ -21,7 +21,7 @@ from sandbox.docker import connect
 from sandbox.owners import Owners
 from sandbox.register import Register
 from sandbox.unsandboxed import Unsandboxed
-from tests.contract.test_sandbox import skip_unless_available
+from tests.contract.test_sandbox import LIMITED, skip_unless_available
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +49,7 @@ async def driver(name: str, tmp_path: Path) -> AsyncIterator[Driver]:
 
 @asynccontextmanager
 async def driver_over(name: str, data: Path, lease_seconds: float = LEASE_SECONDS) -> AsyncIterator[Driver]:
-    config = Config(sandbox_lease_seconds=lease_seconds)
+    config = Config(sandbox_lease_seconds=lease_seconds, sandbox_runtime=LIMITED.sandbox_runtime)
     owners = Owners(data / "sandbox", f"next-{lease_seconds}")
     if name == "docker":
         docker = connect(config, os.environ.get("DOCKER_HOST") or DOCKER_HOST, owners.folder, owners.runner)
