@@ -91,7 +91,8 @@ class Errand(click.Group):
         as_json = "--json" in args
         try:
             must_be_utf_8(args)
-            code = super().main(args, *rest, standalone_mode=False, **extra)
+            color = False if os.environ.get("NO_COLOR") else None  # https://no-color.org; None: as the terminal is
+            code = super().main(args, *rest, standalone_mode=False, color=color, **extra)
             sys.stdout.flush()
         except click.ClickException as error:
             show(error, as_json=as_json)

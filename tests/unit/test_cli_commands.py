@@ -133,6 +133,14 @@ def test_the_doctor_says_which_sandbox_there_is_and_why(
     assert check.text.startswith(said.format(socket=tmp_path / "no.sock"))
 
 
+@pytest.mark.parametrize("no_color", ["1", ""])
+def test_a_terminal_has_colours_unless_its_user_wants_none(no_color: str, tmp_path: Path) -> None:
+    environment = {**NO_ONE, "ERRAND_DATA": str(tmp_path), "ERRAND_SANDBOX": "unsandboxed", "NO_COLOR": no_color}
+    result = CliRunner().invoke(errand, ["doctor"], env=environment, color=True)
+    assert ("\x1b[" in result.output) is not bool(no_color)
+    assert result.exit_code == 1, "no server answers"
+
+
 def test_the_doctor_says_what_no_service_would_start_with() -> None:
     [check] = check_settings({"ERRAND_SANDBOX": "dokcer", "ERRAND_DATA": ""})
     assert (check.name, check.status) == ("settings", "fail")
