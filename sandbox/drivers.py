@@ -7,6 +7,7 @@ import re
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from sandbox.contract import LOOKING, Capabilities, Driver, ImageMissing, Sandbo
 from sandbox.egress.policy import Egress, words_of
 from sandbox.owners import Owners
 from sandbox.register import Register
+from sandbox.setup import Setups
 from sandbox.unsandboxed import Unsandboxed
 from sandbox.warm import Warm
 
@@ -113,6 +115,14 @@ class Drivers:
     def image_is_being_made(self) -> bool:
         """By whichever process of this installation."""
         return self._docker is not None and self._docker.driver.image.is_being_made()
+
+    def setups(self) -> list[Setups]:
+        """Where this machine keeps what set-ups left: in a folder, and in an engine where there is one."""
+        found = [self._other.driver.setups] if isinstance(self._other, Warm) else []
+        if self._config.sandbox in ("auto", "docker"):
+            with suppress(SandboxUnavailable):
+                found.append(self._found_docker().driver.setups)
+        return [setups for setups in found if setups is not None]
 
     async def close(self) -> None:
         """When all sandboxes have stopped."""

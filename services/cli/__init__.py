@@ -48,6 +48,7 @@ COMMANDS = {
     "user": "Give other people access (the owner).",
     "host": "Give Errand credentials for a git host (the owner).",
     "secret": "Give secrets to the set-ups of your repositories.",
+    "setup": "See what set-ups have left on this machine, and forget it.",
     "sql": "Ask the history in SQL (the owner).",
     "dead": "What could not be read or handled (the owner).",
     "doctor": "Check this machine and the server.",

@@ -262,6 +262,31 @@ async def test_what_is_kept_is_listed_and_forgotten_and_goes_also_when_nothing_n
     assert await driver.setups.kept() == []
 
 
+@pytest.mark.parametrize("name", ["bubblewrap", "docker"])
+async def test_the_command_line_lists_and_forgets_what_is_kept_while_the_runner_lives(
+    name: str, tmp_path: Path
+) -> None:
+    async def errand(*words: str) -> tuple[int, str]:
+        environment = {**os.environ, "ERRAND_DATA": str(tmp_path), "ERRAND_SANDBOX": name}
+        command = [sys.executable, "-m", "services.cli", "setup", *words]
+        done = await anyio.run_process(command, check=False, cwd=ROOT, env=environment, stderr=subprocess.STDOUT)
+        return done.returncode, done.stdout.decode()
+
+    async with new_driver(name, tmp_path / "sandbox") as driver:
+        repository = Repository(tmp_path / "repository", "echo x > ~/result")
+        image = await repository.prepare(driver)
+        sandbox = await driver.start(repository.spec("task_1", image))
+        key = image.removeprefix(KEPT_IMAGES)[:12]
+        code, said = await errand("ls")
+        assert (code, said.splitlines()[1].split("\t")[:3]) == (0, [key, "https://host/app", SCRIPT]), said
+        code, said = await errand("forget", key)
+        assert (code, said) == (1, f"{key} is in use by a sandbox: try again when its task has ended.\n")
+        await sandbox.stop()
+        assert await errand("forget", "--repo", "https://host/app") == (0, f"{key} is forgotten.\n")
+        code, said = await errand("forget", key)
+        assert (code, f"No set-up that is kept begins with '{key}'" in said) == (1, True)
+
+
 async def test_two_that_want_the_same_at_once_run_it_once(driver: Driver, tmp_path: Path) -> None:
     repository = Repository(tmp_path, "sleep 0.5; echo ran >> ~/runs")
     seen = [Seen(), Seen()]

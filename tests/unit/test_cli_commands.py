@@ -50,6 +50,8 @@ def test_each_command_has_the_help_that_the_list_promises(name: str) -> None:
         (["ls"], 1, "No Errand server answers at http://127.0.0.1:1: start it with `errand up`"),
         (["show", "t"], 1, "No Errand server answers"),
         (["login", "nonsense"], 1, "not a sign-in link"),
+        (["setup", "ls"], 1, "run this where the runner runs"),
+        (["setup", "forget"], 1, "Say which"),
         (["login", "http://127.0.0.1:1/#code=x"], 1, "No Errand server answers"),
     ],
 )
