@@ -96,6 +96,7 @@ OTHERS = frozenset(
         "ERRAND_ATTEMPT",
         "ERRAND_CLIENT",
         "ERRAND_IMAGE",
+        "ERRAND_KILLS",
         "ERRAND_RUNS",
         "ERRAND_SEED",
         "ERRAND_SEEDS",
@@ -103,6 +104,7 @@ OTHERS = frozenset(
         "ERRAND_STORY",
         "ERRAND_TASK",
         "ERRAND_TASKS",
+        "ERRAND_TEST_RUNTIME",
     }
 )
 """Not settings: of Compose, of sandboxes, of tests."""

@@ -55,7 +55,15 @@ NOT_SETTINGS = {
     "compose.yaml": ("ERRAND_IMAGE",),
     "a sandbox's environment": ("ERRAND_TASK", "ERRAND_ATTEMPT", "ERRAND_SETUP"),
     "docs/examples": ("ERRAND_CLIENT",),
-    "tests and benchmarks": ("ERRAND_SEED", "ERRAND_SEEDS", "ERRAND_RUNS", "ERRAND_STORY", "ERRAND_TASKS"),
+    "tests and benchmarks": (
+        "ERRAND_KILLS",
+        "ERRAND_RUNS",
+        "ERRAND_SEED",
+        "ERRAND_SEEDS",
+        "ERRAND_STORY",
+        "ERRAND_TASKS",
+        "ERRAND_TEST_RUNTIME",
+    ),
 }
 """Whose the other variables with our prefix are."""
 INTRODUCTION = """\

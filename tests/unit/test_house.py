@@ -14,6 +14,8 @@ import pytest
 from protocol.permissions import permissions
 from protocol.routes import ROUTES, Route, Service
 from services.bus import BusConfig
+from services.setting_names import OTHERS
+from services.setting_names import SETTINGS as SETTING_NAMES
 from services.settings_page import SERVICES as SETTINGS
 from services.settings_page import settings
 
@@ -163,6 +165,12 @@ def test_every_service_that_reads_settings_is_on_their_page() -> None:
         if name.endswith(".__main__") and "from_environment(" in path.read_text()
     }
     assert reading == services == set(SETTINGS)
+
+
+def test_what_a_test_is_told_by_its_environment_is_no_misspelt_setting_to_the_services_that_it_starts() -> None:
+    files = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    told = {name for file in files for name in re.findall(r'environ(?:\.get\(|\[)"(ERRAND_\w+)"', file.read_text())}
+    assert told <= SETTING_NAMES | OTHERS
 
 
 def test_every_setting_says_what_it_is() -> None:
