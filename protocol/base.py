@@ -37,13 +37,13 @@ def encode(message: Any) -> bytes:
 
 
 def reader(decode: Callable[[bytes], T]) -> Callable[[bytes], T]:
-    """`decode`, which says of what is no UTF-8 the same as of everything else that it cannot read: msgspec's own error
-    there is no MsgspecError, and would end who parks what cannot be read."""
+    """`decode`, which says of what is no UTF-8, or nested too deep, the same as of everything else that it cannot read:
+    msgspec's own errors there are no MsgspecError, and would end who parks what cannot be read."""
 
     def read(data: bytes) -> T:
         try:
             return decode(data)
-        except UnicodeDecodeError as error:
+        except (UnicodeDecodeError, RecursionError) as error:
             raise msgspec.DecodeError(str(error)) from None
 
     return read

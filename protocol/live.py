@@ -11,7 +11,7 @@ from datetime import datetime
 
 import msgspec
 
-from protocol.base import Message
+from protocol.base import Message, reader
 from protocol.journal import JournalEntry, Output
 from protocol.query import TaskSummary
 from protocol.rules import Rule
@@ -354,5 +354,5 @@ AnyServerFrame = (
     | Pong
 )
 
-decode_client_frame = msgspec.json.Decoder(AnyClientFrame).decode
-decode_server_frame = msgspec.json.Decoder(AnyServerFrame).decode
+decode_client_frame = reader(msgspec.json.Decoder(AnyClientFrame).decode)
+decode_server_frame = reader(msgspec.json.Decoder(AnyServerFrame).decode)

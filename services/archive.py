@@ -15,6 +15,7 @@ from datetime import datetime
 import msgspec
 from msgspec import Raw, Struct
 
+from protocol.base import reader
 from protocol.task import Decision, TaskArchived, decode_decision
 from services.bus import ARCHIVE, Bus, Refused, Stored, Unavailable
 
@@ -35,7 +36,7 @@ class Line(Struct, frozen=True, omit_defaults=True):
 
 
 _decode_line = msgspec.json.Decoder(Line).decode
-_is_json = msgspec.json.Decoder(Raw).decode
+_is_json = reader(msgspec.json.Decoder(Raw).decode)
 
 
 def pack(log: Iterable[Stored]) -> bytes:
@@ -56,7 +57,7 @@ def _line(stored: Stored) -> Line:
     head = {"subject": stored.subject, "sequence": stored.sequence, "at": stored.at, "previous": stored.previous}
     try:
         _is_json(stored.data)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except msgspec.MsgspecError:
         return Line(**head, unreadable=stored.data)
     # A line's end within JSON is a blank between two tokens.
     return Line(**head, data=Raw(stored.data.replace(b"\n", b" ")))

@@ -19,7 +19,7 @@ from gateway.live.watch import Watch
 from gateway.live.wire import Gone, Wire
 from gateway.tasks import Tasks
 from gateway.users import Asker
-from protocol.base import encode
+from protocol.base import encode, reader
 from protocol.ids import task_id
 from protocol.journal import Output
 from protocol.live import (
@@ -196,7 +196,7 @@ class Phone:
             return
         try:
             frame = decode_client_frame(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except msgspec.MsgspecError as error:
             self._refuse(f"This frame cannot be read: {error}.", key=_key_of(data))
             return
         try:
@@ -343,8 +343,11 @@ class _Named(Struct):
     key: str = ""
 
 
+_decode_named = reader(msgspec.json.Decoder(_Named).decode)
+
+
 def _key_of(data: str | bytes) -> str:
     try:
-        return msgspec.json.decode(data, type=_Named).key
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return _decode_named(data).key
+    except msgspec.MsgspecError:
         return ""

@@ -106,7 +106,7 @@ class Sockets:
         except TimeoutError:
             reason = f"No sign-in came within {SIGN_IN_SECONDS} s."
             raise TurnedAway(reason, SIGNED_OUT, come_back=False) from None
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except msgspec.MsgspecError as error:
             reason = f"The first frame must sign in, and this one cannot be read: {error}."
             raise TurnedAway(reason, SIGNED_OUT, come_back=False) from None
         finally:

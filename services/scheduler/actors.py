@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 from msgspec import Struct
 
+from protocol.base import reader
 from protocol.evolve import Task, User, evolve, evolve_user
 from protocol.ids import KEY_LIMIT_BYTES
 from protocol.routes import (
@@ -279,12 +280,12 @@ class _Keyed(Struct):
     key: str = ""
 
 
-_decode_key = msgspec.json.Decoder(_Keyed).decode
+_decode_key = reader(msgspec.json.Decoder(_Keyed).decode)
 
 
 def key_of(command: Stored) -> str:
     """The idempotency key of a command that cannot be read otherwise; empty when it has none."""
     try:
         return _decode_key(command.data).key[:KEY_LIMIT_BYTES]
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except msgspec.MsgspecError:
         return ""

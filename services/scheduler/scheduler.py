@@ -119,7 +119,7 @@ class Scheduler:
             for actor in self.roster.all():
                 self._changed(actor)
         async with (
-            self._bus.read("cmd.>", "evt.*.*.task.>", "evt.*.user.>", after=self._snapshots.taken) as reader,
+            self._bus.read("cmd.*.*.*", "evt.*.*.task.>", "evt.*.user.>", after=self._snapshots.taken) as reader,
             anyio.create_task_group() as group,
         ):
             group.start_soon(self._follow, reader)

@@ -16,6 +16,7 @@ import anyio
 import msgspec
 from msgspec import MsgspecError, Struct
 
+from protocol.base import reader
 from protocol.routes import Stream, timer_subject
 from services import log
 from services.bus import Bus, Refused, Unavailable
@@ -38,7 +39,7 @@ class _Timer(Struct):
     due: datetime
 
 
-_decode = msgspec.json.Decoder(_Timer).decode
+_decode = reader(msgspec.json.Decoder(_Timer).decode)
 
 
 class Timers:

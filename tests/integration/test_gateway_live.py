@@ -305,6 +305,7 @@ async def test_a_user_sees_nothing_of_anothers_task(gateway: GatewayHouse, world
         ('{"type":"watch_task","task":"user"}', "no such task"),
         ('{"type":"say","key":"k","task":"' + "x" * FRAME_LIMIT_BYTES + '","text":"x"}', "over the limit"),
         (b"\xff\xfe", "cannot be read"),
+        ('{"x":' + "[" * 5_000, "cannot be read"),
     ],
 )
 async def test_a_bad_frame_is_refused_and_the_socket_stays(
