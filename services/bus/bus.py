@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -48,6 +49,8 @@ class _Blob(Struct, frozen=True):
     """What the object store says of a blob."""
 
     name: str
+    nuid: str
+    """By which its pieces are called."""
     deleted: bool = False
 
 
@@ -432,13 +435,15 @@ class Bus:
 
     async def delete_blob(self, name: str, bucket: str = BLOBS) -> None:
         """Raises Unavailable; one that is not there is gone already."""
+        # nats-py's own `delete` leaves a message that says so, and its subject, for ever.
+        what, stream = f"$O.{bucket}.M.{urlsafe_b64encode(name.encode()).decode()}", f"OBJ_{bucket}"
         try:
-            store = await self._jetstream.object_store(self._nats.cell.bucket(bucket))
-            await store.delete(name)
-        except nats.js.errors.NotFoundError:
-            return
-        except (nats.errors.Error, TimeoutError) as error:
-            raise Unavailable(f"The object store did not delete {name}: {error!r}") from error
+            for stored in await self._direct_get({"last_by_subj": what}, stream):
+                pieces = f"$O.{bucket}.C.{_decode_blob(stored.data).nuid}"
+                await self._api(f"STREAM.PURGE.{stream}", {"filter": pieces})
+                await self._api(f"STREAM.PURGE.{stream}", {"filter": what, "seq": stored.sequence + 1})
+        except Refused as refused:
+            raise Unavailable(f"The object store did not delete {name}: {refused.reason}") from refused
 
     async def blob_names(self, bucket: str = BLOBS) -> list[str]:
         """The names of all blobs of a bucket. Raises Unavailable."""

@@ -133,6 +133,21 @@ async def test_a_service_may_not_write_what_is_not_its_own(house: NatsHouse) -> 
         assert await gateway.last("evt.owner.t8.>") == 0
 
 
+async def test_a_deleted_blob_leaves_no_message(house: NatsHouse) -> None:
+    async with connected(house, Service.RUNNER) as [runner]:
+
+        async def left() -> list[int]:
+            found = await jetstream_api(runner._nats, "STREAM.INFO.OBJ_blobs", {})  # pyright: ignore[reportPrivateUsage]
+            return [found["state"]["messages"], found["state"].get("num_subjects", 0)]
+
+        before = await left()
+        for name in ("checkpoint.t1.1.2.abc", "checkpoint.t1.1.3.abd"):
+            await runner.put_blob(name, bytes(300_000))
+            await runner.delete_blob(name)
+            await runner.delete_blob(name)
+        assert await left() == before
+
+
 async def test_nobody_connects_without_a_credential(house: NatsHouse) -> None:
     config = house.bus_config(Service.GATEWAY)
     with pytest.raises(Unavailable):
