@@ -25,6 +25,7 @@ from services.scheduler.money import Money
 from services.scheduler.policy import Slot, is_queued
 from services.scheduler.roster import Roster
 from services.scheduler.runners import Runners
+from services.scheduler.spending import left
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -148,16 +149,21 @@ class Grants:
     async def _let_go_on(self) -> None:
         """Queue what waits for money that is there now: one a user, queue and labels, whose claim then shows what is
         left. One that no runner takes holds up its like alone."""
-        short = sorted(self._roster.short.values(), key=lambda actor: (actor.task.in_line_since or LONG_AGO, actor.id))
-        if not short:
-            return
-        busy = {_line_of(actor) for actor in (*self._roster.queued.values(), *self._roster.granting.values())}
-        for actor in short:
+        busy = {_line_of(actor) for actor in self._roster.granting.values()}
+        for actor in self._with_money():
             line = _line_of(actor)
-            if line not in busy and may_go_on(actor.task, self._money.spending(actor.user)):
+            if line not in busy and not self._roster.line.waits(*line):
                 busy.add(line)
                 with suppress(Conflict, Unavailable, NotActive):
                     await self._go_on(actor)
+
+    def _with_money(self) -> list[TaskActor]:
+        """Those that may go on, in their order. Looked for at each stir: nearly all of those that are short stay so."""
+        short = self._roster.short.values()
+        of_users = {user: self._money.spending(user) for user in {actor.user for actor in short}}
+        rich = {user: spending for user, spending in of_users.items() if left(spending) != 0}
+        found = (actor for actor in short if actor.user in rich and may_go_on(actor.task, rich[actor.user]))
+        return sorted(found, key=lambda actor: (actor.task.in_line_since or LONG_AGO, actor.id))
 
     async def _go_on(self, actor: TaskActor) -> None:
         async with self._mailboxes.alone(actor):

@@ -151,6 +151,10 @@ class Line:
         """Whether it waits."""
         return task in self._filed and not self._filed[task].runs
 
+    def waits(self, user: str, queue: str, labels: Labels) -> bool:
+        """Whether a task of the user's waits there that asks for these labels."""
+        return (queue, labels) in self._groups_of.get(user, {})
+
     def waiting(self, user: str | None) -> Counter[str]:
         """How many wait in each queue, of one user or of all."""
         counts: Counter[str] = Counter()
