@@ -27,6 +27,7 @@ class Part(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A piece of a message that never travels alone."""
 
 
+D = TypeVar("D")
 T = TypeVar("T")
 _encoder = msgspec.json.Encoder()
 
@@ -36,11 +37,11 @@ def encode(message: Any) -> bytes:
     return _encoder.encode(message)
 
 
-def reader(decode: Callable[[bytes], T]) -> Callable[[bytes], T]:
+def reader(decode: Callable[[D], T]) -> Callable[[D], T]:
     """`decode`, which says of what is no UTF-8, or nested too deep, the same as of everything else that it cannot read:
     msgspec's own errors there are no MsgspecError, and would end who parks what cannot be read."""
 
-    def read(data: bytes) -> T:
+    def read(data: D) -> T:
         try:
             return decode(data)
         except (UnicodeDecodeError, RecursionError) as error:

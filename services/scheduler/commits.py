@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import anyio
@@ -79,22 +79,21 @@ class Commits:
 
     async def _commit_over_runner(self, actor: LogActor, subject: str, decision: Decision) -> tuple[Decision, int]:
         """Commit a decision that ends an attempt without its runner's word, naming the last sequence of the runner's
-        journal: so it expects the last of the whole task. Raises Conflict when the runner, or another scheduler, wrote
-        since `decision` was made."""
+        journal: so it expects the last of the whole task. Raises Conflict when another scheduler decided since
+        `decision` was made."""
         assert isinstance(actor, TaskActor), "only a task has attempts"
         turn, decided_over, whole = actor.task.turn, actor.sequence, actor.log.removesuffix("task.>") + ">"
-        stored = await self._bus.replay(whole)
-        # Not what is folded by now: the reader may have brought a decision of another scheduler's meanwhile.
-        if any(each.sequence > decided_over for each in _of("task", stored)):
-            raise Conflict(subject)
-        entries = _of("journal", stored)
-        decision = replace(
-            decision,
-            journal_sequence=entries[-1].sequence if entries else 0,
-            events=_with_usage(decision, entries, turn),
-        )
-        last = stored[-1].sequence if stored else 0
-        return decision, await self._bus.commit(subject, decision, log=whole, expected=last)
+        stored: list[Stored] = []
+        # Of a long log only what is new is read once more: the runner writes faster than the whole of it is read.
+        while more := await self._bus.replay(whole, after=stored[-1].sequence if stored else 0):
+            # Not what is folded by now: the reader may have brought a decision of another scheduler's meanwhile.
+            if any(each.sequence > decided_over for each in _of("task", more)):
+                break
+            stored += more
+            told = _told_by(_of("journal", stored), decision, turn)
+            with suppress(Conflict):
+                return told, await self._bus.commit(subject, told, log=whole, expected=stored[-1].sequence)
+        raise Conflict(subject)
 
     async def fold_again(self, actor: LogActor) -> None:
         """Drop the actor's state, and fold its log. Raises NotActive."""
@@ -130,13 +129,14 @@ def _of(kind: str, stored: Iterable[Stored]) -> list[Stored]:
     return [each for each in stored if each.subject.split(".")[3] == kind]
 
 
-def _with_usage(decision: Decision, journal: Iterable[Stored], turn: int) -> tuple[Struct, ...]:
-    """The decision's events, with what the turn has consumed by the journal."""
+def _told_by(journal: Sequence[Stored], decision: Decision, turn: int) -> Decision:
+    """`decision`, with the journal's end and with what the turn has consumed by it."""
     usage = usage_of_turn(_readable(journal), turn)
-    return tuple(
+    events = (
         replace(event, usage=usage) if isinstance(event, AttemptEnded | TurnEnded) else event
         for event in decision.events
     )
+    return replace(decision, journal_sequence=journal[-1].sequence if journal else 0, events=tuple(events))
 
 
 def _readable(stored: Iterable[Stored]) -> Iterable[JournalEntry]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import pytest
 
 from protocol.evolve import Task, evolve
 from protocol.ids import task_id
+from protocol.journal import JournalEntry, Noticed
 from protocol.query import AttemptGranted, ClaimAttempt, ListTasks, NothingToClaim, TaskList
-from protocol.routes import Service, Stream, command_subject
+from protocol.routes import Service, Stream, command_subject, journal_subject
 from protocol.task import (
     AnswerQuestion,
     CancelTask,
@@ -34,11 +36,13 @@ from protocol.task import (
     Usage,
     decode_decision,
 )
+from services.background import background
 from services.bus import LEASE_SECONDS, Bus, Conflict, Stored, Unavailable, connect
 from services.clock import Clock
 from services.nats_server import password_file
 from services.scheduler.election import Election
 from services.scheduler.queries import STOPPED
+from services.scheduler.scheduler import Config, Scheduler
 from tests.integration.nats_house import NatsHouse, nats_house
 
 pytestmark = pytest.mark.anyio
@@ -230,6 +234,41 @@ async def test_a_runner_that_falls_silent_loses_the_attempt_and_can_write_nothin
         await play.until(task, lambda t: t.state is TaskState.CANCELLED)
 
 
+async def test_a_cancel_does_not_wait_until_a_runner_pauses(house: NatsHouse) -> None:
+    async with (
+        player(house) as play,
+        connect(house.bus_config(Service.SCHEDULER), Service.SCHEDULER) as bus,
+        background() as group,
+    ):
+        scheduler, started = Scheduler(bus, Config()), anyio.Event()
+        group.start_soon(scheduler.run, started.set)
+        await started.wait()
+        task = await play.submit("busy")
+        granted = await play.claim("busy1")
+        assert isinstance(granted, AttemptGranted)
+        whole, replay = f"evt.{USER}.{task}.>", bus.replay
+
+        async def append() -> None:
+            entry = JournalEntry(attempt=1, at=datetime.now(UTC), event=Noticed(text="on"))
+            last = await play.runner.last(whole)
+            await play.runner.commit(journal_subject(USER, task, entry.event), entry, log=whole, expected=last)
+
+        async def slow(subject: str, *, after: int = 0, **named: Any) -> list[Stored]:
+            """Of a log so long that the runner has written when it was read."""
+            found = await replay(subject, after=after, **named)
+            if subject == whole and not after:
+                await append()
+            return found
+
+        bus.replay = slow  # type: ignore[method-assign]
+        await append()
+        await play.send(task, CancelTask(key="c"))
+        await play.until(task, lambda t: t.state is TaskState.CANCELLED)
+        *_, ended = await play.decisions(task)
+        assert ended.journal_sequence == (await replay(f"evt.{USER}.{task}.journal.>"))[-1].sequence
+        await scheduler.drain()
+
+
 async def test_a_standby_takes_over_from_a_killed_scheduler_and_answers_what_came_meanwhile(
     house: NatsHouse, schedulers: Schedulers
 ) -> None:
@@ -266,16 +305,21 @@ async def test_a_lease_that_was_taken_without_an_answer_holds_back_nobody(house:
         await again.release()
 
 
+NESTED = b'{"key":"k","x":' + b"[" * 10_000 + b"]" * 10_000 + b"}"
+"""Deeper than a decoder goes."""
+
+
 async def test_what_cannot_be_read_is_parked_and_the_actor_goes_on(house: NatsHouse, schedulers: Schedulers) -> None:
     schedulers.start()
     async with player(house) as play:
         task = task_id(USER, "odd")
-        await play.gateway._jetstream.publish(f"cmd.{USER}.{task}.submit_task", b"not json")
+        for odd in (b"not json", NESTED):
+            await play.gateway._jetstream.publish(f"cmd.{USER}.{task}.submit_task", odd)
         assert await play.submit("odd") == task
         await play.until(task, lambda t: t.state is TaskState.QUEUED)
         async with connect(house.bus_config(Service.OPERATOR), Service.OPERATOR) as operator:
             dead: list[Stored] = await operator.replay("dead.>", stream=Stream.DEAD)
-        assert [d.data for d in dead] == [b"not json"]
+        assert [d.data for d in dead] == [b"not json", NESTED]
         await play.send(task, CancelTask(key="c"))
         await play.until(task, lambda t: t.state is TaskState.CANCELLED)
 
@@ -283,20 +327,21 @@ async def test_what_cannot_be_read_is_parked_and_the_actor_goes_on(house: NatsHo
 NO_TEXT = b'{"type":"decision","at":"2026-01-01T00:00:00Z","state":"cancelled","receipt":{"key":"\xff"}}'
 
 
-async def test_an_event_that_is_no_text_is_parked_and_stops_no_other_task(
-    house: NatsHouse, schedulers: Schedulers
+@pytest.mark.parametrize("odd", [NO_TEXT, NESTED], ids=["no text", "nested"])
+async def test_an_event_that_no_decoder_reads_is_parked_and_stops_no_other_task(
+    house: NatsHouse, schedulers: Schedulers, odd: bytes
 ) -> None:
     schedulers.start()
     async with player(house) as play:
-        ended = await play.submit("ended")
+        ended = await play.submit(f"ended {len(odd)}")
         await play.send(ended, CancelTask(key="c"))
         await play.until(ended, lambda t: t.state is TaskState.CANCELLED)
         async with connect(house.bus_config(Service.SCHEDULER), Service.SCHEDULER) as other:
-            await other._jetstream.publish(f"evt.{USER}.{ended}.task.cancelled", NO_TEXT)
-        task = await play.submit("after it")
+            await other._jetstream.publish(f"evt.{USER}.{ended}.task.cancelled", odd)
+        task = await play.submit(f"after {len(odd)}")
         await play.until(task, lambda t: t.state is TaskState.QUEUED)
         async with connect(house.bus_config(Service.OPERATOR), Service.OPERATOR) as operator:
-            assert NO_TEXT in [d.data for d in await operator.replay("dead.>", stream=Stream.DEAD)]
+            assert odd in [d.data for d in await operator.replay("dead.>", stream=Stream.DEAD)]
 
 
 UNREAD = b'{"type":"decision"}'
