@@ -15,7 +15,7 @@ from sandbox.egress.refusals import Refusals
 
 async def open_way(client: ExecClient, spec: SandboxSpec, folder: Path, uid: int, outside: Outside) -> None:
     """`folder` is an own one of the sandbox's, empty but for this moment. SandboxError when it cannot be."""
-    gate = Gate(Proxy(spec.egress, outside, Refusals(spec.on_refused).add), spec.egress.connections)
+    gate = Gate(Proxy(spec.egress, outside.of_one(), Refusals(spec.on_refused).add), spec.egress.connections)
     try:
         await gate.open(folder, uid, lambda: client.lend(f"{GATE_INSIDE}/{NAME}", PORT))
     except OSError as error:
