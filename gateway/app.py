@@ -165,7 +165,11 @@ def say_http(_: Request, error: HTTPException) -> Response:
         return say(_wrong_field(error))
     if isinstance(error.__cause__, msgspec.MsgspecError):
         return say(Problem(400, f"The request's body cannot be read: {error.__cause__}."))
-    sentences = {404: "There is nothing at this address.", 413: "The request is too large: shorten it."}
+    sentences = {
+        404: "There is nothing at this address.",
+        405: "This address does not take that method: at its end a name or an id may be missing.",
+        413: "The request is too large: shorten it.",
+    }
     return say(Problem(error.status_code, sentences.get(error.status_code, f"{error.detail}.")))
 
 

@@ -135,12 +135,17 @@ class Tasks:
     async def cancel_all(self, asker: Asker, reason: str) -> None:
         """Stop every open task."""
         still_open = tuple(state for state in TaskState if state not in OUTCOMES)
-        more, before = True, ""
+        more, before, before_at = True, "", None
         while more:
-            page = await self.list(asker, where=TaskFilter(states=still_open), limit=LIST_LIMIT, before=before)
+            page = await self.list(
+                asker, where=TaskFilter(states=still_open), limit=LIST_LIMIT, before=before, before_at=before_at
+            )
             for task in page.tasks:
                 await self.send(asker, task.id, CancelTask(key="cancel-all", reason=reason, device=asker.device))
-            more, before = page.more, page.tasks[-1].id if page.tasks else ""
+            more = page.more
+            if more:
+                last = page.tasks[-1]
+                before, before_at = last.id, datetime.fromisoformat(last.updated_at) if last.updated_at else None
 
     async def send(self, asker: Asker, task: str, command: TaskCommand) -> Accepted:
         """A command that was checked, to a task of the asker's. Raises Refused or Unavailable."""

@@ -15,6 +15,8 @@ from protocol.schedule import CatchUp, Progress, Run, Submission
 from protocol.task import OUTCOMES, Budget, Receipt, TaskState
 
 QUEUES_LIMIT = 100
+RUNNING_LIMIT_MAX = 100_000
+"""The most that a queue's `running_limit` may say: as many tasks as one installation is made for."""
 """Queues that an owner can have settings for."""
 
 NAME_LIMIT_CHARS = 64

@@ -89,6 +89,8 @@ def _segments(parts: Iterable[str]) -> Iterable[str]:
     from urllib.parse import quote
 
     for part in parts:
+        if part.strip() in ("", ".", ".."):
+            raise Failure(f"{part!r} names nothing: give the name or the id, as the list of them shows it.")
         yield quote(part, safe="")
 
 

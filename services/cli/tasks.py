@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -29,12 +30,18 @@ def whole_id(place: Place, given: str) -> str:
     """The id that `given` is, or is the beginning of."""
     if WHOLE_ID.fullmatch(given):
         return given
-    meant = [task.id for task in task_list(place).tasks if given and task.id.startswith(given)]
-    if len(meant) == 1:
-        return meant[0]
-    if meant:
+    found = the_one_of(given, [task.id for task in task_list(place).tasks])
+    if not found:
+        raise Failure(f"There is no task {given!r}: `errand ls` shows the tasks you have.")
+    return found
+
+
+def the_one_of(given: str, ids: Sequence[str]) -> str:
+    """That of `ids` which is `given` or, alone of all, begins so; empty where none does. Failure where several do."""
+    meant = [each for each in ids if given and each.startswith(given)]
+    if len(meant) > 1 and given not in meant:
         raise Failure(f"{given!r} may be any of {', '.join(meant)}: give more of the id.")
-    raise Failure(f"There is no task {given!r}: `errand ls` shows the tasks you have.")
+    return given if given in meant else next(iter(meant), "")
 
 
 def the_waiting_one(place: Place) -> TaskSummary:

@@ -19,6 +19,7 @@ from protocol.query import (
     TaskSummary,
     summarize,
 )
+from services.bus import Refused
 from services.clock import Clock
 from services.scheduler.actors import TaskActor
 from services.scheduler.money import Money
@@ -50,7 +51,11 @@ class Queries:
 
     async def tasks(self, asked: ListTasks) -> TaskList:
         mine = (a for a in self._roster.tasks.values() if a.user == asked.user)
-        tasks, more = await search((a.kept for a in mine if a.is_at_rest or a.task.turn > 0), asked)
+        try:
+            tasks, more = await search((a.kept for a in mine if a.is_at_rest or a.task.turn > 0), asked)
+        except LookupError:
+            why = "You have no task with the id in `before`: give its `updated_at` as `before_at` too, or begin anew."
+            raise Refused(why, "not_found") from None
         return TaskList(tasks=self._summaries(tasks), more=more)
 
     async def queue(self, asked: ShowQueue) -> QueueShown:

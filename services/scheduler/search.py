@@ -15,7 +15,8 @@ LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 async def search(tasks: Iterable[Kept], asked: ListTasks) -> tuple[list[Task], bool]:
     """A page of those of `tasks` that are asked for, the last changed first, and whether there are more. Others have
-    their turn meanwhile."""
+    their turn meanwhile. LookupError where the page would come behind a task that is not there: the first one again
+    would have no end."""
     limit = max(1, min(asked.limit, LIST_TASKS_LIMIT))
     found: list[Task] = []
     async for kept in unhurried(_in_order(tasks, asked)):
@@ -32,16 +33,20 @@ def _in_order(tasks: Iterable[Kept], asked: ListTasks) -> list[Kept]:
     tasks = list(tasks)
     found = [task for task in tasks if not asked.states or task.state in asked.states]
     # The last one of the page before may be none of these any more: its place counts, not the task.
-    if asked.before and (place := _place(tasks, asked)):
+    if asked.before:
+        place = _place(tasks, asked)
         found = [task for task in found if (task.updated_at or LONG_AGO, task.id) < place]
     return sorted(found, key=lambda task: (task.updated_at or LONG_AGO, task.id), reverse=True)
 
 
-def _place(tasks: Iterable[Kept], asked: ListTasks) -> tuple[datetime, str] | None:
+def _place(tasks: Iterable[Kept], asked: ListTasks) -> tuple[datetime, str]:
     if asked.before_at is not None:
         at = asked.before_at
         return at if at.tzinfo else at.replace(tzinfo=UTC), asked.before
-    return next(((task.updated_at or LONG_AGO, task.id) for task in tasks if task.id == asked.before), None)
+    for task in tasks:
+        if task.id == asked.before:
+            return task.updated_at or LONG_AGO, task.id
+    raise LookupError(asked.before)
 
 
 def matches(task: Task, asked: TaskFilter) -> bool:

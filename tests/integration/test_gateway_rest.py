@@ -275,7 +275,10 @@ async def test_the_owner_sees_every_queue_and_says_how_it_is_served(
     ):
         assert (await owner.post("/api/queues/gpu", json=body)).json() == queue
     assert (await owner.post("/api/queues/gpu", json={"paused": False, "running_limit": None})).json() == {}
-    assert (await owner.post("/api/queues/gpu", json={"running_limit": 0})).status_code == 422
+    for limit in (0, 10**31):
+        assert (await owner.post("/api/queues/gpu", json={"running_limit": limit})).status_code == 422
+    nameless = await owner.post("/api/queues/", json={"paused": True})
+    assert (nameless.status_code, "a name or an id may be missing" in nameless.json()["error"]) == (405, True)
     assert (await owner.post("/api/queues/GPU", json={"paused": True})).json()["field"] == "queue"
     assert (await user.post("/api/queues/gpu", json={"paused": True})).status_code == 403
 

@@ -326,6 +326,6 @@ def look_at(me: Phone, name: str, scheme: Scheme) -> None:
     told = [(one["id"], node["html"], node["failureSummary"]) for one in bad for node in one["nodes"]]
     assert told == [], f"{name}, {scheme}: {told}"
     wide = me.page.evaluate(
-        "[...document.querySelectorAll('body, .body, .dock')].filter(e => e.scrollWidth > e.clientWidth).length"
+        "[...document.querySelectorAll('body, .body, .dock, .sub')].filter(e => e.scrollWidth > e.clientWidth).length"
     )
     assert wide == 0, f"{name}: the screen can be pushed sideways"

@@ -14,6 +14,8 @@ from click.testing import CliRunner
 from services.cli import COMMANDS, errand
 from services.cli.commands.doctor import check_disk, check_git, check_sandbox, check_settings, server_checks
 from services.cli.commands.nats_context import context, context_file
+from services.cli.failure import Failure
+from services.cli.tasks import the_one_of
 
 NO_ONE = {"ERRAND_SERVER": "http://127.0.0.1:1", "ERRAND_TOKEN": "x"}
 
@@ -49,6 +51,8 @@ def test_each_command_has_the_help_that_the_list_promises(name: str) -> None:
         (["up", "--port", "70000"], 2, "70000 is not in the range"),
         (["ls"], 1, "No Errand server answers at http://127.0.0.1:1: start it with `errand up`"),
         (["show", "t"], 1, "No Errand server answers"),
+        (["queue", "limit", "gpu", "9" * 32], 2, "is not in the range 1<=x<=100000"),
+        (["queue", "resume", ""], 1, "'' names nothing: give the name or the id"),
         (["login", "nonsense"], 1, "not a sign-in link"),
         (["setup", "ls"], 1, "run this where the runner runs"),
         (["setup", "forget"], 1, "Say which"),
@@ -175,3 +179,22 @@ def test_a_nats_context_needs_the_servers_data(tmp_path: Path) -> None:
     result = CliRunner().invoke(errand, ["nats-context", "--data", str(tmp_path)])
     assert "run this on the server" in result.output
     assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [("s1", "s1"), ("s12", "s12"), ("s2", "s2x"), ("s3", ""), ("", "")], ids=str
+)
+def test_an_id_is_meant_by_its_beginning_where_no_other_begins_so(given: str, found: str) -> None:
+    assert the_one_of(given, ["s1", "s12", "s2x"]) == found
+
+
+def test_a_beginning_of_several_ids_asks_for_more() -> None:
+    with pytest.raises(Failure, match="may be any of s1, s12: give more"):
+        the_one_of("s", ["s1", "s12"])
+
+
+def test_a_welcome_beside_errand_up_says_what_to_do_instead() -> None:
+    result = CliRunner().invoke(errand, ["welcome"], env={"ERRAND_DATA": "", "ERRAND_SERVER": ""})
+    assert result.exit_code == 1
+    assert "ERRAND_DATA and ERRAND_SERVER are not set" in result.output
+    assert "`errand user link` makes a new link" in result.output

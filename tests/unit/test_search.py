@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import anyio
+import pytest
 from msgspec.structs import replace
 
 from protocol.evolve import Task
@@ -53,3 +54,9 @@ def test_a_task_that_lies_in_the_archive_has_its_place_in_the_list_and_is_found_
 
 def test_the_last_page_says_that_there_are_no_more() -> None:
     assert page(TASKS, replace(QUEUED, before="t3")) == (TASKS[4:], False)
+
+
+def test_behind_a_task_that_is_not_there_is_no_page() -> None:
+    with pytest.raises(LookupError):
+        page(TASKS, replace(QUEUED, before="t0x"))
+    assert ids(TASKS, replace(QUEUED, before="t0x", before_at=TASKS[3].updated_at)) == ["t4", "t5"]

@@ -35,7 +35,7 @@ class TaskScreen {
   #task;
   #title;
   #word = h("span", { class: "word", role: "status" });
-  #spent = h("span");
+  #spent = [h("span"), h("span"), h("span")];
   #stop;
   #pause;
   #about = h("div", { class: "about" });
@@ -73,7 +73,7 @@ class TaskScreen {
     this.#body = h("main", { class: "body", tabindex: -1, on: { scroll: () => this.#scrolled() } }, this.#about, this.#feed, this.#held);
     this.#newest = h("button", { class: "round newest", hidden: true, "aria-label": "To the newest", on: { click: () => this.#toEnd() } }, icon("down"));
     this.#dock = new Dock(session, task);
-    const below = h("p", { class: "sub" }, this.#word, this.#spent);
+    const below = h("p", { class: "sub" }, this.#word, ...this.#spent);
     const head = bar({ title: oneLine(session.list.get(task)?.title ?? "") || "Task", back: "#/", below, actions: [this.#pause, this.#stop] });
     this.#title = head.getElementsByTagName("h1").item(0);
     this.node = h("div", { class: "screen task" }, head, this.#plan, this.#body, h("div", { class: "newest-place" }, this.#newest), this.#dock.node);
@@ -159,7 +159,7 @@ class TaskScreen {
   #showSpent({ total, turn, isOpen }, now) {
     const time = turn && isOpen ? clock((now - Date.parse(turn.at)) / 1000) : "";
     const facts = [time, money(total.cost_usd ?? 0), `${count(tokens(total))} tokens`];
-    say(this.#spent, facts.filter(Boolean).map((fact) => `· ${fact}`).join(" "));
+    this.#spent.forEach((node, at) => say(node, facts[at] ? `· ${facts[at]}` : ""));
   }
 
   /** @param {View} view */

@@ -9,6 +9,7 @@ import click
 from protocol.evolve import QueueSettings
 from protocol.query import QueueLine, QueueShown, RunnerLine, RunningTask, StoppedLog, WaitingTask
 from protocol.task import TaskState
+from protocol.user import RUNNING_LIMIT_MAX
 from services.cli import units
 from services.cli.options import Place, client_command, json_option
 
@@ -105,11 +106,11 @@ def _set(place: Place, queue: str, body: dict[str, Any]) -> int:
         return 0
     now = read(content, QueueSettings)
     limit = (
-        "as many of its tasks run as the settings say"
+        "as many of its tasks run at one time as there are slots and the settings allow"
         if now.running_limit is None
-        else (f"at most {units.many(now.running_limit, 'task')} of it at one time")
+        else f"at most {units.many(now.running_limit, 'task')} of it at one time"
     )
-    click.echo(f"The queue {queue} {'is paused' if now.paused else 'is served'}; {limit}.")
+    click.echo(f"The queue {queue} {'is paused' if now.paused else 'is not paused'}; {limit}.")
     return 0
 
 
@@ -144,6 +145,8 @@ command.add_command(client_command("pause")(click.argument("queue")(_pause)))
 command.add_command(client_command("resume")(click.argument("queue")(_resume)))
 command.add_command(
     client_command("limit")(
-        click.argument("queue")(click.argument("running", type=click.IntRange(1), required=False)(_limit))
+        click.argument("queue")(
+            click.argument("running", type=click.IntRange(1, RUNNING_LIMIT_MAX), required=False)(_limit)
+        )
     )
 )

@@ -69,18 +69,32 @@ def _ls(place: Place) -> int:
     return 0
 
 
+def _whole_id(place: Place, given: str) -> str:
+    """The id that `given` is, or is the beginning of. Raises Failure."""
+    from services.cli.api import path, read
+    from services.cli.failure import Failure
+    from services.cli.tasks import the_one_of
+
+    schedules = read(place.api.get(path("schedules")), dict[str, list[Schedule]])["schedules"]
+    found = the_one_of(given, [each.id for each in schedules])
+    if not found:
+        raise Failure(f"There is no schedule {given!r}: `errand schedule ls` shows those you have.")
+    return found
+
+
 def _tell(place: Place, schedule: str, verb: str) -> int:
     from services.cli.api import path, read
 
-    _show(place, read(place.api.post(path("schedules", schedule, verb), {}), Schedule))
+    _show(place, read(place.api.post(path("schedules", _whole_id(place, schedule), verb), {}), Schedule))
     return 0
 
 
 def _show_one(place: Place, schedule: str) -> int:
-    """Show when it is due next and how its last task ended. SCHEDULE is its id in `errand schedule ls`."""
+    """Show when it is due next and how its last task ended. SCHEDULE is its id in `errand schedule ls`, or its
+    beginning."""
     from services.cli.api import path, read
 
-    _show(place, read(place.api.get(path("schedules", schedule)), Schedule))
+    _show(place, read(place.api.get(path("schedules", _whole_id(place, schedule))), Schedule))
     return 0
 
 
@@ -98,7 +112,7 @@ def _rm(place: Place, schedule: str) -> int:
     """Submit nothing more by it. Its tasks stay."""
     from services.cli.api import path
 
-    place.api.delete(path("schedules", schedule), {})
+    place.api.delete(path("schedules", _whole_id(place, schedule)), {})
     click.echo('{"removed": true}' if place.as_json else "Removed.")
     return 0
 

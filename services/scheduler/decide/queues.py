@@ -6,7 +6,7 @@ from msgspec import UNSET
 
 from protocol.evolve import QueueSettings, User
 from protocol.ids import is_name
-from protocol.user import QUEUES_LIMIT, AnyUserEvent, QueueSet, Role, SetQueue
+from protocol.user import QUEUES_LIMIT, RUNNING_LIMIT_MAX, AnyUserEvent, QueueSet, Role, SetQueue
 from services.scheduler.decide.base import Rejected
 
 
@@ -21,5 +21,7 @@ def set_queue(user: User, command: SetQueue) -> tuple[AnyUserEvent, ...]:
     limit = now.running_limit if command.running_limit is UNSET else command.running_limit
     if limit is not None and limit < 1:
         raise Rejected("At least one task of a queue runs at a time: to hold all back, pause it.")
+    if limit is not None and limit > RUNNING_LIMIT_MAX:
+        raise Rejected(f"The limit of a queue is at most {RUNNING_LIMIT_MAX} tasks; without one give null.")
     paused = now.paused if command.paused is UNSET else command.paused
     return (QueueSet(queue=command.queue, paused=paused, running_limit=limit),)

@@ -70,7 +70,7 @@ def resume(task: Task, now: datetime) -> tuple[AnyTaskEvent, ...]:
         return TaskResumed(), TaskQueued(reason="Resumed by the user.")
     # A moment later than before: the old time's timer may have fired meanwhile, and then has its receipt.
     until = task.delayed_until + timedelta(milliseconds=1)
-    return TaskResumed(), TaskDelayed(until=until, reason="Resumed by the user, before its time.")
+    return TaskResumed(), TaskDelayed(until=until, reason="Resumed by the user: its time has not come yet.")
 
 
 def retry(task: Task) -> tuple[AnyTaskEvent, ...]:
