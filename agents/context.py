@@ -20,6 +20,7 @@ from protocol.journal import (
     ModelCall,
     ModelReply,
     Noticed,
+    SandboxRestored,
     SetupFinished,
     SetupStarted,
     StepFinished,
@@ -119,7 +120,7 @@ class Ending(Struct, frozen=True, kw_only=True):
 
 
 class Settle(Struct, frozen=True, kw_only=True):
-    """An earlier attempt died in this step: journal that its outcome is unknown."""
+    """An earlier attempt died in this step, or this one's sandbox: journal that its outcome is unknown."""
 
     lost: StepFinished
 
@@ -192,6 +193,8 @@ class Conversation:
                     self._finish_step(action, event.result, event.duration_seconds)
             case AttemptStarted():
                 self._start_attempt(event, entry.at)
+            case SandboxRestored():
+                self._restore_sandbox(event)
             case CheckpointMade() | SetupStarted() | SetupFinished() | Noticed() | HostRefused():
                 pass
             case _:
@@ -211,6 +214,15 @@ class Conversation:
             self._usage, self._steps, self._earlier_seconds, self._truncated = Usage(), 0, 0.0, 0
             self.ending, self.not_run, self._abandoned = None, "the turn ended before it could run", True
         self._usage_before = self._usage
+        self._find_sandbox(ground)
+
+    def _restore_sandbox(self, restored: SandboxRestored) -> None:
+        assert self.ground is not None, "the runner journals AttemptStarted first"
+        self.ground = msgspec.structs.replace(self.ground, sandbox_kept=False, restored_step=restored.restored_step)
+        self._find_sandbox(self.ground)
+
+    def _find_sandbox(self, ground: AttemptStarted) -> None:
+        """The work goes on, in another sandbox or one that was kept."""
         if self._tools_ran:
             self._tell(KEPT if ground.sandbox_kept else NEW)
         if lost := [label for step, label in self._changes if step > ground.restored_step]:
@@ -358,7 +370,8 @@ class Conversation:
         return (self._attempt_to - self._attempt_from).total_seconds()
 
     def next_move(self) -> Move:
-        """Asked only while no step of our own runs, so that what is running here was left by another attempt."""
+        """Asked only while no step of our own runs, so that what is running here was left by another attempt, or when
+        the sandbox died."""
         for step, action in self.running.items():
             if isinstance(action, ModelCall) or self._abandoned or not self._goes_on(action.name):
                 return Settle(lost=StepFinished(step=step, result=_lost(action)))

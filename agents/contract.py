@@ -113,7 +113,7 @@ class Process(Protocol):
 
 
 class SandboxGone(Exception):
-    """The sandbox died under a call: its outcome is unknown, and the attempt cannot go on in it."""
+    """The sandbox died, under a call (its outcome is unknown) or before it."""
 
 
 class SandboxRefused(Exception):
@@ -186,7 +186,8 @@ class Sandbox(Protocol):
 
 
 SandboxReady = Callable[[], Awaitable[Sandbox]]
-"""Waits until the sandbox has started; called again it gives the same one. What it raises ends the attempt as it is."""
+"""Waits until the sandbox has started; called again it gives the same one. SandboxGone when that has died. What else
+it raises ends the attempt as it is."""
 
 
 class UserMessage(Struct, frozen=True, kw_only=True):

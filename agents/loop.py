@@ -80,7 +80,8 @@ async def run_turn(
 ) -> TurnResult:
     """Run the open turn to its end, from wherever the journal says it stands; the runner has journalled AttemptStarted.
 
-    Raises Fenced, TurnFailed, SandboxGone, and whatever `sandbox()` or the desk raise to end the attempt. The workspace
+    Raises Fenced, TurnFailed, SandboxGone (the runner may journal that there is another one, and call this again), and
+    whatever `sandbox()` or the desk raise to end the attempt. The workspace
     is saved when it returns and when it raises TurnFailed.
     """
     try:
@@ -102,18 +103,25 @@ class Saver:
         self._background = background
         self._idle = anyio.Event()
         self._idle.set()
+        self._gone: SandboxGone | None = None
 
     def start(self, sandbox: Sandbox, step: int) -> None:
         self._idle = anyio.Event()
         self._background.start_soon(self._save, sandbox, step)
 
     async def wait(self) -> None:
-        """Returns when no save is under way; a failed one ends the turn by its exception."""
+        """Returns when no save is under way; a failed one ends the turn by its exception, but SandboxGone waits until
+        here: the model's reply that comes meanwhile is paid for."""
         await self._idle.wait()
+        if self._gone is not None:
+            raise self._gone
 
     async def _save(self, sandbox: Sandbox, step: int) -> None:
         idle = self._idle
-        await sandbox.save(step)
+        try:
+            await sandbox.save(step)
+        except SandboxGone as gone:
+            self._gone = gone
         idle.set()
 
 

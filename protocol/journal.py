@@ -113,6 +113,16 @@ class CheckpointMade(Message, frozen=True):
     size_bytes: int = 0
 
 
+class SandboxRestored(Message, frozen=True):
+    """The attempt's sandbox has died, and the attempt goes on in a new one: without the shell, what ran in it, files
+    outside of the workspace, and what was done since the checkpoint. Written before the new one is made."""
+
+    reason: str
+    """Why the one before is gone."""
+    restored_step: int = 0
+    """As in `AttemptStarted`."""
+
+
 class SetupStarted(Message, frozen=True):
     """The repository's set-up runs, or the same one of another task is waited for. What it says comes as `Output` of
     step 0. Nothing is written where what an earlier one left is used."""
@@ -154,7 +164,15 @@ class HostRefused(Message, frozen=True):
 
 
 AnyJournalEvent = (
-    AttemptStarted | StepStarted | StepFinished | CheckpointMade | SetupStarted | SetupFinished | Noticed | HostRefused
+    AttemptStarted
+    | SandboxRestored
+    | StepStarted
+    | StepFinished
+    | CheckpointMade
+    | SetupStarted
+    | SetupFinished
+    | Noticed
+    | HostRefused
 )
 
 

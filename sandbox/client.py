@@ -618,6 +618,10 @@ class ExecClient:
         self._on_stop.append(tell)
 
     @property
+    def death(self) -> str:
+        return self._death
+
+    @property
     def is_dead(self) -> bool:
         return bool(self._death)
 

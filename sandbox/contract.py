@@ -298,6 +298,11 @@ class Sandbox(Protocol):
         """Bring a fresh workspace to `checkpoint`: HEAD on `head`, the working tree as in `commit`, nothing staged."""
         ...
 
+    @property
+    def death(self) -> str:
+        """Why it is gone; empty while it lives, as far as is known."""
+        ...
+
     def let_go(self) -> None:
         """From now on, a command of the shell whose caller is cancelled goes on until `stop` or `leave`."""
         ...

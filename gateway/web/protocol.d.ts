@@ -17,7 +17,7 @@ export type AnyTaskEvent =
   | TaskSubmitted | MessageSent | TurnOpened | AttemptClaimed | BudgetSet | PrioritySet | AttemptEnded | TaskQueued | TaskDelayed | TaskPaused | TaskResumed | TaskTagged | QuestionRaised | QuestionAnswered | TurnEnded | TaskArchived | TaskRestored;
 
 export type AnyJournalEvent =
-  | AttemptStarted | StepStarted | StepFinished | CheckpointMade | SetupStarted | SetupFinished | Noticed | HostRefused;
+  | AttemptStarted | SandboxRestored | StepStarted | StepFinished | CheckpointMade | SetupStarted | SetupFinished | Noticed | HostRefused;
 
 /** The first frame. */
 export interface SignIn {
@@ -580,6 +580,15 @@ export interface AttemptStarted {
   restored_step?: number;
   /** The sandbox is that of the attempt before, as that left it: files, shell, processes, and a command that ran. @default false */
   sandbox_kept?: boolean;
+}
+
+/** The attempt's sandbox has died, and the attempt goes on in a new one: without the shell, what ran in it, files outside of the workspace, and what was done since the checkpoint. Written before the new one is made. */
+export interface SandboxRestored {
+  type: "sandbox_restored";
+  /** Why the one before is gone. */
+  reason: string;
+  /** As in `AttemptStarted`. @default 0 */
+  restored_step?: number;
 }
 
 /** Written before the effect: after it, the step's outcome is known or said to be unknown. */

@@ -20,6 +20,7 @@ from protocol.journal import (
     ModelReply,
     Noticed,
     Output,
+    SandboxRestored,
     SetupFinished,
     SetupStarted,
     StepFinished,
@@ -304,7 +305,10 @@ def _field(name: str, value: str) -> Line:
 def _journalled(view: View, entry: JournalEntry) -> Folded:
     match entry.event:
         case AttemptStarted() as started:
-            return _started(view, started)
+            return _started(view, started, entry.attempt)
+        case SandboxRestored(reason=reason, restored_step=step):
+            why = one_line(reason, LINE_LIMIT_CHARS)
+            return view, (_line(Kind.WARNING, f"The sandbox ended: {why}. The work goes on {_anew(step)}."),)
         case StepStarted(step=step, action=action):
             running = Running(
                 step=step, what=_what(action), at=entry.at, is_model=isinstance(action, ModelCall)
@@ -328,16 +332,23 @@ def _journalled(view: View, entry: JournalEntry) -> Folded:
             assert_never(entry.event)
 
 
-def _started(view: View, started: AttemptStarted) -> Folded:
+def _anew(restored_step: int) -> str:
+    """As the page says it, in gateway/web/task/fold.js."""
+    return f"in a new sandbox, {f'restored as after step {restored_step}' if restored_step else 'from the start'}"
+
+
+def _started(view: View, started: AttemptStarted, attempt: int) -> Folded:
     warnings = [SCRIPTED] if started.scripted else []
     if started.sandbox == "unsandboxed":
         warnings.append(UNSANDBOXED)
     view, lines = _notice(replace(view, model=clean(started.model)), *warnings)
-    restored = f", restored as after step {started.restored_step}" if started.restored_step else ""
-    if started.sandbox_kept:
-        restored = ", in the sandbox that was kept"
-    ground = f"{one_line(started.branch)} from {started.base_commit[:10]}, {one_line(started.sandbox)}{restored}"
+    where = f", {_found(started)}" if attempt > 1 or started.restored_step else ""
+    ground = f"{one_line(started.branch)} from {started.base_commit[:10]}, {one_line(started.sandbox)}{where}"
     return view, (*lines, _line(Kind.INFO, ground))
+
+
+def _found(started: AttemptStarted) -> str:
+    return "in the same sandbox, as it was" if started.sandbox_kept else _anew(started.restored_step)
 
 
 def _setup(script: str) -> str:

@@ -24,6 +24,7 @@ from protocol.journal import (
     ModelCall,
     ModelReply,
     Noticed,
+    SandboxRestored,
     SetupFinished,
     SetupStarted,
     StepFinished,
@@ -183,7 +184,7 @@ class Batch:
                 step = event.step
             case HostRefused(host=host, port=port, reason=reason):
                 self.refusals.append((sequence, at, user, task, entry.attempt, host, port, reason))
-            case SetupStarted() | SetupFinished() | Noticed():
+            case SandboxRestored() | SetupStarted() | SetupFinished() | Noticed():
                 pass
             case _:
                 assert_never(event)

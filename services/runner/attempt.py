@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -18,13 +18,22 @@ from agents.loop import Settings, run_turn
 from protocol.base import Message
 from protocol.evolve import Task
 from protocol.ids import OWNER
-from protocol.journal import AttemptStarted, CheckpointMade, ModelCall, Noticed, StepStarted
+from protocol.journal import (
+    AttemptStarted,
+    CheckpointMade,
+    JournalEntry,
+    ModelCall,
+    Noticed,
+    SandboxRestored,
+    StepStarted,
+    ToolCall,
+)
 from protocol.query import AttemptGranted, Printed
 from protocol.repo import BaseResolved, Publish, PublishDone, PullRequestWish, ResolveBase
 from protocol.routes import Service, command_subject, printed_subject
 from protocol.rules import Rule, RuleAction
 from protocol.task import FailAttempt, FinishAttempt, ParkAttempt, Published, TaskCommand
-from sandbox.contract import Driver, SandboxError, SandboxUnavailable
+from sandbox.contract import Driver, SandboxDied, SandboxError, SandboxUnavailable
 from sandbox.egress.policy import Egress
 from services import log
 from services.background import background
@@ -42,6 +51,10 @@ REFRESH_EVERY = 5
 RESOLVE_SECONDS = 300.0
 PUBLISH_SECONDS = 300.0
 PARK_SECONDS = 8.0
+DEATHS_LIMIT = 3
+"""So many sandboxes of an attempt may die: what kills each one shall not go on for ever."""
+ENGINE_SECONDS = 30.0
+"""For an engine to come back that is being restarted."""
 OPEN_AFTER_SECONDS = 0.02
 DECISION_SECONDS = 10.0
 """After so long without a decision on its last word, an attempt looks into the log and says it again."""
@@ -177,27 +190,58 @@ class Attempt:
             branch=started.branch,
             egress=self._config.egress,
         )
-        if await self._workspace.take_over(self._begun_before()):
+        if await self._workspace.take_over(left_by(self._log.entries)):
             started = replace(started, sandbox_kept=True, restored_step=self._last_step())
         await self._log.append(started)
         group.start_soon(self._follow)
         group.start_soon(self._answer_what_was_printed)
         group.start_soon(self._workspace.refusals.keep)
         group.start_soon(self._open_workspace, self._workspace)
+        return await self._run_through_deaths(self._workspace)
+
+    async def _run_through_deaths(self, workspace: Workspace) -> FinishAttempt:
+        """The turn, in a new sandbox whenever one has died, from the last checkpoint. Too many deaths are the attempt's
+        end: the next one comes after a pause, and may get another driver."""
+        for _ in range(DEATHS_LIMIT):
+            try:
+                return await self._finish(await self._run_turn())
+            except SandboxGone as gone:
+                await self._restore(workspace, str(gone))
+        return await self._finish(await self._run_turn())
+
+    async def _restore(self, workspace: Workspace, reason: str) -> None:
+        """Waits for an engine that is being restarted."""
+        self._logger.warning("sandbox_died", reason=reason)
+        last = self._last_checkpoint()
+        await self._log.append(SandboxRestored(reason=reason, restored_step=last.step if last else 0))
+        self._workspace_failed = None
+        until = anyio.current_time() + ENGINE_SECONDS
+        while True:
+            try:
+                return await workspace.renew(last)
+            except SandboxUnavailable:
+                if anyio.current_time() > until:
+                    raise
+                with self._log.movement.waits(1.0):
+                    await anyio.sleep(1.0)
+            except SandboxDied as died:
+                self._workspace_failed = SandboxGone(str(died))
+                return None
+
+    async def _run_turn(self) -> TurnResult:
         settings = Settings(
             day_usd=self._log.terms.day_usd,
             max_tokens=self._config.settings.max_tokens,
             rules=self._rules,
             seconds_left=self._seconds_left(),
         )
-        result = await run_turn(
+        return await run_turn(
             model=MovingModel(self._model, self._log.movement),
             sandbox=self._sandbox,
             journal=self._log,
             desk=UserDesk(self._bus, self._log, self._config.hold_question_seconds),
             settings=settings,
         )
-        return await self._finish(result)
 
     def _seconds_left(self) -> float | None:
         """Until the turn's deadline. Whoever is not ready a minute after it is cut off by the scheduler."""
@@ -259,16 +303,13 @@ class Attempt:
         made = [entry.event for entry in self._log.entries if isinstance(entry.event, CheckpointMade)]
         return made[-1] if made else None
 
-    def _begun_before(self) -> int:
-        """The last attempt that has begun: what its sandbox holds is what the journal tells; 0 for none."""
-        begun = (entry.attempt for entry in self._log.entries if isinstance(entry.event, AttemptStarted))
-        return max(begun, default=0)
-
     async def _open_workspace(self, workspace: Workspace) -> None:
         # The first model request goes out first: on a small server the clone would take its processor.
         await anyio.sleep(OPEN_AFTER_SECONDS)
         try:
             await workspace.open(self._last_checkpoint())
+        except SandboxDied as died:
+            self._workspace_failed = SandboxGone(str(died))
         except Exception as error:  # whatever it is, whoever waits for the sandbox gets it
             self._workspace_failed = error
         self._workspace_ready.set()
@@ -278,6 +319,8 @@ class Attempt:
         if self._workspace_failed is not None:
             raise self._workspace_failed
         assert self._workspace is not None
+        if self._workspace.death:
+            raise SandboxGone(self._workspace.death)
         return self._workspace
 
     async def _finish(self, result: TurnResult) -> FinishAttempt:
@@ -470,6 +513,21 @@ class Attempt:
                 await (self._workspace.leave() if self._leaves else self._workspace.close())
             except (Refused, Unavailable, SandboxError) as error:
                 self._logger.warning("workspace_not_released", error=str(error))
+
+
+def left_by(entries: Sequence[JournalEntry]) -> int:
+    """The attempt whose sandbox holds what the journal tells: the last one that has begun, where a tool call shows that
+    the sandbox was ready; 0 for none. One that was not may lack what was to be restored."""
+    attempt, was_ready = 0, False
+    for entry in entries:
+        match entry.event:
+            case AttemptStarted(sandbox_kept=kept):
+                attempt, was_ready = entry.attempt, kept
+            case SandboxRestored():
+                was_ready = False
+            case StepStarted(action=ToolCall()):
+                was_ready = True
+    return attempt if was_ready else 0
 
 
 def branch_name(task: Task) -> str:

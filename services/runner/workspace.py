@@ -98,6 +98,19 @@ class Workspace:
         self._sandbox = None
         return False
 
+    @property
+    def death(self) -> str:
+        """Why its sandbox is gone; empty while that lives."""
+        return self._sandbox.death if self._sandbox is not None else ""
+
+    async def renew(self, last: CheckpointMade | None) -> None:
+        """`open` once more, in place of a sandbox that has died."""
+        if self._sandbox is not None:
+            await self._sandbox.stop()
+            self._sandbox = None
+        await self._release()
+        await self.open(last)
+
     async def open(self, last: CheckpointMade | None) -> None:
         """Make the workspace, have the repository's set-up, start the sandbox, bring back `last`. Raises SandboxError,
         Refused, Unavailable."""

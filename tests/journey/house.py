@@ -32,6 +32,7 @@ from protocol.live import (
     SignedIn,
     SignIn,
     Submit,
+    UnwatchTask,
     WatchTask,
     decode_server_frame,
 )
@@ -180,6 +181,11 @@ class Phone:
         self.tasks.setdefault(task, Task(id=task, user=""))
         await self._send(encode(WatchTask(task=task, cursor=self.cursor(task))))
 
+    async def unwatch(self, task: str) -> None:
+        """Forget it: a connection watches so many tasks and no more."""
+        del self.events[task]
+        await self._send(encode(UnwatchTask(task=task)))
+
     def cursor(self, task: str) -> int:
         return self.events[task][-1].sequence if self.events[task] else 0
 
@@ -214,6 +220,8 @@ class Phone:
 
     def _take(self, frame: AnyServerFrame) -> None:
         if isinstance(frame, DecisionSeen | JournalSeen):
+            if frame.task not in self.events:
+                return  # unwatched a moment ago
             self.events[frame.task].append(frame)
             if isinstance(frame, DecisionSeen):
                 self.tasks[frame.task] = evolve(self.tasks[frame.task], frame.decision)

@@ -73,6 +73,7 @@ async def run_tasks(house: House, driver: str, repository: Path, count: int, kil
                 assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
                 assert_ended_once(owner, task)
                 assert_no_gap(owner, task)
+                await owner.unwatch(task)
                 kept += done.attempt > 1
 
         async with anyio.create_task_group() as tasks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,10 +15,12 @@ import anyio
 import psutil
 import pytest
 
-from protocol.journal import AttemptStarted, StepFinished, StepLost, StepStarted, ToolCall, ToolResult
+from protocol.journal import AttemptStarted, SandboxRestored, StepFinished, StepLost, StepStarted, ToolCall, ToolResult
+from protocol.live import Cancel
 from protocol.task import TaskState
 from sandbox.config import DOCKER_HOST, Config
 from sandbox.docker import connect
+from services.runner.attempt import DEATHS_LIMIT
 from tests.contract.test_sandbox import skip_unless_available
 from tests.integration.test_docker import containers_of, docker_cli, installation_of
 from tests.journey.house import House, Phone, assert_ended_once, assert_no_gap, errand_up, phone
@@ -31,7 +34,9 @@ SECONDS = (1, 2, 7)
 WITHIN_SECONDS = 0.6
 DEATHS = 0.2
 """The share of kills at which the sandbox dies too."""
+NOTICED_SECONDS = 30.0
 NEVER_CAME = "the runner ended before the command came to the sandbox"
+GONE = "the sandbox ended: "
 
 
 @pytest.fixture(scope="module", params=["bubblewrap", "docker"])
@@ -86,6 +91,47 @@ async def test_a_runner_killed_fifty_times_in_tool_calls(house: House, driver: s
     assert seen == Counter("restored" if died else "kept" for died in dies)
 
 
+async def test_a_sandbox_that_dies_in_a_tool_call_is_replaced_within_its_attempt(
+    house: House, driver: str, repository: Path
+) -> None:
+    """Removed behind our back: the model is told what is gone, and goes on from the last checkpoint."""
+    async with phone(house) as owner:
+        prompt = "[scenario: counted] calls=3 seconds=0.1,20,0.1"
+        task = await owner.submit(prompt, str(repository), key=f"{driver}-dies")
+        await owner.until(lambda: (open_call(owner, task) or 0) > first_call(owner, task))
+        end_sandbox(driver, task)
+        killed = time.monotonic()
+        await owner.until(lambda: restored(owner, task) != [])
+        noticed = time.monotonic() - killed
+        await owner.until(lambda: open_call(owner, task) is not None)
+        again = time.monotonic() - killed
+        done = await owner.ended(task, 60)
+        print(f"{driver}: noticed after {noticed:.2f} s, the next command after {again:.2f} s")
+        assert (done.state, done.attempt) == (TaskState.SUCCEEDED, 1), f"{done.reason}\n{house.logs()}"
+        assert noticed < NOTICED_SECONDS
+        assert_ended_once(owner, task)
+        assert_no_gap(owner, task)
+        assert_real_outcomes(owner, task, [])
+        [event] = restored(owner, task)
+        assert event.restored_step >= first_call(owner, task)
+        assert event.reason
+
+
+async def test_a_command_that_always_kills_its_sandbox_ends_the_attempt(
+    house: House, driver: str, repository: Path
+) -> None:
+    async with phone(house) as owner:
+        task = await owner.submit("[scenario: counted] calls=1 seconds=20", str(repository), key=f"{driver}-bomb")
+        for number in range(DEATHS_LIMIT + 1):
+            await owner.until(lambda: open_call(owner, task) is not None and len(restored(owner, task)) == number)  # noqa: B023
+            end_sandbox(driver, task)
+        await owner.until(lambda: owner.tasks[task].state is TaskState.DELAYED)
+        assert owner.tasks[task].reason.startswith("The sandbox ended")
+        await owner.command(Cancel(key=f"{driver}-enough", task=task, reason="Enough."))
+        assert (await owner.ended(task)).state is TaskState.CANCELLED
+        assert_no_gap(owner, task)
+
+
 async def kill_in_calls(house: House, driver: str, repository: Path, dies: list[bool], seed: int) -> Counter[str]:
     """One task whose runner is killed once for each of `dies`, with its sandbox where that is true; how it went on."""
     chance = random.Random(seed)
@@ -128,6 +174,20 @@ def grounds(owner: Phone, task: str) -> list[AttemptStarted]:
     return [event for event in events if isinstance(event, AttemptStarted)]
 
 
+def restored(owner: Phone, task: str) -> list[SandboxRestored]:
+    events = (frame.entry.event for frame in owner.journal(task))
+    return [event for event in events if isinstance(event, SandboxRestored)]
+
+
+def first_call(owner: Phone, task: str) -> int:
+    """The step of the first call that counts."""
+    for frame in owner.journal(task):
+        match frame.entry.event:
+            case StepStarted(step=step, action=ToolCall(name="bash")):
+                return step
+    return 1 << 30
+
+
 def open_call(owner: Phone, task: str) -> int | None:
     """The step of a call that counts, while it is the last thing that has begun."""
     journal = owner.journal(task)
@@ -150,12 +210,15 @@ def assert_real_outcomes(owner: Phone, task: str, hit: list[int]) -> None:
             case AttemptStarted(sandbox_kept=kept):
                 is_first = frame.entry.attempt == 1 or (is_first and kept)
                 count = count if kept else 0
+            case SandboxRestored():
+                is_first, kept, count = False, False, 0
             case StepStarted(step=step, action=ToolCall() as call):
                 calls[step], attempts[step] = call, frame.entry.attempt
             case StepFinished(step=step, result=result) if step in calls:
                 if step in hit:
                     assert frame.entry.attempt > attempts[step], "the kill came in the middle of the call"
-                assert not isinstance(result, StepLost) or not kept or result.reason == NEVER_CAME, result
+                if isinstance(result, StepLost):
+                    assert not kept or result.reason == NEVER_CAME or result.reason.startswith(GONE), result
                 count = count_after(calls[step], result, count)
                 if calls[step].name == "process" and is_first:
                     assert "running for" in shown(result) or "Started" in shown(result)

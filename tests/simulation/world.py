@@ -175,6 +175,10 @@ class PlayedSandbox:
     def let_go(self) -> None:
         pass
 
+    @property
+    def death(self) -> str:
+        return ""
+
     async def leave(self) -> bool:
         return False
 

@@ -76,6 +76,10 @@ class IdleSandbox:
 
     def let_go(self) -> None: ...
 
+    @property
+    def death(self) -> str:
+        return ""
+
     async def leave(self) -> bool:
         return False
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.context import Ending, Refuse, Run, Settle, Speak, Stop, commit_message, fold, system_prompt
+from agents.context import KEPT, NEW, Ending, Refuse, Run, Settle, Speak, Stop, commit_message, fold, system_prompt
 from agents.contract import UserMessage
 from agents.models.scripted import strict
 from agents.story import story
@@ -23,6 +23,7 @@ from protocol.journal import (
     ModelCall,
     ModelReply,
     Noticed,
+    SandboxRestored,
     StepFinished,
     StepLost,
     StepStarted,
@@ -60,7 +61,6 @@ class Story:
 
     def start_attempt(self) -> None:
         self.attempt += 1
-        saved = [0] + [one.event.step for one in self.entries if isinstance(one.event, CheckpointMade)]
         model = self.draw.draw(st.sampled_from(["claude-opus-5-5", "claude-opus-5-5", "scripted"]))
         self.log(
             AttemptStarted(
@@ -70,9 +70,12 @@ class Story:
                 model=model,
                 sandbox="test",
                 told=self.told,
-                restored_step=max(saved),
+                restored_step=self.saved(),
             )
         )
+
+    def saved(self) -> int:
+        return max((one.event.step for one in self.entries if isinstance(one.event, CheckpointMade)), default=0)
 
     def tell(self) -> None:
         """The loop's next move, as far as a crash lets it come."""
@@ -112,6 +115,9 @@ class Story:
         if crashed := self.chance(6):
             if self.chance(4):
                 self.open_turn()
+            elif self.chance(3):
+                self.log(SandboxRestored(reason="its container ended", restored_step=self.saved()))
+                return crashed
             self.start_attempt()
         return crashed
 
@@ -298,6 +304,27 @@ def test_a_finished_turn_goes_on_only_where_its_work_was_lost(restored: int, los
     assert isinstance(conversation.next_move(), Speak if lost else Stop)
     if lost:
         assert "bash: make" in str(conversation.request([], 1).messages[-1])
+
+
+@pytest.mark.parametrize(("restored", "lost"), [(2, False), (0, True)])
+def test_a_sandbox_that_died_in_the_attempt_is_told_with_what_was_lost(restored: int, lost: bool) -> None:
+    told = entries(
+        ground(sandbox_kept=True),
+        StepStarted(step=1, action=ASKED),
+        StepFinished(step=1, result=reply(BASH)),
+        StepStarted(step=2, action=ToolCall(id="t1", name="bash", input={"command": "make"})),
+        StepFinished(step=2, result=ToolResult(text="ok")),
+        StepStarted(step=3, action=ModelCall()),
+        SandboxRestored(reason="its container ended", restored_step=restored),
+    )
+    conversation = fold(told, PROMPT)
+    move = conversation.next_move()
+    assert isinstance(move, Settle), "a call of the model that was cut off has an outcome"
+    conversation.take(*entries(move.lost))
+    said = str(conversation.request([], 1).messages[-1])
+    assert NEW in said
+    assert ("bash: make" in said) is lost
+    assert KEPT not in said
 
 
 def test_waiting_for_the_user_is_no_wall_time() -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from protocol import journal, live, task
@@ -25,9 +26,12 @@ def decided(*events: task.AnyTaskEvent, receipt: task.Receipt | None = None) -> 
     return live.DecisionSeen(task=TASK, sequence=1, previous=0, decision=decision)
 
 
-def wrote(event: journal.AnyJournalEvent) -> live.JournalSeen:
+BEGUN = journal.AttemptStarted(turn=1, base_commit="c" * 40, branch="b", model="m", sandbox="bubblewrap")
+
+
+def wrote(event: journal.AnyJournalEvent, attempt: int = 1) -> live.JournalSeen:
     return live.JournalSeen(
-        task=TASK, sequence=1, previous=0, entry=journal.JournalEntry(attempt=1, at=AT, event=event)
+        task=TASK, sequence=1, previous=0, entry=journal.JournalEntry(attempt=attempt, at=AT, event=event)
     )
 
 
@@ -84,7 +88,15 @@ MODEL = wrote(journal.StepStarted(step=1, action=journal.ModelCall()))
                                        scripted=True, restored_step=4))],
          ["! The model is scripted, not Claude.",
           "! UNSANDBOXED: commands run on the server itself, without a sandbox.",
-          "· b from cccccccccc, unsandboxed, restored as after step 4"], "what must be seen"),
+          "· b from cccccccccc, unsandboxed, in a new sandbox, restored as after step 4"], "what must be seen"),
+        ([wrote(BEGUN, attempt=1)], ["· b from cccccccccc, bubblewrap"], "of a first sandbox there is nothing to say"),
+        ([wrote(BEGUN, attempt=2)], ["· b from cccccccccc, bubblewrap, in a new sandbox, from the start"],
+         "a second one without a checkpoint"),
+        ([wrote(replace(BEGUN, sandbox_kept=True, restored_step=4), attempt=2)],
+         ["· b from cccccccccc, bubblewrap, in the same sandbox, as it was"], "one that was kept"),
+        ([wrote(journal.SandboxRestored(reason="its container ended", restored_step=4))],
+         ["! The sandbox ended: its container ended. The work goes on in a new sandbox, restored as after step 4."],
+         "one that died"),
         ([wrote(journal.Noticed(text="Retrying.", level="warning")), wrote(journal.Noticed(text="Fine."))],
          ["! Retrying.", "· Fine."], "the runner's notices"),
         ([wrote(journal.HostRefused(host="a.example", port=443, reason="a.example is not\nallowed \x1b[2J"))],

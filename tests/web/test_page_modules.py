@@ -181,8 +181,8 @@ def decided(sequence: int, *events: dict[str, Any], **more: Any) -> dict[str, An
     return {"type": "decision_seen", "task": "t", "sequence": sequence, "previous": 0, "decision": decision}
 
 
-def journalled(sequence: int, event: dict[str, Any]) -> dict[str, Any]:
-    entry = {"attempt": 1, "at": "2026-01-01T00:00:00Z", "event": event}
+def journalled(sequence: int, event: dict[str, Any], attempt: int = 1) -> dict[str, Any]:
+    entry = {"attempt": attempt, "at": "2026-01-01T00:00:00Z", "event": event}
     return {"type": "journal_seen", "task": "t", "sequence": sequence, "previous": sequence - 1, "entry": entry}
 
 
@@ -232,6 +232,26 @@ def test_a_refused_host_is_a_warning_of_one_line() -> None:
     refused = {"type": "host_refused", "host": "a.example", "port": 443, "reason": "a.example is not\nallowed"}
     [_, _, note] = fold(SUBMITTED, CALLS, journalled(3, refused))["turns"][0]["items"]
     assert (note["level"], note["text"]) == ("warning", "Network: a.example is not …")
+
+
+@pytest.mark.parametrize(
+    ("attempt", "event", "said"),
+    [
+        (1, {}, []),
+        (2, {}, ["in a new sandbox, from the start"]),
+        (2, {"restored_step": 4}, ["in a new sandbox, restored as after step 4"]),
+        (2, {"restored_step": 4, "sandbox_kept": True}, ["in the same sandbox, as it was"]),
+        (
+            1,
+            {"type": "sandbox_restored", "reason": "its container ended", "restored_step": 4},
+            ["The sandbox ended: its container ended. The work goes on in a new sandbox, restored as after step 4."],
+        ),
+    ],
+)
+def test_where_the_work_goes_on_is_said_as_in_a_terminal(attempt: int, event: dict[str, Any], said: list[str]) -> None:
+    begun = {"type": "attempt_started", "turn": 1, "base_commit": "c", "branch": "b", "model": "m", "sandbox": "docker"}
+    shown = fold(SUBMITTED, journalled(2, begun | event, attempt))
+    assert [item["text"] for item in shown["turns"][0]["items"] if item["kind"] == "note"] == said
 
 
 def test_a_message_after_the_end_stands_in_the_turn_that_it_opens() -> None:

@@ -336,7 +336,11 @@ export class View {
     const event = entry.event;
     switch (event.type) {
       case "attempt_started":
-        return this.#started(event);
+        return this.#started(event, entry.attempt);
+      case "sandbox_restored": {
+        const anew = inNewSandbox(event.restored_step);
+        return this.#note("warning", `The sandbox ended: ${oneLine(event.reason)}. The work goes on ${anew}.`);
+      }
       case "step_started":
         return this.#stepStarted(event, entry.at);
       case "step_finished":
@@ -352,15 +356,18 @@ export class View {
     }
   }
 
-  /** @param {import("../protocol.js").AttemptStarted} started */
-  #started(started) {
+  /**
+   * @param {import("../protocol.js").AttemptStarted} started
+   * @param {number} attempt
+   */
+  #started(started, attempt) {
     this.model = started.model;
     this.branch = started.branch;
     this.sandbox = started.sandbox;
     const warnings = [started.scripted && SCRIPTED, started.sandbox === "unsandboxed" && UNSANDBOXED];
     for (const warning of warnings) if (warning && !this.notices.includes(warning)) this.notices = [...this.notices, warning];
-    if (started.sandbox_kept) this.#note("info", "in the sandbox that was kept");
-    else if (started.restored_step) this.#note("info", `restored as after step ${started.restored_step}`);
+    if (started.sandbox_kept) this.#note("info", "in the same sandbox, as it was");
+    else if (attempt > 1 || started.restored_step) this.#note("info", inNewSandbox(started.restored_step));
   }
 
   /**
@@ -451,6 +458,11 @@ export class View {
 function decided({ approved = null, text = "" }) {
   if (approved === null) return text;
   return approved ? "Approved" : text ? `Denied: ${text}` : "Denied";
+}
+
+/** As the terminal says it, in services/cli/view.py. */
+function inNewSandbox(restoredStep = 0) {
+  return `in a new sandbox, ${restoredStep ? `restored as after step ${restoredStep}` : "from the start"}`;
 }
 
 /** @param {Item} item that is not over */

@@ -55,7 +55,7 @@ def lose_lease(task: Task, now: datetime, limits: Limits) -> Decision:
     events: tuple[AnyTaskEvent, ...] = (ended,)
     if task.state is TaskState.RUNNING:
         if task.turn_attempts + 1 < limits.attempts_per_turn:
-            events = ended, TaskQueued(reason="The runner was lost; another takes over from the last checkpoint.")
+            events = ended, TaskQueued(reason="The runner was lost; another one goes on with the turn.")
         else:
             reason = f"{limits.attempts_per_turn} runners were lost over this turn: see their log, then send a message."
             events = ended, TurnEnded(turn=task.turn, outcome=TaskState.FAILED, reason=reason)
