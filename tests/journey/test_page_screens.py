@@ -137,6 +137,19 @@ def settings(me: Phone) -> None:
     page.locator(".qr").wait_for()
     page.locator(".link-text").scroll_into_view_if_needed()
     look(me, "18-another-device")
+    page.get_by_role("button", name="Add a secret").click()
+    page.get_by_label("Name", exact=True).fill("NPM_TOKEN")
+    page.get_by_label("Value", exact=True).fill("short")
+    page.get_by_role("button", name="Save secret").click()
+    me.see("at least 8 characters")
+    look(me, "18-secret")
+    page.get_by_label("Value", exact=True).fill("a-token-that-nobody-sees")
+    page.get_by_role("button", name="Save secret").click()
+    me.see("Every repository")
+    expect(page.locator("body")).not_to_contain_text("a-token-that-nobody-sees")
+    page.get_by_role("button", name="Forget NPM_TOKEN").click()
+    page.get_by_role("button", name="Forget it").click()
+    page.get_by_role("button", name="Forget NPM_TOKEN").wait_for(state="detached")
 
 
 def offline(me: Phone, repository: str) -> None:

@@ -10,6 +10,7 @@ import { ring } from "../parts/icons.js";
 import { copied, toast } from "../parts/toast.js";
 import { defaults } from "./defaults.js";
 import { schedules } from "./schedules.js";
+import { secrets } from "./secrets.js";
 import { clean } from "../text/clean.js";
 
 /** @typedef {import("../live/api.js").Api} Api */
@@ -37,6 +38,7 @@ export function settingsScreen({ session, restart }) {
         section("Account", who),
         section("Your tasks", defaults(session)),
         section("By the calendar", schedules(session)),
+        section("Secrets for set-ups", secrets(session)),
         section("Devices", devices, anotherDevice(session)),
         section("This device", notifications(session.api), out),
         h("p", { class: "dim small version" }, `Errand ${document.querySelector("meta[name=version]")?.getAttribute("content") ?? ""}`),
