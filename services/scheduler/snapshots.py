@@ -17,6 +17,7 @@ import protocol.evolve
 import protocol.evolve_schedules
 import protocol.rules
 import protocol.schedule
+import protocol.secret
 import protocol.task
 import protocol.user
 import services.scheduler.packed
@@ -71,15 +72,18 @@ def _source(*modules: ModuleType) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-FOLDS = _source(
+FOLDED = (
     services.scheduler.packed,
     protocol.evolve,
     protocol.evolve_schedules,
     protocol.rules,
     protocol.schedule,
+    protocol.secret,
     protocol.task,
     protocol.user,
 )
+"""Where what is kept comes from."""
+FOLDS = _source(*FOLDED)
 NOTHING = Snapshot(folds=FOLDS, sequence=0)
 _decode = msgspec.json.Decoder(Snapshot).decode
 
