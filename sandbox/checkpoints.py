@@ -73,7 +73,7 @@ read -r head <.git/HEAD
 case $head in "ref: "*) if [ -e ".git/${head#ref: }" ]; then read -r head <".git/${head#ref: }"; fi ;; esac
 case $head in "ref: "*) head=$(git rev-parse --verify -q HEAD) || { echo "HEAD points to no commit"; exit 1; } ;; esac
 last_commit= last_head= last_tree=
-[ ! -e "$mine/last" ] || read -r last_head last_commit last_tree <"$mine/last"
+[ ! -e "$mine/last" ] || read -r last_head last_commit last_tree <"$mine/last" || : # killed as it was written: empty
 
 # One file that cannot be read, or a nested repository without a commit, must not cost the rest.
 git add -A --ignore-errors . >"$mine/add.log" 2>&1 || :
@@ -94,7 +94,8 @@ fi
 if [ -n "$advance" ] && [ "$commit" != "$head" ]; then
     git update-ref -m "errand: checkpoint" HEAD "$commit" "$head"
     head=$commit
-    cp -p "$mine/index" .git/index
+    # By a rename: half an index would be what the next checkpoint starts from, were we killed now.
+    cp -p "$mine/index" "$mine/new" && mv "$mine/new" .git/index
 fi
 if [ "$commit" != "$unless" ] && [ "$commit $head" != "$base $base" ]; then
     printf 'update refs/errand/checkpoint %s\\nupdate refs/errand/head %s\\n' "$commit" "$head" | git update-ref --stdin

@@ -57,7 +57,7 @@ class Bench:
 
     def __init__(self, sandbox: ExecClient, base: str) -> None:
         self.sandbox = sandbox
-        self._base = base
+        self.base = base
         self._watched = Watched(sandbox)
         self._checkpoints = Checkpoints(self._watched)
         self._last = ""
@@ -68,7 +68,7 @@ class Bench:
         assert await self.tree() == truth, what
 
     async def tree(self) -> str:
-        taken = await self._checkpoints.take(self._base, "m", advance=False, unless=self._last)
+        taken = await self._checkpoints.take(self.base, "m", advance=False, unless=self._last)
         self._last = taken.commit
         return taken.tree
 
@@ -202,3 +202,14 @@ async def test_pipes_in_the_place_of_what_is_read_hold_up_nothing(bench: Bench) 
     await bench.until_quiet()
     await bench.sandbox.exec("rm -f ~/.gitconfig .git/errand/now; mkfifo .git/errand/now; mkfifo ~/.config || true")
     await bench.check()
+
+
+async def test_a_checkpoint_that_was_killed_leaves_what_the_next_one_goes_on_from(bench: Bench) -> None:
+    await bench.check()
+    await bench.sandbox.exec(": > .git/errand/last; echo half > .git/errand/new; touch .git/errand/index.lock")
+    await bench.sandbox.exec("echo 7 > a; ln .git/index .git/before; cp .git/index /tmp/before")
+    await bench.check()
+    await bench.sandbox.checkpoint(bench.base, "m", advance=True)
+    # The commit's index came whole, in the place of the one before, which nobody wrote into.
+    replaced = await bench.sandbox.exec("cmp .git/before /tmp/before && [ ! .git/before -ef .git/index ]")
+    assert replaced.exit_code == 0, replaced.output
