@@ -127,7 +127,8 @@ def take_made(canaries: Canaries, house: House) -> None:
 async def test_no_credential_is_ever_inside_a_sandbox_or_in_what_the_house_writes(driver: str, tmp_path: Path) -> None:
     canaries = Canaries()
     told = plant(canaries, tmp_path)
-    origin = make_origin(tmp_path / "origins" / "app.git", {SEARCH.name: SEARCH.read_text()})
+    files = {SEARCH.name: SEARCH.read_text(), ".errand/setup.sh": 'echo "set up with $REGISTRY_TOKEN"\n'}
+    origin = make_origin(tmp_path / "origins" / "app.git", files)
     with (
         scripted_model() as model,
         git_server(origin.parent, canaries.new("git's token")) as server,
@@ -141,7 +142,8 @@ async def test_no_credential_is_ever_inside_a_sandbox_or_in_what_the_house_write
             ERRAND_LOG_LEVEL="debug",
         ) as house,
     ):
-        give_credential(house, server.host, canaries.known["git's token"])
+        give(house, canaries.known["git's token"], "host", "add", server.host)
+        give(house, canaries.new("a secret for set-ups"), "secret", "set", "REGISTRY_TOKEN")
         take_made(canaries, house)
         async with phone(house) as owner:
             task = await owner.submit(PROMPT, server.url(origin), key="search")
@@ -149,6 +151,7 @@ async def test_no_credential_is_ever_inside_a_sandbox_or_in_what_the_house_write
             assert done.state is TaskState.SUCCEEDED, f"{done.reason}\n{house.logs()}"
             assert canaries.seen_in("".join(server.seen_authorizations)), "the credential was used"
             assert_found_only_decoys(owner, task)
+            assert "set up with [REGISTRY_TOKEN]" in shown_to(owner, task), "the secret was used"
             assert canaries.seen_in(shown_to(owner, task)) == []
         assert canaries.seen_in("\n".join(command_lines())) == []
         assert canaries.seen_in(history_of(house)) == []
@@ -156,11 +159,11 @@ async def test_no_credential_is_ever_inside_a_sandbox_or_in_what_the_house_write
     assert_not_on_disk(canaries, tmp_path / "data")
 
 
-def give_credential(house: House, host: str, token: str) -> None:
+def give(house: House, secret: str, *words: str) -> None:
     given = subprocess.run(
-        [sys.executable, "-m", "services.cli", "host", "add", host],
+        [sys.executable, "-m", "services.cli", *words],
         env={"PATH": "/usr/bin:/bin", "ERRAND_SERVER": house.ready.server, "ERRAND_TOKEN": house.token},
-        input=token,
+        input=secret,
         capture_output=True,
         text=True,
         timeout=60,
