@@ -708,7 +708,8 @@ def test_the_queues_are_shown_and_set(gateway: Gateway, data: Path) -> None:
     assert result.stderr == "More wait than are shown here.\n"
     assert json.loads(run(data, "queue", "--json").stdout) == shown
     for arguments, body in ((["limit", "gpu", "2"], {"running_limit": 2}), (["pause", "gpu"], {"paused": True})):
-        assert run(data, "queue", *arguments).output == "The queue gpu is not paused; at most 2 tasks of it at one time.\n"
+        told = "The queue gpu is not paused; at most 2 tasks of it at one time.\n"
+        assert run(data, "queue", *arguments).output == told
         assert gateway.asked[-1] == ("POST", "/api/queues/gpu", body)
     assert "Nobody serves the queue gqu" in run(data, "queue", "pause", "gqu").stderr
     assert json.loads(run(data, "queue", "resume", "gpu", "--json").stdout) == {"running_limit": 2}
