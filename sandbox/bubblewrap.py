@@ -43,6 +43,7 @@ from sandbox.contract import (
     Setup,
     SetupWatch,
 )
+from sandbox.disk import EMPTY, OPTIONS, PREPARED, fill, make_disk, why_none
 from sandbox.egress.environment import GATE_INSIDE
 from sandbox.egress.outside import Outside
 from sandbox.environment import HOME, inside
@@ -94,7 +95,6 @@ class Bubblewrap:
     """The driver for machines without a container engine. Finds its `bwrap` and its Python once, by trying."""
 
     name = "bubblewrap"
-    copies_workspaces = False
     ground = ""
 
     def __init__(
@@ -116,6 +116,11 @@ class Bubblewrap:
         self._version = ""
         """Of bwrap."""
         self._found: tuple[Path, InsidePython, bytes] | None = None
+        self._why_no_disk = "it was not tried"
+
+    @property
+    def copies_workspaces(self) -> bool:
+        return not self._why_no_disk
 
     async def capabilities(self) -> Capabilities:
         bwrap, _, _ = await self._find()
@@ -123,16 +128,18 @@ class Bubblewrap:
         return Capabilities(
             isolated=True,
             memory_limit=False,
-            disk_limit=False,
+            disk_limit=self.copies_workspaces,
             process_limit=limits_processes(),
             egress=True,
             reattach=self._keeper is not None,
             facts={
                 "bubblewrap": f"{version} ({bwrap})",
-                "limits": self._limits.in_words(memory=False, disk=False, processes=limits_processes()),
+                "limits": self._limits.in_words(
+                    memory=False, disk=self.copies_workspaces, processes=limits_processes()
+                ),
             },
             warnings=tuple(complaints(parts(bwrap, version))),
-            notes=tuple(notes()) if self._keeper is not None else (*notes(), ENDS),
+            notes=(*notes(self._why_no_disk), *(() if self._keeper is not None else (ENDS,))),
         )
 
     async def start(self, spec: SandboxSpec) -> ExecClient:
@@ -142,6 +149,8 @@ class Bubblewrap:
         if is_root():
             await anyio.to_thread.run_sync(give, spec.workspace, uid)
         client = await self._start(spec, uid)
+        if self.copies_workspaces:
+            await fill(client)
         self._hold(client, spec)
         return client
 
@@ -188,6 +197,8 @@ class Bubblewrap:
     async def assign(self, spare: Spare, spec: SandboxSpec) -> None:
         """Make the spare, over its workspace by now, the sandbox of `spec`."""
         assert self._register is not None, "or there were no spare"
+        if self.copies_workspaces:
+            await fill(spare.client)
         hand_over(spare.client, spec)
         self._register.assign(spare.client, spec)
         self._hold(spare.client, spec)
@@ -263,21 +274,54 @@ class Bubblewrap:
             client.on_stop(let_go)
             door = self._make_door(stack, key)
             inherited = [info] if door is None else [info, door]
-            server = server_command(python, self._limits, uid, door)
+            disk = await self._disk(stack, key, uid)
+            server = server_command(python, self._limits, uid, door, has_disk=disk is not None)
             gate = stack.enter_context(self._gate_folder(key, uid)) if spec.egress.allowed else None
-            mounts = arguments(spec, python, self._limits, files, gate, self._place(spec))
-            argv = [str(bwrap), "--info-fd", str(info), *mounts, *server]
+            mounts = arguments(spec, python, self._limits, files, gate, self._place(spec), disk and disk.place)
+            argv = [*(disk.mounting() if disk else ()), str(bwrap), "--info-fd", str(info), *mounts, *server]
             owner = {"ERRAND_TASK": spec.task, "ERRAND_ATTEMPT": str(spec.attempt)}
             try:
                 process = await start_exec_server(client, argv, owner, descriptors=[*inherited, *files.values()])
             except SandboxDied as error:
                 raise SandboxUnavailable(f"bubblewrap could not start the sandbox: {error}") from error
             process.adopt(inner_pid(info))
+            if disk is not None:
+                await client.exec(EMPTY)
             if gate is not None:
                 await self._open_way(client, spec, gate, uid)
             if spec.image:
                 await unpacked(client)
             return client
+
+    async def _disk(self, stack: ExitStack, key: str, uid: int) -> MountedDisk | None:
+        """Kept by us for as long as `stack` is open."""
+        if not self.copies_workspaces or self._register is None:
+            return None
+        place = self._register.place(key) / "disk"
+        place.mkdir()
+        # Waited for also when we are cancelled.
+        disk = await anyio.to_thread.run_sync(make_disk, place, self._limits.disk_bytes, uid)
+        stack.callback(disk.close)
+        return MountedDisk(device=disk.device, place=place)
+
+    async def _try_disk(self) -> str:
+        """Why a workspace cannot be a disk of its own; empty when it can."""
+        if self._register is None or not is_root():
+            return "only root may mount one"
+        if not self._limits.disk_bytes:
+            return "ERRAND_SANDBOX_DISK_MIB is 0"
+        if why := why_none():
+            return why
+        folder = self._register.owners.folder
+        there = next(place for place in (folder, *folder.parents) if place.is_dir())  # who only asks leaves nothing
+        with TemporaryDirectory(dir=there, prefix="try-") as folder:
+            disk = await anyio.to_thread.run_sync(make_disk, Path(folder), self._limits.disk_bytes, 0)
+            try:
+                mounting = MountedDisk(device=disk.device, place=Path(folder)).mounting()
+                tried = await anyio.run_process([*mounting, "/bin/sh", "-c", "exit 0"], check=False, env={})
+            finally:
+                disk.close()
+        return tried.stderr.decode("utf-8", "replace").strip() if tried.returncode else ""
 
     async def _open_way(self, client: ExecClient, spec: SandboxSpec, gate: Path, uid: int) -> None:
         from sandbox.egress.way import open_way
@@ -307,7 +351,24 @@ class Bubblewrap:
                 python = await anyio.to_thread.run_sync(find_python)
                 program = await anyio.to_thread.run_sync(python.compiled, Path(exec_server.__file__))
                 self._found = await find_bwrap(python, self._limits), python, program
+                try:
+                    self._why_no_disk = await self._try_disk()
+                except (OSError, SandboxError) as error:
+                    self._why_no_disk = str(error)
             return self._found
+
+
+class MountedDisk(Struct, frozen=True, kw_only=True):
+    """A disk that a sandbox alone sees: mounted in a name space that bubblewrap starts from, and gone with it."""
+
+    device: str
+    place: Path
+
+    def mounting(self) -> list[str]:
+        """What to write before a command so that it has the disk at `place`."""
+        mount = f'mount -t ext4 -o {OPTIONS} "$1" "$2" && shift 2 && exec "$@"'
+        private = ["/usr/bin/env", "unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", mount, "sh"]
+        return [*private, self.device, str(self.place)]
 
 
 def living(entry: Entry) -> bool:
@@ -416,6 +477,7 @@ def arguments(
     files: Mapping[str, int],
     gate: Path | None,
     kept: Path | None,
+    disk: Path | None = None,
 ) -> list[str]:
     """bwrap's arguments for one sandbox. Later mounts lie over earlier ones."""
     environment = inside_environment(python)
@@ -427,7 +489,8 @@ def arguments(
         *(word for path, fd in files.items() for word in ("--perms", "0644", "--ro-bind-data", str(fd), path)),
         *(("--ro-bind", str(gate), GATE_INSIDE) if gate is not None else ()),
         *(word for path in spec.readonly_paths for word in same_path(path)),
-        *("--bind", str(spec.workspace), "/workspace"),
+        *(("--ro-bind", str(spec.workspace), PREPARED) if disk else ()),
+        *("--bind", str(disk or spec.workspace), "/workspace"),
         *(("--dir", "/opt", "--bind" if spec.is_setup else "--ro-bind", str(kept), KEPT) if kept else ()),
         *("--remount-ro", "/"),
         *("--clearenv", *(word for pair in environment.items() for word in ("--setenv", *pair))),
@@ -514,7 +577,7 @@ def inside_environment(python: InsidePython) -> dict[str, str]:
     return {**inside(), "PATH": path}
 
 
-def server_command(python: InsidePython, limits: Limits, uid: int, door: int | None) -> list[str]:
+def server_command(python: InsidePython, limits: Limits, uid: int, door: int | None, *, has_disk: bool) -> list[str]:
     rlimits = {"CORE": 0, "NOFILE": limits.open_files, "FSIZE": limits.file_bytes}
     if limits_processes():
         rlimits["NPROC"] = limits.processes
@@ -522,7 +585,7 @@ def server_command(python: InsidePython, limits: Limits, uid: int, door: int | N
         "workspace": "/workspace",
         "limits": rlimits,
         "uid": uid if is_root() else 0,
-        "sized": TMPFS,
+        "sized": ["/workspace", *TMPFS] if has_disk else TMPFS,
         "seccomp": filter_program().hex(),
         "door": door,
     }
@@ -535,8 +598,10 @@ def limits_processes() -> bool:
     return is_root() or (int(major), int("".join(filter(str.isdigit, minor)) or 0)) >= (5, 14)
 
 
-def notes() -> Iterator[str]:
-    yield "bubblewrap has no hard memory and disk limit: a task can fill both. The Docker driver has."
+def notes(why_no_disk: str) -> Iterator[str]:
+    yield "bubblewrap limits neither memory nor how many files are in /tmp: a task can fill both. Docker does."
+    if why_no_disk:
+        yield f"A workspace has no limit of disk ({why_no_disk}): a task can fill the one that the workspaces are on."
     yield "bubblewrap has no images: of a repository's set-up the script is heeded, an image is not."
     if not limits_processes():
         yield f"Linux {platform.release()} cannot limit the processes of one sandbox: 5.14 can."

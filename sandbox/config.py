@@ -49,7 +49,8 @@ class Config(Struct, frozen=True, kw_only=True):
     sandbox_tmp_mib: Annotated[int, Meta(ge=1, le=MOST_MIB)] = 2048
     """The size of /tmp (the home is in it), of /var/tmp and of /dev/shm, which live in memory."""
     sandbox_disk_mib: Annotated[int, Meta(ge=0, le=MOST_MIB)] = 8192
-    """Docker: the size of a workspace, and a file for each 8 KiB of it. It takes room as it fills. `0`: no limit."""
+    """The size of a workspace (bubblewrap: of root's), and a file for each 8 KiB of it. It takes room as it fills. `0`:
+    no limit."""
     sandbox_egress: str = ""
     """Hosts that tasks may reach, separated by commas: `example.com`, `example.com:8443` (without a port: 443),
     `*.example.com`, `registries` for those of `ERRAND_SANDBOX_REGISTRIES`. Nothing by default. What may be reached can

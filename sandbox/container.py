@@ -40,8 +40,6 @@ exec(compile(code, "exec_server.py", "exec"))
 """
 """The exec server comes over the stream: any image with a Python will do, and it always fits this side of it."""
 WORKSPACE = "/workspace"
-PREPARED = "/run/prepared"
-"""Where a workspace's folder is seen that is to be copied onto a disk of the sandbox's own."""
 RELAY = """\
 import ctypes, socket, sys
 ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)

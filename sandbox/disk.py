@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from sandbox import loop
+from sandbox.client import ExecClient
 from sandbox.contract import SandboxError
 
 BLOCK_BYTES = 4096
@@ -24,6 +25,12 @@ FEATURES = "^has_journal,^resize_inode"
 """What is gone with its sandbox needs no journal; without room to grow it is made in 4 ms."""
 OPTIONS = "nosuid,nodev,noatime,noinit_itable"
 """As it is mounted. The last: or the kernel would fill the tables of its files with zeros, 256 MiB of them."""
+PREPARED = "/run/prepared"
+"""Where a workspace's folder is seen that is to be copied onto a disk of the sandbox's own."""
+EMPTY = "rmdir lost+found"
+"""What a new ext4 file system has."""
+FILL = f"cp -a {PREPARED}/. ."
+FILL_SECONDS = 300.0
 
 
 class Disk:
@@ -99,3 +106,14 @@ def make_file_system(file: int, size_bytes: int, uid: int) -> None:
         capture_output=True,
         text=True,
     )
+
+
+async def fill(sandbox: ExecClient) -> None:
+    """Copy the workspace onto the sandbox's disk. SandboxError when that cannot be: then the sandbox has stopped."""
+    try:
+        copied = await sandbox.exec(FILL, timeout_seconds=FILL_SECONDS)
+        if copied.exit_code != 0:
+            raise SandboxError(f"the workspace could not be copied into the sandbox: {copied.output[-1000:]}")
+    except BaseException:
+        await sandbox.stop()
+        raise

@@ -22,7 +22,7 @@ import msgspec
 
 from sandbox.client import ExecClient
 from sandbox.config import Config, limits, setup_rules
-from sandbox.container import PREPARED, SERVER, WORKSPACE, ContainerLink, ContainerSpec, Mount, container_config
+from sandbox.container import SERVER, WORKSPACE, ContainerLink, ContainerSpec, Mount, container_config
 from sandbox.contract import (
     KEPT,
     SETUP_FOLDER,
@@ -36,7 +36,7 @@ from sandbox.contract import (
     Setup,
     SetupWatch,
 )
-from sandbox.disk import Disk, make_disk, make_disk_file, why_no_device, why_no_file_system
+from sandbox.disk import EMPTY, PREPARED, Disk, fill, make_disk, make_disk_file, why_no_device, why_no_file_system
 from sandbox.egress.environment import GATE_INSIDE
 from sandbox.egress.outside import Outside
 from sandbox.engine import Engine, EngineError
@@ -52,10 +52,6 @@ from sandbox.removal import discard_tree
 from sandbox.setup import Setups, unpack
 from sandbox.spare import Ahead, Spare, hand_over, start_spare
 
-EMPTY = "rmdir lost+found"
-"""What a new ext4 file system has."""
-FILL = f"cp -a {PREPARED}/. ."
-FILL_SECONDS = 300.0
 LABEL = "errand"
 ON_A_DISK = "on a disk of its own, "
 SETUP = "setup"
@@ -389,17 +385,6 @@ def user(task: str) -> int:
 
 def container_name(spec: SandboxSpec) -> str:
     return f"{LABEL}-{NOT_IN_A_NAME.sub('-', spec.task)}-{spec.attempt}-{secrets.token_hex(4)}"
-
-
-async def fill(sandbox: ExecClient) -> None:
-    """Copy the workspace onto the sandbox's disk. SandboxError when that cannot be: then the sandbox has stopped."""
-    try:
-        copied = await sandbox.exec(FILL, timeout_seconds=FILL_SECONDS)
-        if copied.exit_code != 0:
-            raise SandboxError(f"the workspace could not be copied into the sandbox: {copied.output[-1000:]}")
-    except BaseException:
-        await sandbox.stop()
-        raise
 
 
 def write_as(path: Path, uid: int) -> None:

@@ -124,7 +124,7 @@ def test_the_doctor_looks_at_the_disk_of_a_folder_that_is_not_there_yet(tmp_path
 @pytest.mark.parametrize(
     ("setting", "status", "said"),
     [
-        ("auto", "warn", "bubblewrap works (there is no Docker Engine at {socket}), without a limit of memory, disk."),
+        ("auto", "warn", "bubblewrap works (there is no Docker Engine at {socket}), without a limit of memory"),
         ("docker", "fail", "none: there is no Docker Engine at {socket}."),
         ("unsandboxed", "warn", "UNSANDBOXED: commands run on this machine as you."),
     ],
