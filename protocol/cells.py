@@ -26,7 +26,9 @@ CellName = Annotated[
 ]
 
 _STREAM_KEYS = frozenset({"name", "stream_name"})
-_SUBJECT_KEYS = frozenset({"filter", "filter_subjects", "last_by_subj", "next_by_subj", "subjects", "src", "dest"})
+_SUBJECT_KEYS = frozenset(
+    {"filter", "filter_subjects", "last_by_subj", "next_by_subj", "subjects", "subjects_filter", "src", "dest"}
+)
 
 
 class Cell(Struct, frozen=True):

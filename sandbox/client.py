@@ -634,7 +634,7 @@ class ExecClient:
             for head, payload in self._frames.feed(data):
                 reply = self._replies.decode(head)
                 self._deliver(reply, payload)
-        except (exec_server.FrameError, msgspec.DecodeError, Violation, UnicodeDecodeError) as error:
+        except (exec_server.FrameError, msgspec.DecodeError, Violation, UnicodeDecodeError, RecursionError) as error:
             self._die(f"its exec server broke the protocol: {error}")
 
     def lost(self, reason: str) -> None:

@@ -447,9 +447,43 @@ class Bus:
 
     async def blob_names(self, bucket: str = BLOBS) -> list[str]:
         """The names of all blobs of a bucket. Raises Unavailable."""
+        return [blob.name for _, blob in await self._blobs(bucket) if not blob.deleted]
+
+    async def _blobs(self, bucket: str) -> list[tuple[Stored, _Blob]]:
         kept = await self.replay(f"$O.{bucket}.M.>", stream=f"OBJ_{bucket}")
-        found = (_decode_blob(stored.data) for stored in kept)
-        return [blob.name for blob in found if not blob.deleted]
+        return [(stored, _decode_blob(stored.data)) for stored in kept]
+
+    async def drop_leftovers(self, bucket: str, *, before: datetime) -> int:
+        """Take away what is of no blob and was stored before a time: the pieces that a writer left that died before it
+        could name them, and an earlier release's word that a blob is deleted. Return how many subjects. Raises
+        Unavailable."""
+        stream, pieces = f"OBJ_{bucket}", f"$O.{bucket}.C."
+        try:
+            subjects = await self._subjects(stream, f"{pieces}>")
+            blobs = await self._blobs(bucket)  # after the pieces: what was being written then may be named by now
+            named = {blob.nuid for _, blob in blobs if not blob.deleted}
+            loose = [stored.subject for stored, blob in blobs if blob.deleted]
+            loose += [pieces + nuid for subject in subjects if (nuid := subject.rpartition(".")[2]) not in named]
+            for subject in (old := [each for each in loose if await self._is_before(before, each, stream)]):
+                await self._api(f"STREAM.PURGE.{stream}", {"filter": subject})
+        except Refused as refused:
+            raise Unavailable(f"The object store was not tidied: {refused.reason}") from refused
+        return len(old)
+
+    async def _is_before(self, time: datetime, subject: str, stream: str) -> bool:
+        """Whether the last message there was stored before a time."""
+        last = await self._direct_get({"last_by_subj": subject}, stream)
+        return bool(last) and last[0].at < time
+
+    async def _subjects(self, stream: str, of: str) -> list[str]:
+        """The subjects of a stream that match."""
+        found: list[str] = []
+        while True:
+            asked = {"subjects_filter": of, "offset": len(found)}
+            answer = await self._api(f"STREAM.INFO.{stream}", asked)
+            found += answer["state"].get("subjects") or ()
+            if len(found) >= answer.get("total", 0):
+                return found
 
     # Leases: hints with a time to live
 

@@ -120,8 +120,8 @@ class Reader:
             self._nats, f"CONSUMER.CREATE.{self._stream}.{name}", {"stream_name": self._stream, "config": config}
         )
         self._heard_at = self._now()
-        if created.get("num_pending", 0) == 0 and self._pending is None:
-            self._pending = 0
+        if created.get("num_pending", 0) == 0:
+            self._pending = 0  # nothing came yet, or what was still to come has been purged
             self._wake.set()
         return subscription
 

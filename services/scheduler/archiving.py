@@ -81,7 +81,8 @@ class Archiving:
     async def keep_swept(self) -> None:
         while True:
             try:
-                if swept := await self._archivist.sweep({actor.id: actor for actor in self._roster.tasks.values()}):
+                actors = {actor.id: actor for actor in self._roster.tasks.values()}
+                if swept := await self._archivist.sweep(actors, self._clock.now()):
                     self._log.info("swept", objects=swept)
             except (Unavailable, Refused) as error:
                 self._log.warning("not_swept", error=str(error))

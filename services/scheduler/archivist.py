@@ -21,13 +21,15 @@ from protocol.routes import Stream
 from protocol.task import OUTCOMES, Decision, TaskArchived
 from services import log
 from services.archive import pack, whole_log
-from services.bus import ARCHIVE, BLOBS, Bus, Conflict, Refused, Stored, Unavailable
+from services.bus import ARCHIVE, BLOBS, SNAPSHOTS, Bus, Conflict, Refused, Stored, Unavailable
 from services.scheduler.actors import TaskActor
 from services.scheduler.reached import Reached
 from services.scheduler.unhurried import unhurried
 
 PROMPT_KEPT_CHARS = 10_000
 """Of a longer prompt, so much stays outside of the archive."""
+WRITTEN_BY_THEN = timedelta(hours=1)
+"""An object that is still not whole so long after its last piece never will be."""
 POSTPONED = timedelta(hours=1)
 """A task that could not be put away is tried again so much later."""
 
@@ -92,16 +94,17 @@ class Archivist:
             with suppress(Unavailable):
                 await self._bus.delete_blob(older, ARCHIVE)
 
-    async def sweep(self, actors: Mapping[str, TaskActor]) -> int:
+    async def sweep(self, actors: Mapping[str, TaskActor], now: datetime) -> int:
         """Take away objects that no task names, of the tasks in `actors` (by id): archives that another took the place
-        of or that were never decided on, and checkpoints of archived tasks but for the last. Return how many. Raises
-        Unavailable."""
+        of or that were never decided on, and checkpoints of archived tasks but for the last; and what is of no object.
+        Return how many. Raises Unavailable."""
         archives, blobs = await self._bus.blob_names(ARCHIVE), await self._bus.blob_names(BLOBS)
         loose = [(name, ARCHIVE) async for name in unhurried(archives) if _is_loose_archive(name, actors)]
         loose += [(name, BLOBS) async for name in unhurried(blobs) if _is_loose_checkpoint(name, actors)]
         for name, bucket in loose:
             await self._bus.delete_blob(name, bucket)
-        return len(loose)
+        before = now - WRITTEN_BY_THEN
+        return len(loose) + sum([await self._bus.drop_leftovers(b, before=before) for b in (ARCHIVE, BLOBS, SNAPSHOTS)])
 
 
 def _put_away(task: Task, stored: Sequence[Stored]) -> TaskArchived:

@@ -35,6 +35,8 @@ class LeaseWatch:
         self._leases = leases
         self._clock = clock
         self._limits = limits
+        self._at_it: set[str] = set()
+        """The tasks whose attempt is being taken back."""
 
     async def keep(self) -> None:
         async with anyio.create_task_group() as work:
@@ -43,10 +45,17 @@ class LeaseWatch:
                 held = {actor.id: held_attempt(actor.task) for actor in self._roster.held.values()}
                 for task in self._leases.ended(held, anyio.current_time(), connected=self._bus.connected):
                     actor = self._roster.held.get(task)
-                    if actor is not None:
+                    if actor is not None and task not in self._at_it:
+                        self._at_it.add(task)
                         work.start_soon(self._take_back, actor, held[task])
 
     async def _take_back(self, actor: TaskActor, attempt: int) -> None:
+        try:
+            await self._commit(actor, attempt)
+        finally:
+            self._at_it.discard(actor.id)
+
+    async def _commit(self, actor: TaskActor, attempt: int) -> None:
         async with self._mailboxes.alone(actor):
             while held_attempt(actor.task) == attempt:
                 decision = lose_lease(actor.task, self._clock.now(), self._limits)

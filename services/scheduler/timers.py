@@ -68,7 +68,7 @@ class Timers:
         await self._ask_what_is_set()
         known = {actor.id: actor for actor in actors()}
         for owner in set(self._armed) - set(known):
-            with suppress(Unavailable):
+            with suppress(Unavailable, Refused):
                 await self._take_away(owner, "*")
         for actor in known.values():
             self.look_at(actor)

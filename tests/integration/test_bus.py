@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import anyio
 import anyio.lowlevel
@@ -283,3 +283,17 @@ async def test_a_shared_consumer_that_somebody_took_away_is_made_again_without_h
                 await scheduler.publish(SHARED, DECISION)
         await turn.turns.stop()
         assert len(log.entries) < 20
+
+
+async def test_what_is_of_no_blob_goes_once_it_is_old(house: NatsHouse) -> None:
+    """The pieces of one whose writer died, and the word of an earlier release that one was deleted."""
+    async with connected(house, Service.SCHEDULER) as [bus]:
+        await bus.put_blob("checkpoint.whole", b"whole")
+        store = await bus._jetstream.object_store("blobs")
+        await store.put("checkpoint.deleted", b"deleted")
+        await store.delete("checkpoint.deleted")
+        await bus._jetstream.publish("$O.blobs.C.nobody", b"half of")
+        assert await bus.drop_leftovers("blobs", before=datetime.now(UTC) - timedelta(hours=1)) == 0
+        assert await bus.drop_leftovers("blobs", before=datetime.now(UTC) + timedelta(hours=1)) == 2
+        assert await bus.drop_leftovers("blobs", before=datetime.now(UTC) + timedelta(hours=1)) == 0
+        assert await bus.get_blob("checkpoint.whole") == b"whole"
