@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -157,6 +158,19 @@ async def test_no_credential_is_ever_inside_a_sandbox_or_in_what_the_house_write
         assert canaries.seen_in(history_of(house)) == []
         assert_not_on_disk(canaries, house.data)
     assert_not_on_disk(canaries, tmp_path / "data")
+    forget_set_up(tmp_path / "data", driver, server.url(origin))
+
+
+def forget_set_up(data: Path, driver: str, repository: str) -> None:
+    """Or an engine would keep its image for ever."""
+    done = subprocess.run(
+        [sys.executable, "-m", "services.cli", "setup", "forget", "--repo", repository],
+        env={**os.environ, "ERRAND_DATA": str(data), "ERRAND_SANDBOX": driver},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, "is forgotten" in done.stdout) == (0, True), done.stdout + done.stderr
 
 
 def give(house: House, secret: str, *words: str) -> None:
