@@ -43,7 +43,7 @@ from protocol.user import (
     SignInByGithub,
 )
 from services.scheduler.decide import answer_user, lose_lease
-from tests.unit.desk import LIMITS, NOW, Desk
+from tests.unit.desk import LIMITS, Desk
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -133,7 +133,7 @@ def _of(shape: shapes.Type, name: str) -> list[Any]:
         case shapes.LiteralType(values=values):
             return list(values[-1:])
         case shapes.StrType() | shapes.AnyType():
-            return [f"a {name}"]
+            return [f"a-{name}"]
     raise TypeError(f"{name}: how is {shape} filled?")
 
 
@@ -143,12 +143,15 @@ def task_life() -> Life:
     submit = next(one for one in filled(SubmitTask))
     usage, published = filled(Usage)[0], Published("b", "c", "d", "to", 1, 2, 3, PullRequest(number=4, url="u"))
     desk.give(submit)
+    desk.now = AT
+    desk.give(FireTimer(key="start", name="delay", due=AT))
     desk.claim().give(RaiseQuestion(key="ask", attempt=1, question=Question(id="q", text="?", choices=("a", "b"))))
     desk.give(AnswerQuestion(key="answer", question="q", text="a"))
     desk.give(SendMessage(key="say", text="and this"))
     desk.give(FailAttempt(key="fail", attempt=1, journal_sequence=5, reason="busy", retry_after_seconds=3.0))
-    desk.give(FireTimer(key="retry", name="delay", due=NOW + timedelta(seconds=3)))
-    desk.claim().take(lose_lease(desk.task, NOW, LIMITS))
+    desk.now = again = desk.task.delayed_until or AT
+    desk.give(FireTimer(key="retry", name="delay", due=again))
+    desk.claim().take(lose_lease(desk.task, AT, LIMITS))
     desk.claim().give(ParkAttempt(key="park", attempt=3, journal_sequence=7, usage=usage))
     desk.claim().give(
         FinishAttempt(

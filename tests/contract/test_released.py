@@ -16,6 +16,7 @@ import pytest
 from protocol.evolve import Task, User, evolve, evolve_user
 from protocol.task import decode_decision
 from protocol.user import decode_user_decision
+from tests.contract import samples
 from tests.contract.samples import Life, Line, Sample, Values, classes
 
 RELEASES = sorted((Path(__file__).parent / "released").glob("*.jsonl"))
@@ -92,3 +93,8 @@ def _plain(message: Any) -> Any:
             return [_plain(value) for value in message]
         case _:
             return msgspec.to_builtins(message) if message is not msgspec.UNSET else None
+
+
+def test_this_release_can_be_written_down() -> None:
+    written = [_decode_line(msgspec.json.encode(line)) for line in samples.lines()]
+    assert {type(line) for line in written} == {Sample, Values, Life}
