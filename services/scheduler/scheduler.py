@@ -47,6 +47,7 @@ from services.scheduler.snapshot_keeper import SnapshotKeeper
 from services.scheduler.timers import Timers
 
 VERSION = "0.1.0"
+READ = ("cmd.*.*.*", "evt.*.*.task.>", "evt.*.user.>", "timer.*.*")
 UNREAD_AGAIN_SECONDS = 60.0
 """Between two looks whether what stopped an actor can be read by now, or was taken out of its log."""
 
@@ -119,7 +120,7 @@ class Scheduler:
             for actor in self.roster.all():
                 self._changed(actor)
         async with (
-            self._bus.read("cmd.*.*.*", "evt.*.*.task.>", "evt.*.user.>", after=self._snapshots.taken) as reader,
+            self._bus.read(*READ, after=self._snapshots.taken) as reader,
             anyio.create_task_group() as group,
         ):
             group.start_soon(self._follow, reader)
@@ -199,6 +200,10 @@ class Scheduler:
             self._snapshots.look()
 
     def _take_in(self, stored: Stored) -> None:
+        if stored.subject.startswith("timer."):
+            if self._commits.active:
+                self._timers.hear(stored)
+            return
         actor = self.roster.of_subject(stored.subject)
         if stored.subject.startswith("cmd."):
             actor.mailbox.append(stored)

@@ -19,7 +19,7 @@ from msgspec import MsgspecError, Struct
 from protocol.base import reader
 from protocol.routes import Stream, timer_subject
 from services import log
-from services.bus import Bus, Refused, Unavailable
+from services.bus import Bus, Refused, Stored, Unavailable
 from services.clock import Clock
 from services.scheduler.actors import LogActor
 from services.scheduler.decide import Limits
@@ -53,6 +53,8 @@ class Timers:
         """What is set at the server: due times by name, by the actor's id."""
         self._changed: dict[str, LogActor] = {}
         """Actors whose timers are not what their states ask for."""
+        self._doubted: set[str] = set()
+        """Owners for whom somebody else has set one."""
         self._stirred = anyio.Event()
         self._log = log.get()
 
@@ -61,6 +63,15 @@ class Timers:
         if actor.timers(self._limits) != self._armed.get(actor.id, {}):
             self._changed[actor.id] = actor
             self._stirred.set()
+
+    def hear(self, stored: Stored) -> None:
+        """One was set, not always by us: what a scheduler sent before it was frozen may come when another has its
+        place."""
+        owner, name, due = _read(stored)
+        armed = self._armed.setdefault(owner, {})
+        if armed.get(name) not in (due, UNKNOWN):  # unknown: we are at it
+            self._doubted.add(owner)
+        armed[name] = due
 
     async def keep(self, actors: Callable[[], Iterable[LogActor]]) -> None:
         """Set what the actors' states ask for and take the rest away, for as long as this scheduler is active."""
@@ -90,20 +101,20 @@ class Timers:
                 await anyio.sleep(AGAIN_SECONDS)
         self._armed = {}
         for each in stored:
-            _, owner, name = each.subject.split(".")
-            try:
-                due = _decode(each.data).due
-            except MsgspecError:
-                due = UNKNOWN
+            owner, name, due = _read(each)
             self._armed.setdefault(owner, {})[name] = due
 
     async def _watch(self, actors: Callable[[], Iterable[LogActor]]) -> None:
-        """What should have fired long ago was lost on the way, or came when it changed nothing: it is set again."""
+        """What should have fired long ago was lost on the way, or came when it changed nothing: it is set again. What
+        another has set is taken away, or made what it should be."""
         while True:
             await anyio.sleep(OVERDUE.total_seconds())
             latest = self._clock.now() - OVERDUE
             late = {o for o, armed in self._armed.items() if any(due < latest for due in armed.values())}
-            for actor in actors() if late else ():
+            doubted, self._doubted = self._doubted, set()
+            for actor in actors() if late or doubted else ():
+                if actor.id in doubted:
+                    self.look_at(actor)
                 # A command that waits may be the timer's own.
                 if actor.id in late and not actor.mailbox:
                     self._armed[actor.id] = {n: due for n, due in self._armed[actor.id].items() if due >= latest}
@@ -149,3 +160,12 @@ class Timers:
         left = {kept: due for kept, due in self._armed.pop(owner, {}).items() if name not in (kept, "*")}
         if left:
             self._armed[owner] = left
+
+
+def _read(stored: Stored) -> tuple[str, str, datetime]:
+    """Whose it is, its name, and when it is due."""
+    _, owner, name = stored.subject.split(".")
+    try:
+        return owner, name, _decode(stored.data).due
+    except MsgspecError:
+        return owner, name, UNKNOWN

@@ -88,19 +88,29 @@ async def test_a_cancel_ends_the_container_of_a_running_command(house: House, re
 
 async def test_the_next_task_finds_its_container_started(house: House, repository: Path) -> None:
     async with phone(house) as owner:
-        first = await owner.submit("[scenario: slow] 1 seconds", str(repository), key="first")
-        await owner.until(lambda: open_tool_call(owner, first) is not None)
-        mirror = mirror_of(named_for(first)[0])
-        await owner.ended(first)
-        with anyio.fail_after(GONE_SECONDS):
-            while not (spares := [one for one in containers(house, task="spare") if mirror_of(one) == mirror]):
-                await anyio.sleep(0.05)
-        second = await owner.submit("[scenario: slow] 2 seconds", str(repository), key="second")
-        await owner.until(lambda: open_tool_call(owner, second) is not None)
-        with anyio.fail_after(GONE_SECONDS):
-            while named_for(second) != spares:
-                await anyio.sleep(0.05)
-        assert (await owner.ended(second)).state is TaskState.SUCCEEDED
+        _, mirror = await container_of(owner, repository, "first")
+        # A container that is there may not be ready yet: then the next task is started without it, and the one after
+        # that finds it.
+        for key in ("second", "third"):
+            with anyio.fail_after(GONE_SECONDS):
+                while not (spares := [one for one in containers(house, task="spare") if mirror_of(one) == mirror]):
+                    await anyio.sleep(0.05)
+            container, _ = await container_of(owner, repository, key)
+            if [container] == spares:
+                return
+    pytest.fail("neither task was given the container that waited for it")
+
+
+async def container_of(owner: Phone, repository: Path, key: str) -> tuple[str, list[str]]:
+    """The one in which a task ran that has ended now, and its mirror."""
+    task = await owner.submit("[scenario: slow] 2 seconds", str(repository), key=key)
+    await owner.until(lambda: open_tool_call(owner, task) is not None)
+    with anyio.fail_after(GONE_SECONDS):
+        while not (named := named_for(task)):
+            await anyio.sleep(0.05)
+    mirror = mirror_of(named[0])
+    assert (await owner.ended(task)).state is TaskState.SUCCEEDED
+    return named[0], mirror
 
 
 def mirror_of(container: str) -> list[str]:
