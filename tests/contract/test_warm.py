@@ -140,7 +140,7 @@ async def test_one_of_an_image_or_with_a_disk_that_is_no_more_is_not_used(
     assert machine is not None
     async with kept_warm(driver) as warm:
         await use(warm, tmp_path / "first")
-        for change in ({"image": own_name()}, {"disk_limit": not machine.disk_limit}):
+        for change in ({"image": own_name()}, {"disks": "none" if machine.disk_limit else "own"}):
             waiting = await until_spare(warm)
             driver._machine = replace(machine, **change)
             workspace = tmp_path / f"task-{len(change)}-{next(iter(change))}"
