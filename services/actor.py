@@ -15,11 +15,10 @@ import anyio.to_thread
 from msgspec import Struct
 
 from protocol.query import AskInForce, Check, Health, InForce, SettingInForce
-from protocol.routes import Service
+from protocol.routes import Service, query_subject
 from services import log
 from services.bus import Bus, BusConfig, Unavailable, connect
 
-VERSION = "0.1.0"
 DRAIN_SECONDS = 10.0
 """How long a service may take to finish what it has in hand; then it is cancelled."""
 CONNECT_SECONDS = 30.0
@@ -77,7 +76,7 @@ async def _run(service: Service, config: BusConfig, make: Callable[[Bus], Actor]
         async with anyio.create_task_group() as group:
             actor: list[Actor] = []
 
-            async def answer(_: AskInForce) -> InForce:
+            async def answer() -> InForce:
                 return await told.answer(service)
 
             async def live() -> None:
@@ -85,7 +84,9 @@ async def _run(service: Service, config: BusConfig, make: Callable[[Bus], Actor]
                 async with connect(config, service) as bus:
                     actor.append(make(bus))
                     # From now on: also a service that cannot begin says what it was told.
-                    await bus.serve({AskInForce: answer}, version=VERSION)
+                    # Beside what the service serves: the server lets a connection answer once, and two micro services
+                    # of one process would both answer a `$SRV.PING`, and neither be heard.
+                    await bus.attend(query_subject(service, AskInForce), answer)
                     await actor[0].run(started)
 
             def started() -> None:

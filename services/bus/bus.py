@@ -393,7 +393,11 @@ class Bus:
         Raises Unavailable."""
 
         async def respond(message: Msg) -> None:
-            reply = await answer()
+            try:
+                reply = await answer()
+            except Exception:
+                self._log.exception("question_failed", subject=subject)
+                return
             if reply is not None:
                 with suppress(nats.errors.Error):
                     await message.respond(encode(reply))
