@@ -16,6 +16,8 @@ const OPEN_MS = 10_000;
 /** For the connection and the answer to the sign-in. */
 const PING_MS = 20_000;
 const PONG_MS = 6_000;
+const IN_FLIGHT_MS = 1_000;
+/** What is heard so soon after a question may have been on its way before the line broke: no answer to it. */
 const SETTLED_MS = 5_000;
 /** A connection that lived so long was none that the server closes at once. */
 
@@ -29,6 +31,7 @@ export class Connection {
   #tries = 0;
   #liveSince = 0;
   #heardAt = 0;
+  #answered = false;
   #timer = 0;
 
   /**
@@ -96,6 +99,7 @@ export class Connection {
   #take(socket, frame) {
     if (socket !== this.#socket) return;
     this.#heardAt = Date.now();
+    if (frame.type === "pong") this.#answered = true;
     if (frame.type === "signed_in") this.#settle();
     this.#ears.frame(frame);
     if (frame.type !== "closing") return;
@@ -114,10 +118,11 @@ export class Connection {
   #ask() {
     const socket = this.#socket;
     const asked = Date.now();
+    this.#answered = false;
     clearTimeout(this.#timer);
     if (!socket || !this.send({ type: "ping" })) return;
     this.#timer = setTimeout(() => {
-      if (this.#heardAt < asked) this.#lose(socket);
+      if (!this.#answered && this.#heardAt < asked + IN_FLIGHT_MS) this.#lose(socket);
       else this.#timer = setTimeout(() => this.#ask(), PING_MS);
     }, PONG_MS);
   }
