@@ -60,6 +60,18 @@ STDOUT = 1
 REMOVE_SECONDS = 20.0
 
 
+LINKED: dict[str, Any] = {
+    "NetworkDisabled": True,
+    "OpenStdin": True,
+    "StdinOnce": True,
+    "AttachStdin": True,
+    "AttachStdout": True,
+    "AttachStderr": True,
+    "Healthcheck": {"Test": ["NONE"]},
+}
+"""Of a container that speaks by its streams alone, and ends with them."""
+
+
 class Mount(Struct, frozen=True):
     """A folder of this machine, as the engine names it, seen inside at `target`."""
 
@@ -104,13 +116,7 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
         "WorkingDir": "/",
         "Hostname": "errand",
         "Labels": dict(spec.labels),
-        "NetworkDisabled": True,
-        "OpenStdin": True,
-        "StdinOnce": True,
-        "AttachStdin": True,
-        "AttachStdout": True,
-        "AttachStderr": True,
-        "Healthcheck": {"Test": ["NONE"]},
+        **LINKED,
         "HostConfig": host_config(spec),
     }
 

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 
 from sandbox import loop
-from sandbox.container import ContainerLink
+from sandbox.container import LINKED, ContainerLink
 from sandbox.contract import SandboxError
 from sandbox.engine import Engine
 from sandbox.limits import MIB
@@ -77,13 +77,7 @@ def lender(image: str, file: Path, labels: Mapping[str, str]) -> dict[str, Any]:
         "User": f"0:{os.getegid()}",
         "WorkingDir": "/",
         "Labels": dict(labels),
-        "NetworkDisabled": True,
-        "OpenStdin": True,
-        "StdinOnce": True,
-        "AttachStdin": True,
-        "AttachStdout": True,
-        "AttachStderr": True,
-        "Healthcheck": {"Test": ["NONE"]},
+        **LINKED,
         "HostConfig": {
             "AutoRemove": True,
             "CapDrop": ["ALL"],

@@ -13,7 +13,7 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from protocol.routes import Stream
-from services.bus.client import Client, jetstream_api
+from services.bus.client import RECONNECT_SECONDS, Client, jetstream_api
 from services.bus.errors import Refused, Unavailable
 from services.bus.stored import Stored, delivery_of, expected_of, status_of
 
@@ -63,7 +63,7 @@ class Reader:
                 subscription = await self._make()
                 await self._until_broken()
             except (Unavailable, Refused, nats.errors.Error):
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(RECONNECT_SECONDS)  # nobody tells when a server that is coming up answers
             finally:
                 if subscription is not None:
                     with suppress(nats.errors.Error):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import anyio
+import msgspec
 
 from sandbox.config import Config
 from sandbox.drivers import Drivers
@@ -22,7 +23,8 @@ class Said(Seen):
 
 
 async def main(driver: str, data: Path, folder: Path, script: str) -> None:
-    config = Config(sandbox=driver, sandbox_memory_mib=512, sandbox_tmp_mib=64)  # type: ignore[arg-type]
+    given = {"sandbox": driver, "sandbox_memory_mib": 512, "sandbox_tmp_mib": 64}
+    config = msgspec.convert(given, Config)
     drivers = Drivers(config, data, os.environ.get("DOCKER_HOST", ""))
     await drivers.look()
     assert drivers.driver is not None, drivers.why
