@@ -75,7 +75,7 @@ class Config(Struct, frozen=True, kw_only=True):
     sandbox_setup_seconds: Annotated[float, Meta(gt=0, le=7200)] = 900.0
     """How long a repository's set-up may take."""
     sandbox_setup_mib: Annotated[int, Meta(ge=1, le=MOST_MIB)] = 4096
-    """How much of a set-up may be kept."""
+    """How much of a set-up may be kept, and a file for each 8 KiB of it."""
     sandbox_prepared: Annotated[int, Meta(ge=1, le=10_000)] = 10
     """What so many set-ups left is kept; beyond them what was not used for longest goes."""
     sandbox_prepared_mib: Annotated[int, Meta(ge=1, le=MOST_MIB)] = 20_480

@@ -1,15 +1,19 @@
-"""The folder that a set-up filled. Whoever wrote it is a stranger: it is read as data, no link is followed, and nobody
-writes in it any more."""
+"""The folder that a set-up fills. Whoever writes it is a stranger: it is read as data, no link is followed, and but for
+`refuse_too_much` only when nobody writes in it any more."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sandbox.contract import KEPT, SetupFailed
+from sandbox.disk import BYTES_A_FILE
+from sandbox.limits import MIB
 from sandbox.secret_values import CHUNK_BYTES, find_in_file, forms
 
 PACKED = ".kept"
@@ -39,6 +43,102 @@ tar --extract --preserve-permissions --skip-old-files --file workspace.tar --dir
 """What the commit brings by itself stays as it is there. An image that a Dockerfile made has nothing to unpack."""
 
 
+class Folder:
+    """A folder of ours within a tree that a stranger writes: what has its path may be another one by now, or a link to
+    anything. The descriptor is that of the one we made."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._path = path
+
+    def path(self) -> Path:
+        """Where it is, once nobody writes there any more. SetupFailed when that is somewhere else."""
+        try:
+            is_there = os.path.samestat(self._path.lstat(), os.fstat(self.descriptor))
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise SetupFailed(f"The set-up moved the folder that is {KEPT}: nothing is kept.")
+        return self._path
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Folder]:
+    """Made where nobody writes yet."""
+    path.mkdir(mode=0o700)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield Folder(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """SetupFailed for what cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise SetupFailed(f"What the set-up left cannot be read: {error.strerror}") from error
+
+
+@_readable()
+def refuse_too_much(folder: Folder, limit_bytes: int) -> None:
+    """SetupFailed when it has more than `limit_bytes`, more files than a disk of that size has, or is deeper than who
+    copies or removes it could bear. Also while it is written to."""
+    _Count(limit_bytes).add(folder.descriptor, 1)
+
+
+class _Count:
+    """Of what is in a folder: no further than to what is too much."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._files_limit = max(1, limit_bytes // BYTES_A_FILE)
+        self._bytes = 0
+        self._files = 0
+
+    def add(self, folder: int, depth: int) -> None:
+        """All that is in `folder`, a descriptor. What goes away under our eyes is not there."""
+        if depth > DEPTH_LIMIT:
+            raise SetupFailed(f"The set-up left folders within each other, deeper than {DEPTH_LIMIT}: nothing is kept.")
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    self._add_one(entry, folder, depth)
+
+    def _add_one(self, entry: os.DirEntry[str], folder: int, depth: int) -> None:
+        status = entry.stat(follow_symlinks=False)
+        self._files += 1
+        self._bytes += status.st_size if stat.S_ISREG(status.st_mode) else 0
+        if self._bytes > self._limit_bytes:
+            raise self._too_much("")
+        if self._files > self._files_limit:
+            raise self._too_much(f"{self._files_limit:,} files, in ")
+        if stat.S_ISDIR(status.st_mode):
+            within = _open_folder(entry.name, folder)
+            try:
+                self.add(within, depth + 1)
+            finally:
+                os.close(within)
+
+    def _too_much(self, files: str) -> SetupFailed:
+        return SetupFailed(
+            f"The set-up left more than the {files}{self._limit_bytes // MIB} MiB that are kept "
+            "(ERRAND_SANDBOX_SETUP_MIB): remove caches at the end of the script."
+        )
+
+
+def _open_folder(name: str, parent: int) -> int:
+    """FileNotFoundError also when it is something else by now."""
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            raise FileNotFoundError from error
+        raise
+
+
 def size_of(folder: Path) -> int:
     """Bytes of all files."""
     return sum(status.st_size for _, status in walk(folder) if stat.S_ISREG(status.st_mode))
@@ -63,13 +163,6 @@ def walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 def _within(folder: Path | str) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as found:
         return iter(sorted(found, key=lambda entry: entry.name))
-
-
-def refuse_depth(folder: Path) -> None:
-    """SetupFailed for what would exhaust the stack of whoever copies or removes it."""
-    for path, _ in walk(folder):
-        if len(path.relative_to(folder).parts) > DEPTH_LIMIT:
-            raise SetupFailed(f"The set-up left folders within each other, deeper than {DEPTH_LIMIT}: nothing is kept.")
 
 
 def archive(folder: Path, target: str) -> Iterator[bytes]:
@@ -119,6 +212,7 @@ def open_up(folder: Path) -> None:
             os.chown(path, 0, 0, follow_symlinks=False)
 
 
+@_readable()
 def refuse_secrets(folder: Path, secrets: Mapping[str, str]) -> None:
     """SetupFailed with the secret's name and the place where it lies."""
     searched = forms(secrets)

@@ -52,7 +52,7 @@ class SetupRules(Struct, frozen=True, kw_only=True):
 
     seconds: float = 900.0
     keep_bytes: int = 4096 * MIB
-    """Of one."""
+    """Of one, and with it the number of its files: one for 8 KiB."""
     count: int = 10
     all_bytes: int = 20_480 * MIB
     idle_seconds: float = 30 * 86400.0

@@ -106,8 +106,9 @@ class PreparedImages:
 
     async def keep(self, key: str, ground: Ground, folder: Path, repository: str) -> None:
         container = f"{REPOSITORY}-{key[:12]}-{secrets.token_hex(4)}"
+        size = await anyio.to_thread.run_sync(size_of, folder)
         changes = [
-            f"LABEL {self._label} {SIZE}={size_of(folder)} errand.installation= errand.runner= errand.key=",
+            f"LABEL {self._label} {SIZE}={size} errand.installation= errand.runner= errand.key=",
             f'ENV PATH="{KEPT}/bin:{HOME}/.local/bin:{await self._path(ground)}"',
         ]
         with self._hold() as labels:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -27,7 +27,6 @@ from sandbox.contract import (
     SETUP_FOLDER,
     BorrowWorkspace,
     ExecResult,
-    OnOutput,
     Sandbox,
     SandboxError,
     SandboxSpec,
@@ -35,8 +34,8 @@ from sandbox.contract import (
     SetupFailed,
     SetupWatch,
 )
-from sandbox.kept import PACK, UNPACK, refuse_depth, refuse_secrets, size_of
-from sandbox.limits import MIB, SetupRules
+from sandbox.kept import PACK, UNPACK, Folder, new_folder, refuse_secrets, refuse_too_much
+from sandbox.limits import SetupRules
 from sandbox.lock import taken
 from sandbox.secret_values import Redactor
 
@@ -52,6 +51,7 @@ NAMES_SHOWN = 5
 STATUS = re.compile(r"([ MTADRCU?]{2}) (.+)")
 LOCKS = 64
 SETTINGS = 'export PATH="/opt/errand/bin:$HOME/.local/bin:$PATH"\n'
+T = TypeVar("T")
 KEEP_MARK = "1"
 """Changes where the way of keeping does: what was kept before is then made anew."""
 
@@ -240,15 +240,17 @@ class Setups:
             redactor = Redactor(secrets)
             async with borrow() as spec:
                 refuse_windows(spec.workspace, setup.script)
-                folder = spec.workspace / SETUP_FOLDER
-                folder.mkdir(mode=0o700)
-                async with self._started(replace(spec, image=ground.image, is_setup=True)) as sandbox:
-                    result = await self._run(sandbox, folder, setup.script, secrets, redactor, watch)
-                    check_result(setup, result, self._rules.seconds)
-                    await refuse_full(sandbox, setup.script)
-                    await self._pack(sandbox, watch)
-                await anyio.to_thread.run_sync(partial(self._check, folder, secrets), abandon_on_cancel=True)
-                await self._store.keep(key, ground, folder, setup.repository)
+                with new_folder(spec.workspace / SETUP_FOLDER) as folder:
+                    async with self._started(replace(spec, image=ground.image, is_setup=True)) as sandbox:
+                        run = partial(self._run, sandbox, setup.script, secrets, redactor, watch)
+                        result = await self._watched(folder, run)
+                        check_result(setup, result, self._rules.seconds)
+                        await refuse_full(sandbox, setup.script)
+                        await self._watched(folder, partial(self._pack, sandbox, watch))
+                    await anyio.to_thread.run_sync(refuse_too_much, folder, self._rules.keep_bytes)
+                    left = folder.path()
+                    await anyio.to_thread.run_sync(refuse_secrets, left, secrets, abandon_on_cancel=True)
+                    await self._store.keep(key, ground, left, setup.repository)
         except SetupFailed as error:
             reason = redactor.all(str(error))
             await watch.ends(result, reason)
@@ -268,13 +270,7 @@ class Setups:
             await sandbox.stop()
 
     async def _run(
-        self,
-        sandbox: Sandbox,
-        folder: Path,
-        script: str,
-        secrets: Mapping[str, str],
-        redactor: Redactor,
-        watch: SetupWatch,
+        self, sandbox: Sandbox, script: str, secrets: Mapping[str, str], redactor: Redactor, watch: SetupWatch
     ) -> ExecResult:
         """The script, seen by the user without its secrets."""
 
@@ -282,44 +278,44 @@ class Setups:
             if shown := redactor.feed(text):
                 await watch.output(shown)
 
-        result = await self._run_script(sandbox, folder, script, secrets, show)
+        result = await sandbox.exec(
+            SETTINGS + run_script(script),
+            environment={**secrets, "ERRAND_SETUP": "1"},
+            timeout_seconds=self._rules.seconds,
+            on_output=show,
+        )
         await watch.output(redactor.rest())
         return replace(result, output=redactor.all(result.output))
 
-    async def _run_script(
-        self, sandbox: Sandbox, folder: Path, script: str, secrets: Mapping[str, str], show: OnOutput
-    ) -> ExecResult:
-        """SetupFailed as soon as it has left too much in `folder`, which is on no disk of its own."""
-        outcome: ExecResult | SandboxError = self._too_much()
+    async def _watched(self, folder: Folder, work: Callable[[], Awaitable[T]]) -> T:
+        """What `work` gives. SetupFailed as soon as it has left too much in `folder`, which is on no disk of its own:
+        then it is cancelled."""
+        found: list[T] = []
+        failures: list[Exception] = []
         async with anyio.create_task_group() as group:
-            group.start_soon(self._end_when_full, folder, group.cancel_scope)
+
+            async def watch() -> None:
+                failures.append(await self._grown_too_large(folder))
+                group.cancel_scope.cancel()
+
+            group.start_soon(watch)
             try:
-                outcome = await sandbox.exec(
-                    SETTINGS + run_script(script),
-                    environment={**secrets, "ERRAND_SETUP": "1"},
-                    timeout_seconds=self._rules.seconds,
-                    on_output=show,
-                )
-            except SandboxError as error:
-                outcome = error
+                found.append(await work())
+            except Exception as error:  # by itself, and not in a group of one
+                failures.append(error)
             group.cancel_scope.cancel()
-        if isinstance(outcome, SandboxError):
-            raise outcome
-        return outcome
+        for failure in failures:
+            raise failure
+        return found[0]
 
-    async def _end_when_full(self, folder: Path, scope: anyio.CancelScope) -> None:
-        size = 0
-        while size <= self._rules.keep_bytes:
+    async def _grown_too_large(self, folder: Folder) -> SetupFailed:
+        """Returns when it has, or cannot be read."""
+        while True:
             await anyio.sleep(LOOK_SECONDS)
-            with suppress(OSError):  # it changes under our eyes
-                size = await anyio.to_thread.run_sync(size_of, folder, abandon_on_cancel=True)
-        scope.cancel()
-
-    def _too_much(self) -> SetupFailed:
-        return SetupFailed(
-            f"The set-up left more than the {self._rules.keep_bytes // MIB} MiB that are kept "
-            "(ERRAND_SANDBOX_SETUP_MIB): remove caches at the end of the script."
-        )
+            try:
+                await anyio.to_thread.run_sync(refuse_too_much, folder, self._rules.keep_bytes)
+            except SetupFailed as failed:
+                return failed
 
     async def _pack(self, sandbox: Sandbox, watch: SetupWatch) -> None:
         packed = await sandbox.exec(PACK, environment=GIT_ENVIRONMENT, timeout_seconds=PACK_SECONDS)
@@ -328,15 +324,6 @@ class Setups:
             raise SetupFailed(f"What the set-up left could not be kept ({packed.ending}): {tail}")
         for notice in not_kept(packed.output):
             await watch.notice(notice)
-
-    def _check(self, folder: Path, secrets: Mapping[str, str]) -> None:
-        try:
-            if size_of(folder) > self._rules.keep_bytes:
-                raise self._too_much()
-            refuse_depth(folder)
-            refuse_secrets(folder, secrets)
-        except OSError as error:
-            raise SetupFailed(f"What the set-up left cannot be read: {error.strerror}") from error
 
     def _lock(self, key: str) -> Path:
         return self._folder / f"{int(key, 16) % LOCKS}.lock"

@@ -240,6 +240,25 @@ async def test_a_set_up_that_leaves_a_secret_is_refused_with_its_name_and_place(
         assert [why for _, why in seen.ended] == [str(failure.value)]
 
 
+@pytest.mark.parametrize("name", ["bubblewrap", "docker"])
+@pytest.mark.parametrize("moved", [".git/errand-setup", ".git"])
+async def test_a_link_in_the_place_of_the_folder_that_is_kept_leads_nowhere(
+    name: str, moved: str, tmp_path: Path
+) -> None:
+    (tmp_path / "host" / "errand-setup").mkdir(parents=True)
+    secret = tmp_path / "host" / "errand-setup" / "credentials"
+    secret.touch(0o600)
+    leads = secret.parent if moved == ".git/errand-setup" else secret.parent.parent
+    swap = f"mv {moved} {moved}.away && ln -s {leads} {moved} && echo swapped"
+    # On a disk of its own the workspace's folder could not be written to.
+    async with new_driver(name, tmp_path / "data", replace(CONFIG, sandbox_disk_mib=0)) as driver:
+        seen = Seen()
+        with pytest.raises(SetupFailed):
+            await Repository(tmp_path, swap).prepare(driver, seen)
+        assert seen.said == "swapped\n"
+    assert secret.stat().st_mode & 0o777 == 0o600
+
+
 async def test_what_is_kept_is_listed_and_forgotten_and_goes_also_when_nothing_new_is_kept(
     driver: Driver, tmp_path: Path
 ) -> None:

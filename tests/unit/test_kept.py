@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sandbox.contract import SandboxSpec, SetupFailed
-from sandbox.kept import refuse_depth, size_of, walk
+from sandbox.kept import new_folder, refuse_too_much, size_of, walk
+from sandbox.limits import MIB
 from sandbox.owners import Owners
 from sandbox.prepared_folders import PreparedFolders
 from sandbox.register import Register
@@ -24,15 +26,36 @@ def test_all_is_met_once_a_folder_before_what_is_in_it_and_no_link_is_followed(t
     assert size_of(tmp_path) == 6
 
 
+def filled(folder: Path, limit_bytes: int, fill: Callable[[Path], object]) -> None:
+    with new_folder(folder) as made:
+        fill(folder)
+        refuse_too_much(made, limit_bytes)
+
+
 def test_folders_that_would_exhaust_a_stack_are_refused_in_a_sentence(tmp_path: Path) -> None:
-    folder = top = tmp_path / "kept"
-    for _ in range(1_800):
-        folder.mkdir()
-        folder = folder / "d"
-    assert size_of(top) == 0
     with pytest.raises(SetupFailed, match="deeper than 100"):
-        refuse_depth(top)
-    remove_tree(top)  # pytest's own removal would not come to its end
+        filled(tmp_path / "kept", MIB, lambda folder: deep(folder / "d"))
+    remove_tree(tmp_path / "kept")  # pytest's own removal would not come to its end
+
+
+def test_very_many_files_are_too_much_also_when_they_are_empty(tmp_path: Path) -> None:
+    def fill(count: int) -> Callable[[Path], object]:
+        return lambda folder: [(folder / str(number)).touch() for number in range(count)]
+
+    filled(tmp_path / "some", MIB, fill(128))
+    with pytest.raises(SetupFailed, match="more than the 128 files, in 1 MiB that are kept"):
+        filled(tmp_path / "many", MIB, fill(129))
+
+
+def test_a_folder_that_was_replaced_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host" / "credentials").write_text("not theirs")
+    with new_folder(tmp_path / "kept") as made:
+        (tmp_path / "kept").rename(tmp_path / "moved")
+        (tmp_path / "kept").symlink_to("host")
+        refuse_too_much(made, 0)
+        with pytest.raises(SetupFailed, match="moved the folder that is /opt/errand"):
+            made.path()
 
 
 def deep(folder: Path) -> Path:
