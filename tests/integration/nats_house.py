@@ -59,9 +59,13 @@ class NatsHouse:
             stderr=subprocess.PIPE,
         )
         assert self._process.stderr is not None
+        said = b""
         for line in self._process.stderr:
+            said += line
             if b"Server is ready" in line:
                 break
+        else:
+            raise AssertionError(f"NATS did not start: {said.decode()}")
         # From here on the server's log is of no interest, but its pipe must never fill up.
         self._drain = subprocess.Popen(["cat"], stdin=self._process.stderr, stdout=subprocess.DEVNULL)
         self._process.stderr.close()

@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -59,6 +60,8 @@ AGAIN_SECONDS = 10.0
 FREEZE_SECONDS = (5.5, 7.0)
 """Longer than a lease."""
 SETTLE_SECONDS = 60.0
+LAST_WORDS = 20
+"""Lines of its log."""
 USERS = ("owner", "ubob", "ueve")
 TASKS_A_FAULT = 17
 PROCESSES = ("scheduler-0", "scheduler-1", "runner-0", "runner-1", "nats")
@@ -84,6 +87,8 @@ class House:
         self.users: dict[str, str] = {}
         self.claimed_at = self.ended_at = datetime.min.replace(tzinfo=UTC)
         """When the server stored the last claim, and the last end of a turn."""
+        self.broken: Counter[str] = Counter()
+        """How often the storm has ended each process."""
         self._supervisor = supervisor
         self._changed = anyio.Event()
 
@@ -113,6 +118,14 @@ class House:
         while (pid := self._supervisor.pids().get(name)) is None:
             await anyio.sleep(0.02)
         return psutil.Process(pid)
+
+    async def watch(self) -> None:
+        """Raise once a process has ended that nobody broke."""
+        while True:
+            for name, times in self._supervisor.deaths.items():
+                said = "\n".join(self._supervisor.said(name)[-LAST_WORDS:])
+                assert times <= self.broken[name], f"{name} ended by itself; its log says:\n{said}"
+            await anyio.sleep(0.05)
 
     async def follow(self, bus: Bus) -> None:
         async with bus.read("evt.>", after=0) as reader:
@@ -214,25 +227,27 @@ class Storm:
             await self._break(name, self._chance.choice(kinds))
             await anyio.sleep(self._chance.uniform(0.0, 0.5))
 
-    async def _break(self, name: str, kind: Callable[[psutil.Process], Awaitable[None]]) -> None:
+    async def _break(self, name: str, kind: Callable[[str, psutil.Process], Awaitable[None]]) -> None:
         process = await self._house.process(name)
         held, began, at = self._house.held_by(process), time.monotonic(), datetime.now(UTC)
         what = f"{kind.__name__.strip('_')} {name}"
         async with anyio.create_task_group() as group:
-            group.start_soon(kind, process)
+            group.start_soon(kind, name, process)
             group.start_soon(self._phone.use, TASKS_A_FAULT)
             with anyio.move_on_after(3 * AGAIN_SECONDS):
                 await self._house.until(lambda: self._house.went_on(at, held))
             self.faults.append(Fault(what, time.monotonic() - began))
             print(f"{self.faults[-1].again_seconds:6.2f} s until all went on after: {what}", flush=True)
 
-    async def _kill(self, process: psutil.Process) -> None:
+    async def _kill(self, name: str, process: psutil.Process) -> None:
+        self._house.broken[name] += 1
         process.kill()
 
-    async def _terminate(self, process: psutil.Process) -> None:
+    async def _terminate(self, name: str, process: psutil.Process) -> None:
+        self._house.broken[name] += 1
         process.terminate()
 
-    async def _freeze(self, process: psutil.Process) -> None:
+    async def _freeze(self, name: str, process: psutil.Process) -> None:
         process.send_signal(signal.SIGSTOP)
         try:
             await anyio.sleep(self._chance.uniform(*FREEZE_SECONDS))
@@ -247,7 +262,9 @@ async def house(data: Path) -> AsyncIterator[House]:
         house = House(data, supervisor)
         house.start()
         try:
-            yield house
+            async with background() as watching:
+                watching.start_soon(house.watch)
+                yield house
         finally:
             with anyio.CancelScope(shield=True):
                 await supervisor.stop()
@@ -298,6 +315,15 @@ def tell(seed: int, faults: list[Fault]) -> None:
     worst = max(faults, key=lambda fault: fault.again_seconds)
     print(f"ERRAND_SEED={seed}: {len(faults)} faults, the worst {worst.again_seconds:.2f} s ({worst.what})")
     assert worst.again_seconds < AGAIN_SECONDS
+
+
+@pytest.mark.timeout(60)
+async def test_a_process_that_ends_by_itself_ends_the_storm_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERRAND_FAULTS", "30")
+    with pytest.RaisesGroup(pytest.RaisesExc(AssertionError, match="ERRAND_FAULTS"), flatten_subgroups=True):
+        await storm(tmp_path, SEED, 1)
 
 
 @pytest.mark.timeout(600)
