@@ -18,15 +18,15 @@ from protocol.ids import KEY_LIMIT_BYTES, is_name
 from protocol.live import Submit
 from protocol.marks import wrong_metadata, wrong_tags
 from protocol.repo import normal_host
-from protocol.rules import PATTERN_LIMIT_CHARS, RULED_TOOLS, RULES_LIMIT, Rule
+from protocol.rules import PATTERN_LIMIT_CHARS, RULED_TOOLS, Rule, too_many
 from protocol.task import (
     LABELS_LIMIT,
     PRIORITY_LIMIT,
-    PROMPT_LIMIT_CHARS,
     REPOSITORY_LIMIT_CHARS,
     WAIT_LIMIT_SECONDS,
     Budget,
 )
+from protocol.texts import wrong_text
 from protocol.user import NAME_LIMIT_CHARS, Settings
 from services.envelope import SECRET_LIMIT_BYTES
 
@@ -86,11 +86,8 @@ def key(value: str) -> None:
 def text(value: str, field: str) -> str:
     """A prompt, a message or an answer, as it is kept: every line ends as elsewhere, for a terminal takes a lone CR to
     write over what stands before it."""
-    if not value.strip():
-        raise Problem(422, f"The {field} is empty: say what is to be done.", field)
-    if len(value) > PROMPT_LIMIT_CHARS:
-        size, limit = len(value), PROMPT_LIMIT_CHARS
-        raise Problem(422, f"The {field} has {size:,} characters and the limit is {limit:,}: shorten it.", field)
+    if wrong := wrong_text(value, field):
+        raise Problem(422, wrong, field)
     return value.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -177,8 +174,8 @@ def daily_usd(value: float | UnsetType | None) -> None:
 
 
 def rules(value: Sequence[Rule]) -> None:
-    if len(value) > RULES_LIMIT:
-        raise Problem(422, f"There are {len(value)} rules and the limit is {RULES_LIMIT}.", "rules")
+    if wrong := too_many(value):
+        raise Problem(422, wrong, "rules")
     for rule in value:
         if rule.tool not in RULED_TOOLS:
             raise Problem(422, f"There are no rules for {rule.tool!r}: choose of {', '.join(RULED_TOOLS)}.", "rules")

@@ -11,6 +11,8 @@ MARK_LIMIT_CHARS = 50
 """Of a tag, and of the name of a piece of metadata."""
 METADATA_LIMIT_CHARS = 500
 """Of what stands under such a name."""
+MARKS_LIMIT_BYTES = 48 * 1024
+"""More than all that these allow can take in JSON, at four bytes a character."""
 
 _MARK = re.compile(rf"[\w.:/@+#-]{{1,{MARK_LIMIT_CHARS}}}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
-from protocol.base import Part
+from protocol.base import Part, encode
 
 RULES_LIMIT = 100
 """Rules a user or a task may have."""
+RULES_LIMIT_BYTES = 64 * 1024
+"""Those of a user, or of a task, in JSON: a hundred of the longest in ASCII fit. An attempt is granted with both."""
 PATTERN_LIMIT_CHARS = 500
 EVERY_TOOL = "*"
 RULED_TOOLS = (EVERY_TOOL, "bash", "edit", "view", "grep", "glob", "finish")
@@ -31,3 +34,14 @@ class Rule(Part, frozen=True):
     """One of `RULED_TOOLS`."""
     pattern: str = "*"
     """A glob over the command, or over the path from the repository's root; `*` stands for `/` and line breaks too."""
+
+
+def too_many(rules: Sequence[Rule]) -> str:
+    """Why nobody can have so many rules; empty when that is possible."""
+    if len(rules) > RULES_LIMIT:
+        return (
+            f"There are {len(rules):,} rules and the limit is {RULES_LIMIT}: one pattern with `*` may stand for many."
+        )
+    if (size := len(encode(rules))) > RULES_LIMIT_BYTES:
+        return f"The rules have {size:,} bytes in JSON and the limit is {RULES_LIMIT_BYTES:,}: shorten their patterns."
+    return ""

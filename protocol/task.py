@@ -12,8 +12,6 @@ from msgspec import UNSET, UnsetType
 from protocol.base import Message, Part, reader
 from protocol.rules import Rule
 
-PROMPT_LIMIT_CHARS = 100_000
-"""The longest prompt or message of a user."""
 REPOSITORY_LIMIT_CHARS = 1_000
 APPROVAL_LIMIT_CHARS = 16_000
 """Of what is to be approved, so much is shown; a longer one is cut in its middle, and says so."""

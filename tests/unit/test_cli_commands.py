@@ -40,7 +40,7 @@ def test_each_command_has_the_help_that_the_list_promises(name: str) -> None:
         (["submit", "x", "--priority", "11"], 2, "11 is not in the range"),
         (["priority", "t", "-11"], 2, "-11 is not in the range"),
         (["submit", " "], 1, "The prompt is empty"),
-        (["submit", "x" * 100_001], 1, "100000 are allowed"),
+        (["submit", "x" * 100_001], 1, "limit is 100,000"),
         (["submit", "x", "--key", "k" * 201], 1, "longer than 200 bytes"),
         (["submit", "x", "--repo", ""], 1, "`--repo` is empty"),
         (["submit", "x", "--repo", " "], 1, "`--repo` is empty"),

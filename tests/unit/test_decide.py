@@ -181,7 +181,7 @@ def test_a_running_task_goes_where_a_command_sends_it(why: str, commands: list[T
     [
         (SubmitTask(key="again", prompt="x", repository="r"), "submitted before"),
         (SendMessage(key="k", text="  "), "empty"),
-        (SendMessage(key="k", text="x" * 100_001), "limit is 100000"),
+        (SendMessage(key="k", text="x" * 100_001), "limit is 100,000"),
         (AnswerQuestion(key="k", question="none", text="x"), "not open any more"),
         (ApproveQuestion(key="k", question="none"), "not open any more"),
         (DenyQuestion(key="k", question="none"), "not open any more"),

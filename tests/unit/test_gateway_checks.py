@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway import checks
 from gateway.config import Config
 from gateway.errors import Problem
 from gateway.sign_in import WINDOW_SECONDS, Limiter
 from protocol.live import Submit
-from protocol.task import PROMPT_LIMIT_CHARS, Budget
+from protocol.rules import PATTERN_LIMIT_CHARS, RULES_LIMIT, Rule, RuleAction
+from protocol.task import Budget
+from protocol.texts import PROMPT_LIMIT_CHARS
 
 GOOD: dict[str, Any] = {"key": "k-1", "prompt": "Fix it", "repository": "https://git.example/a/b.git"}
+LONG_RULE = Rule(action=RuleAction.ALLOW, tool="bash", pattern="x" * PATTERN_LIMIT_CHARS)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +25,8 @@ GOOD: dict[str, Any] = {"key": "k-1", "prompt": "Fix it", "repository": "https:/
     [
         ({}, False, "the plain case"),
         ({"prompt": "x" * PROMPT_LIMIT_CHARS}, False, "just at the limit"),
+        ({"prompt": "修" * PROMPT_LIMIT_CHARS}, False, "of a script with three bytes a character"),
+        ({"rules": (LONG_RULE,) * RULES_LIMIT}, False, "as many of the longest rules as there may be"),
         ({"repository": "git@github.com:owner/name.git"}, False, "git's short form"),
         ({"repository": "ssh://git@git.example:2222/a"}, False, "ssh with a port"),
         ({"repository": "https://me@git.example/a/b"}, False, "a user name alone is dropped later"),
@@ -44,6 +50,9 @@ def test_good_tasks_pass(change: dict[str, Any], is_owner: bool, why: str) -> No
         ({"prompt": ""}, "prompt", "empty"),
         ({"prompt": " \n\t"}, "prompt", "only white space"),
         ({"prompt": "x" * (PROMPT_LIMIT_CHARS + 1)}, "prompt", "too long"),
+        ({"prompt": "\x01" * (PROMPT_LIMIT_CHARS // 2 + 1)}, "prompt", "too long as it travels"),
+        ({"rules": (LONG_RULE,) * (RULES_LIMIT + 1)}, "rules", "too many"),
+        ({"rules": (replace(LONG_RULE, pattern="🔥" * 500),) * 40}, "rules", "too long as they travel"),
         ({"key": ""}, "key", "none"),
         ({"key": "a b"}, "key", "would break a header"),
         ({"key": "a\r\nNats-Rollup: all"}, "key", "a header in a header"),

@@ -25,6 +25,7 @@ const AGAIN_MS = 2_000;
 const FRAME_LIMIT_BYTES = 512 * 1024;
 /** The server's: of more it says nothing but no, and would again each time. */
 const TEXT_LIMIT_CHARS = 100_000;
+const TEXT_LIMIT_BYTES = 300_000;
 
 export class Outbox {
   /** @type {Emitter<Entry | null>} the entry that changed, null for one that was done or dismissed */
@@ -153,6 +154,11 @@ function checkSize(frame) {
   const text = frame.type === "submit" ? frame.prompt : "text" in frame ? frame.text : "";
   const characters = [...text].length;
   if (characters > TEXT_LIMIT_CHARS) throw new Error(`It has ${characters} characters and the limit is ${TEXT_LIMIT_CHARS}: shorten it.`);
-  const bytes = new TextEncoder().encode(JSON.stringify(frame)).length;
-  if (bytes > FRAME_LIMIT_BYTES) throw new Error("It is too long to be sent at once: shorten it.");
+  if (bytesOf(text) - '""'.length > TEXT_LIMIT_BYTES) throw new Error(`It has more than ${TEXT_LIMIT_BYTES} bytes: shorten it.`);
+  if (bytesOf(frame) > FRAME_LIMIT_BYTES) throw new Error("It is too long to be sent at once: shorten it.");
+}
+
+/** @param {unknown} value as it travels */
+function bytesOf(value) {
+  return new TextEncoder().encode(JSON.stringify(value)).length;
 }

@@ -12,7 +12,7 @@ from services.cli.options import Place, client_command
 def command(place: Place, task: str, text: str, key: str) -> int:
     """Say something to a task: it steers the work, or opens the next turn. `-` reads TEXT from stdin."""
     from protocol.live import Say
-    from protocol.task import PROMPT_LIMIT_CHARS
+    from protocol.texts import wrong_text
     from services.cli.failure import Failure
     from services.cli.given import given
     from services.cli.receipts import new_key
@@ -20,8 +20,6 @@ def command(place: Place, task: str, text: str, key: str) -> int:
     from services.cli.tasks import whole_id
 
     text = given(text)
-    if not text.strip():
-        raise Failure("The message is empty.")
-    if len(text) > PROMPT_LIMIT_CHARS:
-        raise Failure(f"The message has {len(text)} characters, {PROMPT_LIMIT_CHARS} are allowed.")
+    if wrong := wrong_text(text, "message"):
+        raise Failure(wrong)
     return steer(place, Say(key=key or new_key(), task=whole_id(place, task), text=text), "Sent.")

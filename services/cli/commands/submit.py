@@ -11,7 +11,8 @@ import click
 from protocol.ids import KEY_LIMIT_BYTES
 from protocol.live import Submit
 from protocol.rules import Rule, RuleAction
-from protocol.task import DEFAULT_QUEUE, PRIORITY_LIMIT, PROMPT_LIMIT_CHARS, Budget
+from protocol.task import DEFAULT_QUEUE, PRIORITY_LIMIT, Budget
+from protocol.texts import wrong_text
 from services.cli.amounts import Amount, wished
 from services.cli.failure import Failure, tell
 from services.cli.options import Place, client_command, is_terminal
@@ -150,11 +151,7 @@ def _must_be_this_one(place: Place, task: str, frame: Submit) -> None:
 
 
 def _check(prompt: str, key: str) -> None:
-    if not prompt.strip():
-        raise Failure("The prompt is empty: say what to do.")
-    if len(prompt) > PROMPT_LIMIT_CHARS:
-        raise Failure(
-            f"The prompt has {len(prompt)} characters, {PROMPT_LIMIT_CHARS} are allowed: put the rest in a file."
-        )
+    if wrong := wrong_text(prompt, "prompt"):
+        raise Failure(wrong)
     if len(key.encode()) > KEY_LIMIT_BYTES:
         raise Failure(f"The key is longer than {KEY_LIMIT_BYTES} bytes.")

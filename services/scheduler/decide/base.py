@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 from msgspec.structs import replace
 
 from protocol.evolve import Task, evolve
+from protocol.rules import Rule, too_many
 from protocol.task import (
     Decision,
 )
+from protocol.texts import wrong_text
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -35,6 +39,16 @@ class Rejected(Exception):
 
 class Forgotten(Exception):
     """Whether the command was carried out long ago is not known any more; it changes nothing now."""
+
+
+def must_be_text(text: str, what: str) -> None:
+    if wrong := wrong_text(text, what):
+        raise Rejected(wrong)
+
+
+def must_be_rules(rules: Sequence[Rule]) -> None:
+    if wrong := too_many(rules):
+        raise Rejected(wrong)
 
 
 def so_long(seconds: float) -> str:

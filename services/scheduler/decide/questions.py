@@ -18,7 +18,7 @@ from protocol.task import (
     TaskState,
 )
 from services.scheduler.decide.attempts import must_hold
-from services.scheduler.decide.base import Rejected, so_long
+from services.scheduler.decide.base import Rejected, must_be_text, so_long
 from services.scheduler.decide.turns import over_time
 
 NOBODY = "Nobody answered in time."
@@ -37,8 +37,7 @@ def raise_question(task: Task, command: RaiseQuestion) -> tuple[AnyTaskEvent, ..
 def answer_question(task: Task, command: AnswerQuestion) -> tuple[AnyTaskEvent, ...]:
     if _open(task, command.question).kind is not QuestionKind.ANSWER:
         raise Rejected("This asks for a yes or a no: approve it or deny it.")
-    if not command.text.strip():
-        raise Rejected("The answer is empty.")
+    must_be_text(command.text, "answer")
     return _answered(task, QuestionAnswered(question=command.question, text=command.text))
 
 

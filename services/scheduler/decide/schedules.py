@@ -23,7 +23,7 @@ from protocol.schedule import (
     Run,
     Schedule,
 )
-from protocol.task import OUTCOMES, PROMPT_LIMIT_CHARS, SubmitTask, TaskState
+from protocol.task import OUTCOMES, SubmitTask, TaskState
 from protocol.user import (
     NAME_LIMIT_CHARS,
     AddSchedule,
@@ -41,7 +41,7 @@ from protocol.user import (
     ScheduleResumed,
 )
 from services import cron
-from services.scheduler.decide.base import Rejected
+from services.scheduler.decide.base import Rejected, must_be_rules, must_be_text
 
 BY_USER = "Paused by the user."
 UNSENT = "Its task could not be sent"
@@ -80,8 +80,8 @@ def add(user: User, command: AddSchedule, now: datetime) -> tuple[AnyScheduleEve
         raise Rejected(f"There are {SCHEDULES_LIMIT} schedules: remove one first.")
     if not is_token(command.schedule) or not 0 < len(command.name.strip()) <= NAME_LIMIT_CHARS:
         raise Rejected(f"A schedule's name has 1 to {NAME_LIMIT_CHARS} characters.")
-    if not 0 < len(command.submission.prompt.strip()) <= PROMPT_LIMIT_CHARS:
-        raise Rejected(f"A prompt has 1 to {PROMPT_LIMIT_CHARS} characters: say what is to be done.")
+    must_be_text(command.submission.prompt, "prompt")
+    must_be_rules(command.submission.rules)
     added = ScheduleAdded(
         schedule=command.schedule,
         name=command.name.strip(),

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from msgspec.structs import replace
+
+from protocol.base import MESSAGE_LIMIT_BYTES, encode
 from protocol.evolve import Task
+from protocol.marks import MARKS_LIMIT_BYTES
+from protocol.rules import RULES_LIMIT_BYTES
 from protocol.task import (
-    PROMPT_LIMIT_CHARS,
     WAIT_LIMIT_SECONDS,
     AnyTaskEvent,
     SubmitTask,
     TaskDelayed,
     TaskSubmitted,
 )
-from services.scheduler.decide.base import Rejected
+from services.scheduler.decide.base import Rejected, must_be_rules, must_be_text
 from services.scheduler.decide.marks import must_be_marks
 from services.scheduler.decide.priority import must_be_a_priority
 
 TITLE_CHARS = 80
+TASK_LIMIT_BYTES = MESSAGE_LIMIT_BYTES - RULES_LIMIT_BYTES - MARKS_LIMIT_BYTES - 24 * 1024
+"""Of what a task is submitted with, its marks apart: with the user's rules, the longest marks, and what comes to a task
+over its life (who holds it, what it spent, what it published), an attempt of it is granted in one message."""
 
 
 def submit(task: Task, command: SubmitTask, now: datetime) -> tuple[AnyTaskEvent, ...]:
     if task.turn > 0:
         raise Rejected("This task was submitted before, by another command with the same idempotency key.")
-    if not command.prompt.strip():
-        raise Rejected("The prompt is empty: say what is to be done.")
-    if len(command.prompt) > PROMPT_LIMIT_CHARS:
-        raise Rejected(f"The prompt has {len(command.prompt)} characters; the limit is {PROMPT_LIMIT_CHARS}.")
+    must_be_text(command.prompt, "prompt")
+    must_be_rules(command.rules)
     must_be_a_priority(command.priority)
     must_be_marks(command.tags, command.metadata)
     _must_be_times(command, now)
@@ -50,9 +55,17 @@ def submit(task: Task, command: SubmitTask, now: datetime) -> tuple[AnyTaskEvent
         turn_seconds=command.turn_seconds,
         schedule=command.schedule,
     )
+    _must_be_grantable(submitted)
     if command.start_at is None or command.start_at <= now:
         return (submitted,)
     return submitted, TaskDelayed(until=command.start_at, reason="It has a start date.")
+
+
+def _must_be_grantable(submitted: TaskSubmitted) -> None:
+    """A task's marks change over its life, and count as the most that they may ever be."""
+    if (size := len(encode(replace(submitted, tags=(), metadata={})))) > TASK_LIMIT_BYTES:
+        told = f"The task has {size:,} bytes in JSON and the limit is {TASK_LIMIT_BYTES:,}"
+        raise Rejected(f"{told}: shorten its prompt or its rules, or put the rest in a file of the repository.")
 
 
 def _must_be_times(command: SubmitTask, now: datetime) -> None:

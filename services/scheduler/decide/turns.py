@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from protocol.evolve import Task
 from protocol.task import (
     MESSAGES_LIMIT,
-    PROMPT_LIMIT_CHARS,
     AnyTaskEvent,
     AttemptEnd,
     AttemptEnded,
@@ -23,14 +22,11 @@ from protocol.task import (
     TurnEnded,
     TurnOpened,
 )
-from services.scheduler.decide.base import Rejected
+from services.scheduler.decide.base import Rejected, must_be_text
 
 
 def message(task: Task, command: SendMessage) -> tuple[AnyTaskEvent, ...]:
-    if not command.text.strip():
-        raise Rejected("The message is empty.")
-    if len(command.text) > PROMPT_LIMIT_CHARS:
-        raise Rejected(f"The message has {len(command.text)} characters; the limit is {PROMPT_LIMIT_CHARS}.")
+    must_be_text(command.text, "message")
     if task.messages >= MESSAGES_LIMIT:
         raise Rejected(f"This task has had {MESSAGES_LIMIT} messages: go on in a new task.")
     sent = MessageSent(message=task.messages + 1, text=command.text)

@@ -7,7 +7,6 @@ from typing import assert_never
 
 from protocol.evolve import User
 from protocol.ids import OWNER, token_hash
-from protocol.rules import RULES_LIMIT
 from protocol.secret import SECRETS_LIMIT, key_of
 from protocol.task import (
     Receipt,
@@ -68,7 +67,7 @@ from protocol.user import (
     UserRemoved,
 )
 from services.scheduler.decide import schedules
-from services.scheduler.decide.base import Rejected
+from services.scheduler.decide.base import Rejected, must_be_rules
 from services.scheduler.decide.queues import set_queue
 
 
@@ -156,8 +155,7 @@ def decide_user(user: User, command: AnyUserCommand, now: datetime) -> tuple[Any
         case SetQueue():
             return set_queue(user, command)
         case SetRules():
-            if len(command.rules) > RULES_LIMIT:
-                raise Rejected(f"There are {len(command.rules)} rules and the limit is {RULES_LIMIT}.")
+            must_be_rules(command.rules)
             return (RulesSet(rules=command.rules),)
         case SetSettings():
             return (SettingsSet(settings=command.settings),)
