@@ -42,6 +42,10 @@ from services import log
 from services.actor import Actor
 from services.bus import Bus, Refused, Unavailable
 
+UNREADABLE = (UnicodeDecodeError, RecursionError, OverflowError)
+"""What msgspec says of text that is no UTF-8, of what is nested too deep and of numbers beyond 64 bits, which Litestar
+takes for failures of ours."""
+
 
 @websocket("/api/live")
 async def live(socket: WebSocket, sockets: Sockets, config: Config) -> None:
@@ -124,6 +128,7 @@ def make(
             Refused: say_refusal,
             Unavailable: say_unavailable,
             HTTPException: say_http,
+            **dict.fromkeys(UNREADABLE, say_unreadable),
             Exception: say_failure,
         },
         response_headers={"cache-control": "no-store"},
@@ -171,6 +176,11 @@ def say_http(_: Request, error: HTTPException) -> Response:
         413: "The request is too large: shorten it.",
     }
     return say(Problem(error.status_code, sentences.get(error.status_code, f"{error.detail}.")))
+
+
+def say_unreadable(request: Request, error: Exception) -> Response:
+    log.get().warning("request_unreadable", method=request.method, path=request.url.path, exc_info=error)
+    return say(Problem(400, f"The request cannot be read: {error}."))
 
 
 def say_failure(request: Request, error: Exception) -> Response:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from gateway.errors import Problem
 from protocol.live import Accepted
 from protocol.query import Check
-from protocol.routes import ROUTES, Service
+from protocol.routes import ROUTES, Service, as_named
 from protocol.task import TaskCommand, decode_task_command
 from services.bus import Buried, Bus, Refused, Unavailable
 
@@ -113,14 +113,15 @@ def again(letter: Buried) -> tuple[str, TaskCommand]:
             f"This is an event. It has its place in the log, at sequence {letter.of}, where a release that can read it "
             "will; written once more, it would happen twice. `errand dead rm` takes it off this list.",
         )
-    if kind != "cmd" or verb not in PUTS_BACK:
+    if kind != "cmd" or task == "user" or verb not in PUTS_BACK:
         raise Problem(
             409,
             "Only what a user said to a task can be put back: a runner says its word again by itself, timers follow "
             "from the task's state, and what concerns a user's account is done anew.",
         )
     try:
-        command = decode_task_command(letter.data)
+        command = as_named(decode_task_command(letter.data), letter.subject)
     except msgspec.MsgspecError as error:
-        raise Problem(409, f"This release cannot read it either ({error}): put it back after an update.") from None
+        advice = f"put it back after an update, or forget it by `errand dead rm {letter.sequence}`"
+        raise Problem(409, f"This release cannot read it either ({error}): {advice}.") from None
     return task, replace(command, key=f"{command.key[:KEY_KEPT_CHARS]}.dead{letter.sequence}")

@@ -4,9 +4,9 @@ and the tests are made from this one table."""
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import get_args
+from typing import TypeVar, get_args
 
-from msgspec import Struct
+from msgspec import Struct, ValidationError
 
 from protocol import history, journal, query, repo, task, user
 from protocol.base import tag_of
@@ -50,6 +50,7 @@ class Route(Struct, frozen=True, kw_only=True):
         return ".".join("*" if token.startswith("<") else token for token in self.subject.split("."))
 
 
+C = TypeVar("C", bound=Struct)
 S = Service
 
 
@@ -230,6 +231,15 @@ def command_subject(user_id: str, task_id: str, command: task.TaskCommand) -> st
 
 def user_command_subject(user_id: str, command: user.UserCommand) -> str:
     return f"cmd.{user_id}.user.{tag_of(command)}"
+
+
+def as_named(command: C, subject: str) -> C:
+    """`command`, which came on `subject`. Who may send what is said by subjects alone (protocol/permissions.py): raises
+    msgspec.ValidationError for another command than its subject names."""
+    named = subject.rpartition(".")[2]
+    if tag_of(command) != named:
+        raise ValidationError(f"it is a `{tag_of(command)}` on the subject of a `{named}`")
+    return command
 
 
 def decision_subject(user_id: str, task_id: str, state: task.TaskState) -> str:

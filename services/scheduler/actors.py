@@ -17,6 +17,7 @@ from protocol.base import reader
 from protocol.evolve import Task, User, evolve, evolve_user
 from protocol.ids import KEY_LIMIT_BYTES
 from protocol.routes import (
+    as_named,
     command_subject,
     decision_subject,
     user_command_subject,
@@ -176,7 +177,8 @@ class TaskActor:
             self.sequence = sequence
 
     def answer(self, command: Stored, now: datetime, limits: Limits) -> Entry | None:
-        decision = answer(self.task, decode_task_command(command.data), command.sequence, now, limits)
+        said = as_named(decode_task_command(command.data), command.subject)
+        decision = answer(self.task, said, command.sequence, now, limits)
         return self.entry(decision) if decision else None
 
     def reject(self, command: Stored, now: datetime, reason: str) -> Entry | None:
@@ -246,7 +248,8 @@ class UserActor:
             self.sequence = sequence
 
     def answer(self, command: Stored, now: datetime, limits: Limits) -> Entry | None:
-        decision = answer_user(self.user, decode_user_command(command.data), command.sequence, now)
+        said = as_named(decode_user_command(command.data), command.subject)
+        decision = answer_user(self.user, said, command.sequence, now)
         return self.entry(decision) if decision else None
 
     def reject(self, command: Stored, now: datetime, reason: str) -> Entry | None:

@@ -27,7 +27,7 @@ from services.scheduler.policy import is_queued
 from services.scheduler.roster import Roster
 from services.scheduler.runners import Runners
 from services.scheduler.search import search
-from services.scheduler.show import Scene, about_task, reason, show
+from services.scheduler.show import Scene, about_task, places, reason, show
 
 STOPPED = (
     "An event in its log cannot be read by this release: "
@@ -59,7 +59,7 @@ class Queries:
         return TaskList(tasks=self._summaries(tasks), more=more)
 
     async def queue(self, asked: ShowQueue) -> QueueShown:
-        stopped = tuple(islice(self._stopped(asked), asked.limit))
+        stopped = tuple(islice(self._stopped(asked), places(asked)))
         return replace(show(asked, self._scene()), stopped=stopped)
 
     def notices(self) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ class Scene(Struct):
 
 
 def show(asked: ShowQueue, scene: Scene) -> QueueShown:
-    limit = max(1, min(asked.limit, PLACES_LIMIT))
+    limit = places(asked)
     may_see = _visible(asked)
     shown = tuple(islice(_waiting(asked, scene), limit))
     held = sorted((task for task in scene.held if may_see(task)), key=lambda task: (task.queue, task.claimed_at))
@@ -44,6 +44,11 @@ def show(asked: ShowQueue, scene: Scene) -> QueueShown:
         runners=tuple(_runner(seen, asked) for seen in scene.runners),
         more=_counted(asked, scene).total() > len(shown),
     )
+
+
+def places(asked: ShowQueue) -> int:
+    """How many of a kind are told."""
+    return max(1, min(asked.limit, PLACES_LIMIT))
 
 
 def reason(task: Task, scene: Scene) -> str:

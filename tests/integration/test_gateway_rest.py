@@ -292,6 +292,15 @@ SCHEDULE = {
 }
 
 
+@pytest.mark.parametrize("limit", [-1, 0, 10**12, 10**30])
+async def test_no_number_of_a_question_is_the_schedulers_failure(
+    scheduler: Scheduler, owner: httpx2.AsyncClient, limit: int
+) -> None:
+    for path in ("queues", "tasks", "dead"):
+        answer = await owner.get(f"/api/{path}", params={"limit": limit})
+        assert answer.status_code in (200, 400), answer.text
+
+
 async def test_a_schedule_is_added_once_shown_paused_resumed_and_removed(
     scheduler: Scheduler, owner: httpx2.AsyncClient, user: httpx2.AsyncClient
 ) -> None:
@@ -380,6 +389,9 @@ async def test_a_token_in_a_url_is_kept_nowhere_while_the_repos_service_is_away(
         (b"{", 400, ""),
         (b"[]", 400, ""),
         (b"\xff", 400, ""),
+        (b'{"key": "k", "prompt": "\xfc", "repository": "/x"}', 400, ""),
+        (b'{"key": "k", "prompt": ' + b"[" * 100_000, 400, ""),
+        (b'{"key": "k", "unknown": ' + b'{"a":' * 100_000, 400, ""),
         ({**TASK, "key": "k", "prompt": "x" * 2_000_000}, 413, ""),
     ],
 )

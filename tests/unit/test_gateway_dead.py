@@ -38,6 +38,7 @@ def test_the_new_key_is_never_longer_than_keys_may_be() -> None:
         ("evt.owner.t1.journal.noticed", b"{}", "happen twice"),
         ("cmd.owner.t1.send_message", b"\xff", "cannot read it"),
         ("cmd.owner.t1.send_message", b'{"type": "of_a_later_release"}', "after an update"),
+        ("cmd.owner.t1.send_message", b"rubbish", "errand dead rm 7"),
         (
             "cmd.owner.t1.finish_attempt",
             encode(FinishAttempt(key="finish 1", attempt=1, journal_sequence=0, summary="", usage=Usage())),
@@ -45,6 +46,8 @@ def test_the_new_key_is_never_longer_than_keys_may_be() -> None:
         ),
         ("cmd.owner.t1.fire_timer", b"{}", "timers follow"),
         ("cmd.owner.user.add_device", b"{}", "done anew"),
+        ("cmd.owner.user.send_message", SAID, "done anew"),
+        ("cmd.owner.t1.cancel_task", SAID, "a `send_message` on the subject of a `cancel_task`"),
         ("", b"", "Only what a user said"),
     ],
 )

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from protocol.evolve import QueueSettings, Task
 from protocol.query import ClaimAttempt, QueueShown, ShowQueue
 from services.scheduler.line import Line
 from services.scheduler.policy import Rules
+from services.scheduler.queries import Queries
+from services.scheduler.roster import Roster
 from services.scheduler.runners import SILENCE, Runners
 from services.scheduler.show import PLACES_LIMIT, Scene, reason, show
 from tests.unit.desk import NOW
@@ -92,3 +98,12 @@ def test_that_nobody_serves_a_queue_is_not_said_before_it_can_be_known() -> None
     runners.hear(ClaimAttempt(request="q", runner="r", wait_seconds=2), NOW)
     assert len(runners.present([], NOW + timedelta(seconds=6))) == 1
     assert runners.present([], NOW + timedelta(seconds=8)) == []
+
+
+@pytest.mark.anyio
+async def test_a_number_below_one_asks_for_one_and_fails_nothing() -> None:
+    roster, clock, money = Roster(Rules()), SimpleNamespace(now=lambda: NOW), SimpleNamespace()
+    roster.stopped["evt.ann.user.>"] = roster.user("ann")
+    fixed: Any = (money, clock)
+    found = await Queries(roster, Runners(), *fixed).queue(ShowQueue(user="ann", limit=-1))
+    assert [one.user for one in found.stopped] == ["ann"]
