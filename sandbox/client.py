@@ -211,6 +211,8 @@ class TakenCall(Call):
     def take(self, reply: Reply, payload: bytes) -> None:
         if not isinstance(reply, Taken) or reply.version != exec_server.VERSION:
             raise Violation(f"not version {exec_server.VERSION} of the exec server")
+        if reply.call > reply.last:
+            raise Violation("a call that there was not")
         self.taken = reply
         self.ended = True
 
@@ -698,7 +700,7 @@ class ExecClient:
 
     async def _follow(self, call_id: int, call: ExecCall, on_output: OnOutput | None) -> None:
         decoder = TextDecoder()
-        while not call.ended:
+        while not call.ended or call.failure is not None:
             await self._change(call)
             if on_output is not None:
                 await self._show(call_id, call, decoder, on_output)

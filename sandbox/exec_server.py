@@ -884,9 +884,11 @@ class Server:
         self._watch(self._wakeups, self._reap)
         self._reply({"op": "ready", "id": 0, "version": VERSION})
         while self._running:
-            for fd, _ in self._epoll.poll(self._wait_seconds()):
-                if fd in self._handlers:
-                    self._handlers[fd]()
+            ready = [(fd, self._handlers[fd]) for fd, _ in self._epoll.poll(self._wait_seconds())]
+            for fd, handler in ready:
+                # What came before may have closed it, and its number be another one's.
+                if self._handlers.get(fd) is handler:
+                    handler()
             if self._lost:
                 self._leave_stream()
             self._tick()
@@ -1060,8 +1062,8 @@ class Server:
             upload.drop()
         for download in self._downloads.values():
             download.close()
-        self._uploads.clear()
-        self._downloads.clear()
+        for calls in (self._uploads, self._downloads, self._looks):
+            calls.clear()
         for process in self._processes.values():
             process.waiting.clear()
         for command in list(self._commands.values()):

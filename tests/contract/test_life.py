@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -15,11 +17,14 @@ import anyio.to_thread
 import pytest
 
 from sandbox.bubblewrap import Bubblewrap
+from sandbox.client import ExecClient
 from sandbox.config import DOCKER_HOST, Config, limits
 from sandbox.contract import Driver, Sandbox, SandboxDied, SandboxSpec
 from sandbox.docker import connect
+from sandbox.exec_server import FrameReader, pack
 from sandbox.owners import Owners
-from sandbox.register import Register
+from sandbox.process import SandboxProcess
+from sandbox.register import Register, knock, message
 from sandbox.unsandboxed import Unsandboxed
 from tests.contract.test_sandbox import LIMITED, skip_unless_available
 
@@ -271,6 +276,36 @@ async def test_a_runner_that_lives_leaves_alone_what_another_one_took(
     assert "unnamed died: another runner has taken it over" in said[0]
     assert (await sandbox.exec("echo alive")).output == "alive\n"
     await sandbox.stop()
+
+
+async def test_a_look_that_a_take_over_interrupts_is_no_answer_to_the_next_runner(tmp_path: Path) -> None:
+    async with driver_over("bubblewrap", tmp_path / "data") as driver:
+        left = await driver.start(spec_of(tmp_path / "workspace", 1))
+        assert isinstance(left, ExecClient)
+        assert isinstance(left.link, SandboxProcess)
+        await left.exec("mkdir -p .git/errand {1..90} && touch {1..90}/{1..100}")
+        os.kill(left.link.pid, signal.SIGSTOP)
+        async with anyio.create_task_group() as group:
+            group.start_soon(look_in_vain, left)
+            await anyio.wait_all_tasks_blocked()
+            with knock(tmp_path / "data" / "sandbox" / "held" / left.key, message(2, 1, 1.0)) as stream:
+                stream.sendall(pack({"op": "look", "id": 9, "skip": []}))
+                os.kill(left.link.pid, signal.SIGCONT)
+                assert await anyio.to_thread.run_sync(answered, stream, 9) == [0, 9]
+        await left.stop()
+
+
+async def look_in_vain(sandbox: ExecClient) -> None:
+    with pytest.raises(SandboxDied, match="another runner"):
+        await sandbox.look(())
+
+
+def answered(stream: socket.socket, last: int) -> list[int]:
+    """The calls of which it is told, up to the last one."""
+    reader, ids = FrameReader(), [-1]
+    while ids[-1] != last:
+        ids += [json.loads(head)["id"] for head, _ in reader.feed(stream.recv(100_000))]
+    return ids[1:]
 
 
 async def test_a_sandbox_that_goes_from_attempt_to_attempt_in_one_runner_stays_its(

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -41,6 +42,7 @@ from sandbox.contract import (
 )
 from sandbox.docker import Docker, connect
 from sandbox.owners import Owners
+from sandbox.process import SandboxProcess
 from sandbox.register import Register
 from sandbox.unsandboxed import Unsandboxed
 
@@ -818,6 +820,37 @@ async def test_what_a_deadline_ends_is_ended_within_seconds_and_leaves_nothing_b
         await isolated.exec("find many /tmp/full /tmp/never -type f,p -delete")
         assert (await isolated.shell("echo fine")).output == "fine\n", what
         await isolated.restart_shell()
+
+
+async def test_a_shell_that_dies_unseen_as_its_next_command_comes_costs_no_more_than_itself(tmp_path: Path) -> None:
+    """The new one has the descriptors of the old one, of which the server has still to hear."""
+    sandbox = await Unsandboxed().start(spec_of(tmp_path))
+    assert isinstance(sandbox.link, SandboxProcess)
+    async with anyio.create_task_group() as group:
+        waiting = Screen("begun")
+        command = "echo begun; until [ -e go ]; do sleep 0.01; done; echo gone"
+        group.start_soon(partial(sandbox.exec, command, on_output=waiting))
+        await waiting.seen.wait()
+        shell = psutil.Process(int((await sandbox.shell("echo $$")).output))
+        os.kill(sandbox.link.pid, signal.SIGSTOP)
+        # What it hears of first, and by itself.
+        (tmp_path / "go").touch()
+        for child in psutil.Process(sandbox.link.pid).children():
+            if child != shell:
+                await until_zombie(child)
+        group.start_soon(sandbox.shell, "echo another")
+        await anyio.wait_all_tasks_blocked()
+        shell.kill()
+        await until_zombie(shell)
+        os.kill(sandbox.link.pid, signal.SIGCONT)
+    assert (await sandbox.shell("echo on")).output == "on\n"
+    await sandbox.stop()
+
+
+async def until_zombie(process: psutil.Process) -> None:
+    with anyio.fail_after(5):
+        while process.status() != psutil.STATUS_ZOMBIE:
+            await anyio.lowlevel.checkpoint()
 
 
 async def test_a_full_tmp_is_said_and_everything_else_goes_on(isolated: Sandbox) -> None:

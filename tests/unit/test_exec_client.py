@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.bubblewrap import what_to_allow
 from sandbox.client import ExecClient
-from sandbox.contract import SandboxDied
+from sandbox.contract import SandboxDied, SandboxError
 from sandbox.exec_server import PREVIEW_WINDOW_BYTES, VERSION, pack
 from sandbox.text import TextDecoder, join_kept
 
@@ -74,10 +74,7 @@ class FakeLink:
     ],
 )
 async def test_a_frame_that_lies_is_the_sandboxs_death(lie: bytes) -> None:
-    client, link = ExecClient({}), FakeLink()
-    client.attach(link)
-    client.received(pack({"op": "ready", "id": 0, "version": VERSION}))
-    await client.ready()
+    client, link = await ready_client()
 
     async def show(text: str) -> None:
         pass
@@ -90,6 +87,37 @@ async def test_a_frame_that_lies_is_the_sandboxs_death(lie: bytes) -> None:
     assert link.killed
     with pytest.raises(SandboxDied, match="protocol"):
         await client.exec("true")
+
+
+@pytest.mark.anyio
+async def test_a_command_that_fails_while_its_output_is_shown_is_an_error_of_the_sandbox() -> None:
+    client, link = await ready_client()
+
+    async def show(text: str) -> None:
+        client.received(pack({"op": "error", "id": 1, "reason": "failed", "message": "no more"}))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(tell, client, link, pack({"op": "output", "id": 1, "skipped": 0}, b"x"))
+        with pytest.raises(SandboxError, match="no more"):
+            await client.exec("true", on_output=show)
+
+
+@pytest.mark.anyio
+async def test_a_sandbox_that_is_taken_over_names_no_call_that_there_was_not() -> None:
+    client, link = ExecClient({}, is_taken_over=True), FakeLink()
+    client.attach(link)
+    taken = {"op": "taken", "id": 0, "version": VERSION, "attempt": 1, "last": 1, "call": 2, "name": "step 1"}
+    client.received(pack(taken))
+    with pytest.raises(SandboxDied, match="protocol"):
+        await client.ready()
+
+
+async def ready_client() -> tuple[ExecClient, FakeLink]:
+    client, link = ExecClient({}), FakeLink()
+    client.attach(link)
+    client.received(pack({"op": "ready", "id": 0, "version": VERSION}))
+    await client.ready()
+    return client, link
 
 
 async def tell(client: ExecClient, link: FakeLink, data: bytes) -> None:
