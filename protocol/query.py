@@ -230,6 +230,8 @@ class TaskSummary(Part, frozen=True):
     archived: bool = False
     """It ended long ago, or its user put it away. A message opens it again."""
     tags: tuple[str, ...] = ()
+    until: str = ""
+    """When a delayed one goes on."""
 
 
 class TaskList(Message, frozen=True):
@@ -254,6 +256,7 @@ def summarize(task: Task, waits: str = "") -> TaskSummary:
         waits=waits,
         archived=task.archived_at is not None,
         tags=task.tags,
+        until=task.delayed_until.isoformat() if task.state is TaskState.DELAYED and task.delayed_until else "",
     )
 
 

@@ -765,6 +765,8 @@ export interface TaskSummary {
   archived?: boolean;
   /** @default [] */
   tags?: string[];
+  /** When a delayed one goes on. @default "" */
+  until?: string;
 }
 
 /** The task list, the last changed first. */

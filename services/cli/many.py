@@ -45,9 +45,13 @@ def _confirm(place: Place, action: BulkAction, where: TaskFilter) -> None:
     asked = query_of(replace(where, states=tuple(states)))
     found = read(place.api.get(path("tasks"), limit=BULK_LIMIT, **asked), TaskList) if states else TaskList()
     if not found.tasks:
-        raise Failure(f"There is no such task to {action.value}.")
+        raise Failure(_none(action))
     count = f"The first {BULK_LIMIT} tasks" if found.more else many(len(found.tasks), "task")
     click.confirm(f"{count} of yours: {action.value}?", abort=True, err=True)
+
+
+def _none(action: BulkAction) -> str:
+    return f"There is no such task to {action.value}."
 
 
 def _carry_out(place: Place, body: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +78,7 @@ def _body(where: TaskFilter) -> dict[str, Any]:
 def _tell(action: BulkAction, answer: dict[str, Any]) -> None:
     counts = Counter(TOLD.get(task["status"], task["status"]) for task in answer["tasks"])
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
-    click.echo(f"{action.value}: {told or 'no task is so'}")
+    click.echo(f"{action.value}: {told}" if told else _none(action))
     for task in answer["tasks"]:
         if task["status"] == "rejected":
             click.echo(f"{task['task']}: {task['reason']}", err=True)

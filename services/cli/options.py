@@ -59,6 +59,19 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")(function)
 
 
+def key_option(what: str) -> Callable[[F], F]:
+    """The idempotency key, empty where none was given. Who gives one that is empty has lost it, and would do twice what
+    was to be done once."""
+
+    def must_be_one(ctx: click.Context, parameter: click.Parameter, key: str | None) -> str:
+        if key == "":
+            raise click.BadParameter("it is empty: leave --key out, or give the key of the first try.")
+        return key or ""
+
+    told = f"The same key is the same {what}, however often it is sent."
+    return click.option("--key", callback=must_be_one, help=told)
+
+
 def client_command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
     """A command that speaks to a server: `place` is its first argument."""
 

@@ -140,7 +140,8 @@ class Scheduler:
         return healthy(Service.SCHEDULER, self._bus, notices=self._queries.notices(), detail=detail)
 
     async def _stand_by(self) -> None:
-        service = await self._bus.serve({AskHealth: self._answer_health}, version=VERSION)
+        # Listed among the services, and silent: how the scheduler is, the active one knows.
+        service = await self._bus.serve({}, version=VERSION)
         await self._election.wait_until_elected()
         await service.stop()
 

@@ -625,17 +625,30 @@ def test_what_is_queued_says_why_it_waits(gateway: Gateway, data: Path) -> None:
 
 def test_a_task_is_shown_with_the_terms_it_was_sent_on(gateway: Gateway, data: Path) -> None:
     told = {"queue": "gpu", "labels": ["cuda"], "priority": 3, "queue_seconds": 60, "turn_seconds": 90}
+    told |= {"budget": {"money_usd": 2.0, "steps": 9}, "updated_at": "2026-01-01T00:00:01Z"}
     sent = {"id": TASK, "user": "owner", "state": "failed", "archived_at": "2026-01-01T00:00:00Z", **told}
     gateway.answers = {("GET", f"/api/tasks/{TASK}"): (200, {"task": sent})}
     assert run(data, "show", TASK).output.splitlines()[2:] == [
+        "updated     2026-01-01 00:00:01 UTC",
         "queue       gpu",
         "labels      cuda",
         "priority    3",
+        "budget      $2.00, 9 steps a turn",
         "queue limit 1 min 0 s",
         "deadline    1 min 30 s a turn",
         "archived    2026-01-01 00:00:00 UTC",
         "cost        $0.00 · 0 tokens",
     ]
+
+
+def test_the_list_says_until_when_a_task_waits_and_why_one_failed(gateway: Gateway, data: Path) -> None:
+    line = {"id": TASK, "title": "x", "repository": "/r", "created_at": "", "updated_at": ""}
+    later = {**line, "state": "delayed", "reason": "It has a start date.", "until": "2026-12-01T08:00:00+00:00"}
+    failed = {**line, "state": "failed", "reason": "The tests fail."}
+    gateway.answers = {("GET", "/api/tasks"): (200, {"type": "task_list", "tasks": [later, failed]})}
+    told = [row.split("\t")[5] for row in run(data, "ls").output.splitlines()]
+    until = datetime(2026, 12, 1, 8, tzinfo=UTC).astimezone()
+    assert told == [f"until {until:%Y-%m-%d %H:%M %Z}: It has a start date.", "The tests fail."]
 
 
 def test_no_page_is_behind_a_task_that_there_is_not(gateway: Gateway, data: Path) -> None:

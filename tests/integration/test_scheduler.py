@@ -18,7 +18,7 @@ import pytest
 from protocol.evolve import Task, evolve
 from protocol.ids import task_id
 from protocol.journal import JournalEntry, Noticed
-from protocol.query import AttemptGranted, ClaimAttempt, ListTasks, NothingToClaim, TaskList
+from protocol.query import AskHealth, AttemptGranted, ClaimAttempt, Health, ListTasks, NothingToClaim, TaskList
 from protocol.routes import Service, Stream, command_subject, journal_subject
 from protocol.task import (
     AnswerQuestion,
@@ -290,6 +290,30 @@ async def test_a_standby_takes_over_from_a_killed_scheduler_and_answers_what_cam
         await play.until(other, lambda t: t.state is TaskState.CANCELLED)
         ends = [e for d in await play.decisions(task) for e in d.events if type(e).__name__ == "TurnEnded"]
         assert len(ends) == 1
+
+
+async def test_beside_a_standby_the_active_one_says_how_the_scheduler_is(
+    house: NatsHouse, schedulers: Schedulers
+) -> None:
+    schedulers.start()
+    async with player(house) as play:
+        await play.until(await play.submit("active"), lambda t: t.state is TaskState.QUEUED)
+        schedulers.start()
+        await until_listed(house, 2)
+        told = [await play.gateway.ask(Service.SCHEDULER, AskHealth(), Health) for _ in range(16)]
+    assert {health.detail for health in told} == {"active"}
+
+
+async def until_listed(house: NatsHouse, schedulers: int) -> None:
+    """As `nats micro ls` lists them."""
+    async with connect(house.bus_config(Service.READER), Service.READER) as reader:
+        inbox = reader._nats.new_inbox()
+        answers = await reader._nats.subscribe(inbox)
+        found: set[bytes] = set()
+        with anyio.fail_after(20):
+            while len(found) < schedulers:
+                await reader._nats.publish("$SRV.PING.scheduler", b"", inbox)
+                found.add((await answers.next_msg()).data)
 
 
 async def test_a_lease_that_was_taken_without_an_answer_holds_back_nobody(house: NatsHouse) -> None:

@@ -42,6 +42,8 @@ def test_each_command_has_the_help_that_the_list_promises(name: str) -> None:
         (["submit", " "], 1, "The prompt is empty"),
         (["submit", "x" * 100_001], 1, "limit is 100,000"),
         (["submit", "x", "--key", "k" * 201], 1, "longer than 200 bytes"),
+        (["submit", "x", "--key", ""], 2, "leave --key out"),
+        (["pause", "--tag", "x", "--key", ""], 2, "leave --key out"),
         (["submit", "x", "--repo", ""], 1, "`--repo` is empty"),
         (["submit", "x", "--repo", " "], 1, "`--repo` is empty"),
         (["message", "taaaaaaaaaaaaaaaa", " "], 1, "The message is empty"),

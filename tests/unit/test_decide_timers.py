@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from protocol.query import summarize
 from protocol.task import (
     AnswerQuestion,
     AttemptEnd,
@@ -60,6 +61,7 @@ def test_a_task_that_was_told_no_time_waits_for_none() -> None:
 def test_a_task_with_a_start_date_is_queued_then_and_its_other_times_count_from_there() -> None:
     start = NOW + HOUR
     desk = submitted(start_at=start, queue_seconds=60.0, turn_seconds=600.0)
+    assert summarize(desk.task).until == start.isoformat()
     assert desk.task.state is TaskState.DELAYED
     assert timers(desk.task, LIMITS) == {Timer.DELAY: start, Timer.TURN: start + timedelta(seconds=600)}
     desk.now = start

@@ -8,7 +8,7 @@ import { Keyed } from "../parts/keyed.js";
 import { toast } from "../parts/toast.js";
 import { WORDS } from "../task/states.js";
 import { clean, oneLine } from "../text/clean.js";
-import { age, money, shortRepository } from "../text/units.js";
+import { age, dayAndTime, money, shortRepository } from "../text/units.js";
 
 /** @typedef {import("../protocol.js").TaskSummary} TaskSummary */
 /** @typedef {import("../live/outbox.js").Entry} Entry */
@@ -152,6 +152,7 @@ function row(task) {
     asks ? h("span", { class: "row-asks", dir: "auto" }, asks) : null,
     h("span", { class: "row-sub" }, h("span", { class: `word ${task.state}` }, WORDS[task.state]), "·", where, cost, ...tags),
     task.waits ? h("span", { class: "row-sub wraps" }, oneLine(task.waits)) : null,
+    task.until ? h("span", { class: "row-sub wraps" }, `Until ${dayAndTime(task.until)}`) : null,
   );
   const side = h("span", { class: "row-side" }, when);
   return h("li", {}, h("a", { class: "row", href: `#/task/${task.id}` }, stateSign(task.state), main, side));

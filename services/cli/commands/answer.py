@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import click
 
-from services.cli.options import Place, client_command, is_terminal
+from services.cli.options import Place, client_command, is_terminal, key_option
 
 
 @client_command("answer")
 @click.argument("task", required=False, default="")
 @click.argument("text", required=False, default="")
 @click.option("--question", default="", help="The question's id, where an older one must not be answered.")
-@click.option("--key", default="", help="The same key is the same answer, however often it is sent.")
+@key_option("answer")
 def command(place: Place, task: str, text: str, question: str, key: str) -> int:
     """Answer a task's question.
 

@@ -5,13 +5,13 @@ from functools import partial
 
 import click
 
-from services.cli.options import Place, client_command
+from services.cli.options import Place, client_command, key_option
 
 
 @client_command("approve")
 @click.argument("task", required=False, default="")
 @click.option("--question", default="", help="The question's id, where no other one must be approved.")
-@click.option("--key", default="", help="The same key is the same word, however often it is sent.")
+@key_option("word")
 def command(place: Place, task: str, question: str, key: str) -> int:
     """Let a task do what it asks to do.
 

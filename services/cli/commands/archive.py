@@ -5,12 +5,12 @@ from functools import partial
 
 import click
 
-from services.cli.options import Place, client_command
+from services.cli.options import Place, client_command, key_option
 
 
 @client_command("archive")
 @click.argument("task")
-@click.option("--key", default="", help="The same key is the same wish, however often it is sent.")
+@key_option("wish")
 def command(place: Place, task: str, key: str) -> int:
     """Put an ended task away now, rather than when it is old. A message opens it again."""
     from protocol.live import Archive

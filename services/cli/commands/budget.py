@@ -8,7 +8,7 @@ import click
 from protocol.task import Budget
 from services.cli.amounts import Amount, wished
 from services.cli.failure import Failure
-from services.cli.options import Place, client_command
+from services.cli.options import Place, client_command, key_option
 
 
 @client_command("budget")
@@ -17,7 +17,7 @@ from services.cli.options import Place, client_command
 @click.option("--tokens", type=Amount(int), help="Tokens a turn may use.")
 @click.option("--steps", type=Amount(int), help="Model and tool calls a turn may make.")
 @click.option("--seconds", type=Amount(float), help="How long a turn may work.")
-@click.option("--key", default="", help="The same key is the same wish, however often it is sent.")
+@key_option("wish")
 def command(
     place: Place,
     task: str,

@@ -4,7 +4,7 @@ import click
 
 from protocol.query import TaskFilter
 from services.cli.filters import filter_options
-from services.cli.options import Place, client_command
+from services.cli.options import Place, client_command, key_option
 
 
 @client_command("cancel")
@@ -12,7 +12,7 @@ from services.cli.options import Place, client_command
 @filter_options
 @click.option("--reason", default="", help="Shown with the task.")
 @click.option("--yes", is_flag=True, help="Many tasks at once, without being asked.")
-@click.option("--key", default="", help="The same key is the same wish, however often it is sent.")
+@key_option("wish")
 def command(place: Place, task: str, where: TaskFilter, reason: str, yes: bool, key: str) -> int:
     """Stop a task, or all that the options find. What it had committed stays."""
     from protocol.live import Cancel

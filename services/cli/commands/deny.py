@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import click
 
-from services.cli.options import Place, client_command
+from services.cli.options import Place, client_command, key_option
 
 
 @client_command("deny")
 @click.argument("task")
 @click.argument("reason", required=False, default="")
 @click.option("--question", default="", help="The question's id, where no other one must be denied.")
-@click.option("--key", default="", help="The same key is the same word, however often it is sent.")
+@key_option("word")
 def command(place: Place, task: str, reason: str, question: str, key: str) -> int:
     """Do not let a task do what it asks to do, and say why: it is told REASON, and goes on without."""
     from protocol.live import Deny

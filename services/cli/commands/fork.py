@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import click
 
-from services.cli.options import Place, client_command
+from services.cli.options import Place, client_command, key_option
 
 
 @client_command("fork")
@@ -11,7 +11,7 @@ from services.cli.options import Place, client_command
 @click.option("--model", default="", help="Otherwise the other task's.")
 @click.option("--title", default="", help="A short name for the lists.")
 @click.option("--tag", "tags", multiple=True, help="Mark it, to find it again; may be given again.")
-@click.option("--key", default="", help="The same key is the same task, however often it is sent.")
+@key_option("task")
 def command(place: Place, task: str, prompt: str, model: str, title: str, tags: tuple[str, ...], key: str) -> int:
     """Start a new task from another one's work, which stays as it is. PROMPT says what to do.
 

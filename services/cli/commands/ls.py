@@ -64,6 +64,17 @@ def in_order(tasks: Sequence[TaskSummary]) -> list[TaskSummary]:
     return sorted(newest, key=lambda task: ORDER.index(task.state) if task.state in ORDER else len(ORDER))
 
 
+def _about(task: TaskSummary) -> str:
+    """What a person has to know of it first."""
+    match task.state:
+        case TaskState.WAITING | TaskState.FAILED:
+            return task.question or task.reason
+        case TaskState.DELAYED if task.until:
+            return f"until {datetime.fromisoformat(task.until).astimezone():%Y-%m-%d %H:%M %Z}: {task.reason}"
+        case _:
+            return task.waits
+
+
 def _print_plain(tasks: Sequence[TaskSummary]) -> None:
     """One line a task, fields between tabs, for `cut` and `awk`."""
     from services.cli.text import one_line
@@ -75,7 +86,7 @@ def _print_plain(tasks: Sequence[TaskSummary]) -> None:
             task.updated_at,
             task.repository,
             task.title or "-",
-            task.question or task.reason or task.waits,
+            _about(task) or task.reason,
             ",".join(task.tags),
         )
         click.echo("\t".join(one_line(field) for field in fields))
@@ -101,7 +112,7 @@ def _print_table(tasks: Sequence[TaskSummary]) -> None:
     now = datetime.now(UTC)
     for task in tasks:
         title = one_line(task.title) or one_line(task.repository)
-        about = one_line(task.question if task.state is TaskState.WAITING else task.waits)
+        about = one_line(_about(task))
         row = [
             Text(one_line(task.id) if wide else one_line(task.id)[:SHORT_ID], style="cyan"),
             Text(task.state.value, style=STYLES.get(task.state, "")),

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import click
 
-from services.cli.options import Place, client_command
+from services.cli.options import Place, client_command, key_option
 
 
 @client_command("message")
 @click.argument("task")
 @click.argument("text")
-@click.option("--key", default="", help="The same key is the same message, however often it is sent.")
+@key_option("message")
 def command(place: Place, task: str, text: str, key: str) -> int:
     """Say something to a task: it steers the work, or opens the next turn. `-` reads TEXT from stdin."""
     from protocol.live import Say

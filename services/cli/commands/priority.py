@@ -3,13 +3,13 @@ from __future__ import annotations
 import click
 
 from protocol.task import PRIORITY_LIMIT
-from services.cli.options import Place, client_command
+from services.cli.options import Place, client_command, key_option
 
 
 @client_command("priority", context_settings={"ignore_unknown_options": True})
 @click.argument("task")
 @click.argument("priority", type=click.IntRange(-PRIORITY_LIMIT, PRIORITY_LIMIT))
-@click.option("--key", default="", help="The same key is the same wish, however often it is sent.")
+@key_option("wish")
 def command(place: Place, task: str, priority: int, key: str) -> int:
     """Let a task go sooner, or later, than your others. PRIORITY is -10 to 10, the higher the sooner."""
     from protocol.live import Prioritize

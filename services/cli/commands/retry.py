@@ -4,14 +4,14 @@ import click
 
 from protocol.query import TaskFilter
 from services.cli.filters import filter_options
-from services.cli.options import Place, client_command
+from services.cli.options import Place, client_command, key_option
 
 
 @client_command("retry")
 @click.argument("task", required=False, default="")
 @filter_options
 @click.option("--yes", is_flag=True, help="Many tasks at once, without being asked.")
-@click.option("--key", default="", help="The same key is the same wish, however often it is sent.")
+@key_option("wish")
 def command(place: Place, task: str, where: TaskFilter, yes: bool, key: str) -> int:
     """Try a task that failed or was cancelled again: the same wish, from where the work stands. Or all that the options
     find."""

@@ -9,7 +9,7 @@ import click
 from protocol.schedule import CatchUp, Schedule
 from protocol.task import DEFAULT_QUEUE, PRIORITY_LIMIT
 from services.cli.amounts import UNLIMITED, Amount
-from services.cli.options import Place, client_command
+from services.cli.options import Place, client_command, key_option
 from services.cli.times import Duration, local_zone
 
 
@@ -177,7 +177,7 @@ for _option in reversed(
         click.option("--queue-limit", "queue_seconds", type=Duration(), help="Not begun after so long, a task fails."),
         click.option("--deadline", "turn_seconds", type=Duration(), help="A turn is ended after so long."),
         click.option("--pull-request/--no-pull-request", default=True, help="Open one for each branch; the default."),
-        click.option("--key", default="", help="The same key is the same schedule, however often it is sent."),
+        key_option("schedule"),
     )
 ):
     _add = _option(_add)

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from protocol.query import QueueShown
-from protocol.task import DEFAULT_QUEUE, TaskState
+from protocol.task import DEFAULT_QUEUE, Budget, TaskState
 from services.cli.options import Place, client_command
 
 
@@ -48,6 +48,8 @@ def _fields(task, why: str) -> list[tuple[str, str]]:
     fields.append(("metadata", "\n".join(f"{name}={value}" for name, value in task.metadata.items())))
     if task.created_at is not None:
         fields.append(("created", f"{task.created_at:%Y-%m-%d %H:%M:%S} UTC"))
+    if task.updated_at is not None:
+        fields.append(("updated", f"{task.updated_at:%Y-%m-%d %H:%M:%S} UTC"))
     if task.delayed_until is not None:
         fields.append(("waits until", f"{task.delayed_until.astimezone():%Y-%m-%d %H:%M:%S %Z}"))
     fields += _terms(task)
@@ -72,6 +74,7 @@ def _terms(task) -> list[tuple[str, str]]:
         ("queue", task.queue if task.queue != DEFAULT_QUEUE or task.labels else ""),
         ("labels", " ".join(task.labels)),
         ("priority", str(task.priority) if task.priority else ""),
+        ("budget", f"{units.budget(task.budget)} a turn" if task.budget != Budget() else ""),
         ("queue limit", units.seconds(task.queue_seconds) if task.queue_seconds else ""),
         ("deadline", f"{units.seconds(task.turn_seconds)} a turn" if task.turn_seconds else ""),
         ("archived", f"{task.archived_at:%Y-%m-%d %H:%M:%S} UTC" if task.archived_at else ""),

@@ -15,7 +15,7 @@ from protocol.task import DEFAULT_QUEUE, PRIORITY_LIMIT, Budget
 from protocol.texts import wrong_text
 from services.cli.amounts import Amount, wished
 from services.cli.failure import Failure, tell
-from services.cli.options import Place, client_command, is_terminal
+from services.cli.options import Place, client_command, is_terminal, key_option
 from services.cli.times import Duration, Moment
 
 ASK_BEFORE = {
@@ -52,7 +52,7 @@ ASK_BEFORE = {
 @click.option("--in", "after", type=Duration(), help="Not before so long from now: 2h.")
 @click.option("--queue-limit", type=Duration(), help="A turn that no runner has begun after so long fails.")
 @click.option("--deadline", type=Duration(), help="A turn is ended after so long, its work saved.")
-@click.option("--key", default="", help="The same key is the same task, however often it is sent.")
+@key_option("task")
 @click.option("--watch/--no-watch", "watched", default=None, help="Follow it; the default on a terminal.")
 def command(
     place: Place,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import click
 
-from services.cli.options import Place, client_command
+from services.cli.options import Place, client_command, key_option
 
 
 @client_command("tag")
@@ -11,7 +11,7 @@ from services.cli.options import Place, client_command
 @click.option("--remove", multiple=True, metavar="TAG", help="Take this tag away.")
 @click.option("--meta", multiple=True, metavar="NAME=VALUE", help="Put this under this name.")
 @click.option("--unset", multiple=True, metavar="NAME", help="Take away what is under this name.")
-@click.option("--key", default="", help="The same key is the same wish, however often it is sent.")
+@key_option("wish")
 def command(
     place: Place,
     task: str,

@@ -59,7 +59,7 @@ def fire(task: Task, command: FireTimer, limits: Limits) -> tuple[AnyTaskEvent, 
             return (TaskQueued(reason="The time that it waited for has come."),)
         case Timer.QUEUE:
             waited = so_long(task.queue_seconds or 0)
-            return over_time(task, f"No runner was free within {waited}: send a message to queue it again.")
+            return over_time(task, f"No runner was free within {waited}: retry it to queue it again.")
         case Timer.TURN:
             return over_time(task, f"The turn did not end within {so_long(task.turn_seconds or 0)}, its deadline.")
         case Timer.QUESTION:
