@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from sandbox.contract import BUNDLE_LIMIT_BYTES, Checkpoint, ExecResult, SandboxError
+from sandbox.left_out import LOG_LIMIT_BYTES, left_out
 
 CHECKPOINT_SECONDS = 300.0
 BUNDLE_PATH = "/workspace/.git/errand/bundle"
@@ -75,8 +76,9 @@ case $head in "ref: "*) head=$(git rev-parse --verify -q HEAD) || { echo "HEAD p
 last_commit= last_head= last_tree=
 [ ! -e "$mine/last" ] || read -r last_head last_commit last_tree <"$mine/last" || : # killed as it was written: empty
 
-# One file that cannot be read, or a nested repository without a commit, must not cost the rest.
-git add -A --ignore-errors . >"$mine/add.log" 2>&1 || :
+# One file that cannot be read, or a nested repository without a commit, must not cost the rest: then this ends with 1.
+# With another code nothing was added at all.
+git add -A --ignore-errors . >"$mine/add.log" 2>&1 || [ $? -eq 1 ] || { cat "$mine/add.log"; exit 1; }
 # Git replaces an index that it changes: the same inode is the same tree.
 if [ -n "$last_tree" ] && [ "$mine/index" -ef "$mine/seen" ]; then
     tree=$last_tree
@@ -99,7 +101,9 @@ if [ -n "$advance" ] && [ "$commit" != "$head" ]; then
 fi
 if [ "$commit" != "$unless" ] && [ "$commit $head" != "$base $base" ]; then
     printf 'update refs/errand/checkpoint %s\\nupdate refs/errand/head %s\\n' "$commit" "$head" | git update-ref --stdin
-    if [ -n "$(git rev-list -n 1 "$commit" "$head" "^$base")" ]; then
+    beyond=$(git rev-list -n 1 "$commit" "$head" "^$base") ||
+        { echo "the repository no longer has the commit that the task started from"; exit 1; }
+    if [ -n "$beyond" ]; then
         git bundle create -q "$mine/bundle" refs/errand/checkpoint refs/errand/head "^$base"
         bundle=yes
     fi
@@ -112,6 +116,7 @@ if [ -n "$list_ignored" ]; then
 fi
 [ "$mine/index" -ef "$mine/seen" ] || ln -f "$mine/index" "$mine/seen"
 echo "errand:$head $commit $tree ${bundle:-no}"
+[ ! -s "$mine/add.log" ] || head -c "$log_limit" "$mine/add.log"
 """
 )
 
@@ -191,14 +196,16 @@ class Checkpoints:
             "advance": "1" if advance else "",
             "unless": unless,
             "list_ignored": str(IGNORED_LIMIT_BYTES) if self._lists_ignored else "",
+            "log_limit": str(LOG_LIMIT_BYTES),
         }
         output = await self._run(TAKE, variables)
         answer = ANSWER.search(output)
         if answer is None:
             raise SandboxError(f"the checkpoint's git gave no answer: {output[-2000:]}")
         head, commit, tree, bundled = answer.groups()
-        bundle = await self._shell.read(BUNDLE_PATH, BUNDLE_LIMIT_BYTES) if bundled == "yes" else b""
-        return Checkpoint(head=head, commit=commit, tree=tree, bundle=bundle)
+        bundle = await self._read(BUNDLE_PATH, BUNDLE_LIMIT_BYTES) if bundled == "yes" else b""
+        said = output[answer.end() :]
+        return Checkpoint(head=head, commit=commit, tree=tree, bundle=bundle, left_out=left_out(said))
 
     async def check_out(self) -> None:
         """See `Sandbox.check_out`."""
@@ -207,7 +214,7 @@ class Checkpoints:
 
     async def _read_ignored(self) -> None:
         """What was seen counts only if git still ignores what was not looked into."""
-        listed = await self._shell.read(IGNORED_PATH, IGNORED_LIMIT_BYTES)
+        listed = await self._read(IGNORED_PATH, IGNORED_LIMIT_BYTES)
         ignored = tuple(ignored_folders(listed))
         if ignored != self._ignored:
             self._ignored, self._seen = ignored, Look()
@@ -222,6 +229,12 @@ class Checkpoints:
             if checkpoint.bundle:
                 await self._shell.upload(INCOMING_PATH, checkpoint.bundle)
             await self._run(RESTORE, variables)
+
+    async def _read(self, path: str, limit_bytes: int) -> bytes:
+        try:
+            return await self._shell.read(path, limit_bytes)
+        except OSError as error:  # as a `.git` that is a link, or a command that takes away what git has just made
+            raise SandboxError(f"what git made cannot be read: {error}") from error
 
     async def _run(self, script: str, variables: dict[str, str]) -> str:
         assignments = "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())

@@ -194,6 +194,9 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
     """A git bundle with `refs/errand/checkpoint` and `refs/errand/head`, without what the base commit already has (git
     leaves out a ref that points to nothing beyond it). Empty when tree and head are those of the checkpoint named by
     `unless`, or when there is nothing beyond the base commit."""
+    left_out: tuple[str, ...] = ()
+    """Phrases for the user about what is in the workspace and not in `tree`, some of it told only once: nested
+    repositories, what cannot be read."""
 
 
 OnOutput = Callable[[str], Awaitable[None]]

@@ -436,7 +436,7 @@ class Attempt:
         if self._workspace_ready.is_set() and self._workspace_failed is None and self._workspace is not None:
             try:
                 await self._workspace.save(self._last_step())
-            except (SandboxGone, SandboxError, Unavailable, Fenced) as error:
+            except (SandboxGone, Unavailable, Fenced) as error:
                 self._logger.warning("work_not_saved", error=str(error))
 
     async def _send(self, command: TaskCommand) -> None:

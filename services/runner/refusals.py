@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 
 import anyio
@@ -45,6 +46,14 @@ def tells_of_look_up(output: str) -> bool:
     return any(words in said for words in LOOK_UPS_FAILED)
 
 
+def with_lines(result: ExecResult, lines: Sequence[str]) -> ExecResult:
+    """After what the command itself said."""
+    if not lines:
+        return result
+    output = result.output if not result.output or result.output.endswith("\n") else f"{result.output}\n"
+    return replace(result, output=output + "".join(lines))
+
+
 class Refusals:
     """Of one attempt. The sandbox bounds how many there are."""
 
@@ -73,10 +82,7 @@ class Refusals:
             self.add(Refusal(host="", port=0, reason=self._look_ups))
             self._look_ups = ""
         lines, self._unsaid = [f"[network: {reason}]\n" for reason in self._unsaid], []
-        if not lines:
-            return result
-        output = result.output if not result.output or result.output.endswith("\n") else f"{result.output}\n"
-        return replace(result, output=output + "".join(lines))
+        return with_lines(result, lines)
 
     async def keep(self) -> None:
         """Journal each as it comes, until cancelled or the attempt is over."""

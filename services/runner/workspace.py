@@ -34,6 +34,7 @@ from services.bus import Bus, Refused, Unavailable
 from services.runner.log import TaskLog
 from services.runner.refusals import Refusals, why_no_look_ups
 from services.runner.setup import ShownSetup, borrow_secrets, setup_of
+from services.runner.unsaved import Unsaved
 
 PREPARE_SECONDS = 300.0
 ASK_AGAIN_SECONDS = 5.0
@@ -74,6 +75,7 @@ class Workspace:
         self._no_look_ups = why_no_look_ups(driver.name, egress)
         self.refusals = Refusals(log, self._no_look_ups)
         """What its commands asked of the network in vain."""
+        self._unsaved = Unsaved(log)
         self._sandbox: Sandbox | None = None
 
     async def take_over(self, previous: int) -> bool:
@@ -234,7 +236,7 @@ class Workspace:
             output_limit_bytes=output_limit_bytes,
             on_output=on_output,
         )
-        return self.refusals.said_with(await self._within(timeout_seconds, call))
+        return self._said_with(await self._within(timeout_seconds, call))
 
     async def shell(
         self,
@@ -252,7 +254,7 @@ class Workspace:
             on_output=on_output,
             name=name,
         )
-        return self.refusals.said_with(await self._within(timeout_seconds, call))
+        return self._said_with(await self._within(timeout_seconds, call))
 
     async def resume(
         self,
@@ -266,7 +268,10 @@ class Workspace:
             name, timeout_seconds=timeout_seconds, output_limit_bytes=output_limit_bytes, on_output=on_output
         )
         done = await self._within(timeout_seconds, call)
-        return self.refusals.said_with(done) if done is not None else None
+        return self._said_with(done) if done is not None else None
+
+    def _said_with(self, result: ExecResult) -> ExecResult:
+        return self._unsaved.said_with(self.refusals.said_with(result))
 
     async def restart_shell(self) -> None:
         await self._within(FILE_SECONDS, self._started.restart_shell())
@@ -300,7 +305,12 @@ class Workspace:
             raise SandboxRefused(str(error)) from error
 
     async def save(self, step: int) -> None:
-        await self._checkpoint(step, f"Errand: work after step {step}", advance=False)
+        """Where that cannot be, the work goes on: a full disk, or a repository in the middle of something, is mended by
+        the agent, who is told. Raises SandboxGone, Unavailable, Fenced."""
+        try:
+            await self._checkpoint(step, f"Errand: work after step {step}", advance=False)
+        except SandboxError as error:
+            await self._unsaved.failed(str(error))
 
     async def commit(self, step: int, message: str) -> CheckpointMade | None:
         """Make the work a commit on the branch and journal it; None when there is nothing beyond the base commit."""
@@ -335,6 +345,7 @@ class Workspace:
         if before is None or (made.step, made.commit, made.head) != (before.step, before.commit, before.head):
             await self._log.append(made)
         self.last = made
+        await self._unsaved.saved(taken.left_out)
         if before is not None and before.blob and before.blob != blob:
             with suppress(Unavailable):
                 await self._bus.delete_blob(before.blob)

@@ -1050,6 +1050,15 @@ def git(*words: str) -> str:
     ).stdout.strip()
 
 
+@asynccontextmanager
+async def stopping(sandbox: Sandbox) -> AsyncIterator[None]:
+    """One that lives on when its test fails keeps the run from ending."""
+    try:
+        yield
+    finally:
+        await sandbox.stop()
+
+
 async def on_clone(driver: Driver, mirror: Path, name: str) -> tuple[Sandbox, str]:
     workspace = mirror.parent / name
     git("clone", "-q", "--shared", str(mirror), str(workspace))
@@ -1164,3 +1173,38 @@ async def test_a_broken_repository_is_told_in_gits_words(driver: Driver, mirror:
     with pytest.raises(SandboxError, match="commit id"):
         await sandbox.checkpoint("main; rm -rf /", "m")
     await sandbox.stop()
+
+
+LEFT_OUT = """
+git init -q mine; echo 1 > mine/file; git -C mine add file; git -C mine commit -qm mine
+git init -q empty; echo 1 > empty/file; echo hidden > hidden; chmod 000 hidden; echo other > other
+"""
+
+
+async def test_what_a_checkpoint_leaves_out_is_named_and_costs_nothing_else(driver: Driver, mirror: Path) -> None:
+    sandbox, base = await on_clone(driver, mirror, "workspace")
+    async with stopping(sandbox):
+        await sandbox.exec(LEFT_OUT)
+        taken = await sandbox.checkpoint(base, "m")
+        assert {phrase.partition(":")[0] for phrase in taken.left_out} >= {"mine", "empty"}
+        assert "other" in (await sandbox.exec(f"git ls-tree --name-only {taken.tree}")).output
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("git config filter.x.clean false; git config filter.x.required true; echo '*.x filter=x' > .gitattributes; "
+         "echo 1 > a.x", "clean filter 'x' failed"),
+        ("rm -rf .git; git init -q; git add kept; git commit -qm x", "no longer has the commit that the task started"),
+        ("moved=$(mktemp -d) && mv .git $moved && ln -s $moved/.git .git; echo 1 > new", "a symlink leaves its folder"),
+    ],
+    ids=["git adds nothing", "a repository made anew", "a repository elsewhere"],
+)  # fmt: skip
+async def test_a_checkpoint_that_would_lose_the_work_is_refused(
+    driver: Driver, mirror: Path, command: str, said: str
+) -> None:
+    sandbox, base = await on_clone(driver, mirror, "workspace")
+    async with stopping(sandbox):
+        await sandbox.exec(command)
+        with pytest.raises(SandboxError, match=said):
+            await sandbox.checkpoint(base, "m")
