@@ -10,7 +10,11 @@ unexport PYTHONDONTWRITEBYTECODE
 LOCK := $(BIN)/uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 GENERATE = $(BIN)/python -m protocol.generate $(1) && $(BIN)/python -m gateway.contract $(1) && \
 	$(BIN)/python -m services.settings_page $(1)
-PURE := tests/unit tests/simulation
+LANES := pure journeys parts faults
+pure := tests/unit tests/simulation
+faults := tests/storm $(addprefix tests/journey/test_,kills.py repair.py runner_kills.py rolling.py nothing_left.py compose.py docker.py)
+journeys := tests/journey $(patsubst %,--ignore=%,$(filter tests/journey/%,$(faults)))
+parts := $(patsubst %,--ignore=%,$(pure) tests/journey tests/storm)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .venv/.ready: requirements.lock pyproject.toml
@@ -22,7 +26,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 $(BIN)/nats: .venv/.dev tests/natscli/go.sum
 	@$(BIN)/python -m tests.natscli.build
 
-.PHONY: demo run sandbox-image test test-pure test-system test-faults bench check generate pictures lock
+.PHONY: demo run sandbox-image test test-faults bench check generate pictures lock
 demo: .venv/.ready ## a real task from submit to a pushed branch, then everything stops
 	@$(BIN)/errand demo
 run: .venv/.ready ## start the server on this machine
@@ -30,13 +34,12 @@ run: .venv/.ready ## start the server on this machine
 sandbox-image: .venv/.ready ## the Docker sandbox's image, ahead of its first use
 	@$(BIN)/python -m sandbox.image $(if $(BASE_IMAGE),--base $(BASE_IMAGE))
 test: .venv/.dev .venv/.web ## every test but the long fault runs
-	@$(MAKE) --no-print-directory -j2 test-pure test-system
-# What only computes has no clock to miss: it runs beside the rest, with what that leaves of the machine.
-test-pure:
-	@nice -n 19 $(BIN)/python -m pytest -q -m "not faults" --timeout=600 $(PURE) >.venv/pure.log 2>&1; \
-		status=$$?; cat .venv/pure.log; exit $$status
-test-system:
-	@$(BIN)/python -m pytest -m "not faults" $(PURE:%=--ignore=%)
+	@$(MAKE) --no-print-directory -j3 -k $(LANES:%=lane-%)
+# Three lanes at a time: most tests wait most of the time. What only computes has no clock to miss, and yields to the rest.
+lane-pure: YIELD := nice -n 19
+lane-pure: pure += --timeout=600
+lane-%:
+	@$(YIELD) $(BIN)/python -m pytest -q -m "not faults" $($*) >.venv/$*.log 2>&1; status=$$?; cat .venv/$*.log; exit $$status
 test-faults: .venv/.dev ## kill every service, many times
 	@$(BIN)/python -m pytest -m faults --timeout=1800
 bench: .venv/.dev ## ours and the peers', side by side
