@@ -39,7 +39,8 @@ test: .venv/.dev .venv/.web ## every test but the long fault runs
 lane-pure: YIELD := nice -n 19
 lane-pure: pure += --timeout=600
 lane-%:
-	@$(YIELD) $(BIN)/python -m pytest -q -m "not faults" $($*) >.venv/$*.log 2>&1; status=$$?; cat .venv/$*.log; exit $$status
+	@temp=$$(mktemp -d); $(YIELD) $(BIN)/python -m pytest -q -m "not faults" --basetemp=$$temp $($*) >.venv/$*.log 2>&1; \
+		status=$$?; cat .venv/$*.log; [ $$status -ne 0 ] || rm -rf $$temp; exit $$status
 test-faults: .venv/.dev ## kill every service, many times
 	@$(BIN)/python -m pytest -m faults --timeout=1800
 bench: .venv/.dev ## ours and the peers', side by side

@@ -45,6 +45,12 @@ class Client(NatsClient):
             if not answer.done():
                 answer.set_exception(nats.errors.StaleConnectionError())
 
+    async def _process_pong(self) -> None:
+        """nats-py 2.16 stops reading, without a reconnect, at the pong of a flush that was cancelled or timed out."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
     async def subscribe(self, subject: str, *arguments: Any, **named: Any) -> Subscription:
         return await super().subscribe(self.cell.subject(subject), *arguments, **named)
 

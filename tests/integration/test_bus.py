@@ -123,6 +123,19 @@ async def test_whatever_batch_a_killed_server_had_in_hand_the_log_says_what_was_
             assert [each.sequence for each in await bus.replay(f"evt.owner.{task}.>")] == [sequence]
 
 
+async def test_a_subscription_that_is_given_up_on_its_way_leaves_the_connection_as_it_is(house: NatsHouse) -> None:
+    async def hears(subject: str, data: bytes) -> None: ...
+
+    async with connected(house, Service.GATEWAY) as [gateway]:
+        pongs = gateway._nats._pongs  # pyright: ignore[reportPrivateUsage]
+        async with anyio.create_task_group() as group:
+            group.start_soon(gateway.listen, "out.owner.*", hears)
+            while not pongs:
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+        await gateway.last("evt.>")
+
+
 async def test_a_service_may_not_write_what_is_not_its_own(house: NatsHouse) -> None:
     async with connected(house, Service.GATEWAY, Service.READER) as [gateway, reader]:
         for bus in (gateway, reader):

@@ -108,8 +108,9 @@ async def test_a_stopped_task_holds_back_no_snapshot_and_loses_no_command(house:
         assert f"evt.{USER}.{stopped}" in notice
         # As a release that can read it: played by taking it away.
         await watched.bus.purge(Stream.TASKS, f"evt.{USER}.{stopped}.task.running")
-        if starts_from == "the whole log":
-            await watched.bus.put_blob(NAME, b"of another release's folds", SNAPSHOTS)
+    if starts_from == "the whole log":
+        async with connect(house.bus_config(Service.SCHEDULER), Service.SCHEDULER) as bus:
+            await bus.put_blob(NAME, b"of another release's folds", SNAPSHOTS)
     async with scheduler(house) as (play, watched):
         assert (watched.read_after > 0) == (starts_from == "the snapshot")
         await play.until(stopped, lambda t: t.state is TaskState.CANCELLED)
