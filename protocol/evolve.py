@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from protocol.evolve_schedules import evolve_schedules, with_progress
 from protocol.journal import AttemptStarted, JournalEntry, ModelReply, StepFinished, StepLost
+from protocol.receipts import with_receipt, with_user_receipt
 from protocol.rules import Rule
-from protocol.schedule import Schedule, is_of_a_schedule
+from protocol.schedule import Schedule
 from protocol.secret import Secret, key_of
 from protocol.task import (
     DEFAULT_QUEUE,
     OUTCOMES,
-    RECEIPTS_LIMIT,
     AnyTaskEvent,
     AttemptClaimed,
     AttemptEnd,
@@ -33,7 +33,6 @@ from protocol.task import (
     QuestionAnswered,
     QuestionRaised,
     Receipt,
-    ReceiptStatus,
     TaskArchived,
     TaskDelayed,
     TaskPaused,
@@ -82,12 +81,6 @@ from protocol.user import (
     UserDecision,
     UserRemoved,
 )
-
-USER_RECEIPTS_LIMIT = 500
-"""Receipts of commands to one user's log that are kept, the newest. A key there is made for one request and never sent
-by hand."""
-SCHEDULES_RECEIPTS_LIMIT = 100
-"""The same of commands that its schedules gave."""
 
 SPENT_KEPT = timedelta(days=2)
 """Longer than any day is, in whatever time zone."""
@@ -197,19 +190,10 @@ def evolve(task: Task, decision: Decision) -> Task:
     is_archived = any(isinstance(event, TaskArchived) for event in decision.events)
     return replace(
         task,
-        receipts=_with_receipt(task.receipts, decision.receipt),
+        receipts=with_receipt(task.receipts, decision.receipt),
         answered=max(task.answered, decision.command_sequence),
         updated_at=task.updated_at if is_archived else decision.at,
     )
-
-
-def _with_receipt(receipts: dict[str, Receipt], receipt: Receipt | None) -> dict[str, Receipt]:
-    """Past the limit a rejection needs no memory: it comes out the same again."""
-    if receipt is None or receipt.status is ReceiptStatus.INDETERMINATE:
-        return receipts
-    if len(receipts) >= RECEIPTS_LIMIT and receipt.status is ReceiptStatus.REJECTED:
-        return receipts
-    return {**receipts, receipt.key: receipt}
 
 
 def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
@@ -448,18 +432,8 @@ def evolve_user(user: User, decision: UserDecision) -> User:
         user = _apply_to_user(user, event, decision.at)
     receipts = user.receipts
     if decision.receipt is not None:
-        receipts = _with_user_receipt(receipts, decision.receipt)
+        receipts = with_user_receipt(receipts, decision.receipt, decision.at)
     return replace(user, receipts=receipts, answered=max(user.answered, decision.command_sequence))
-
-
-def _with_user_receipt(receipts: dict[str, Receipt], receipt: Receipt) -> dict[str, Receipt]:
-    """The youngest are kept, a schedule's own by themselves: they come by the clock, and would push out those of what
-    people sent."""
-    own = is_of_a_schedule(receipt.key)
-    alike = [key for key in receipts if is_of_a_schedule(key) == own]
-    limit = SCHEDULES_RECEIPTS_LIMIT if own else USER_RECEIPTS_LIMIT
-    gone = set(alike[: max(0, len(alike) + 1 - limit)])
-    return {**{key: kept for key, kept in receipts.items() if key not in gone}, receipt.key: receipt}
 
 
 def _apply_to_user(user: User, event: AnyUserEvent, at: datetime) -> User:

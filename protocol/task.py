@@ -17,9 +17,6 @@ APPROVAL_LIMIT_CHARS = 16_000
 """Of what is to be approved, so much is shown; a longer one is cut in its middle, and says so."""
 MESSAGES_LIMIT = 1_000
 """Messages one task takes over its life; the next one is rejected."""
-RECEIPTS_LIMIT = 2_000
-"""Receipts of its users' commands that a task keeps. Past it every command but a cancel is rejected, so that whoever
-asks again hears the same."""
 PRIORITY_LIMIT = 10
 """Priorities reach from minus this to this; 0 is the usual one."""
 LABELS_LIMIT = 8
@@ -593,6 +590,8 @@ class Receipt(Part, frozen=True):
     key: str
     status: ReceiptStatus
     reason: str = ""
+    at: datetime | None = None
+    """When it was given, where a user's log keeps it."""
 
 
 class Decision(Message, frozen=True):

@@ -538,6 +538,8 @@ export interface Receipt {
   status: ReceiptStatus;
   /** @default "" */
   reason?: string;
+  /** When it was given, where a user's log keeps it. @default null */
+  at?: Time | null;
 }
 
 /** One entry of the task's journal. */

@@ -14,9 +14,10 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
-from protocol.base import tag_of
+from protocol.base import MESSAGE_LIMIT_BYTES, encode, tag_of
 from protocol.evolve import Task
 from protocol.journal import CheckpointMade, decode_entry
+from protocol.receipts import newest
 from protocol.routes import Stream
 from protocol.task import OUTCOMES, Decision, TaskArchived
 from services import log
@@ -26,8 +27,10 @@ from services.scheduler.actors import TaskActor
 from services.scheduler.reached import Reached
 from services.scheduler.unhurried import unhurried
 
-PROMPT_KEPT_CHARS = 10_000
-"""Of a longer prompt, so much stays outside of the archive."""
+KEPT_CHARS = {"prompt": 10_000, "summary": 4_000, "reason": 2_000}
+"""Of longer texts of a task, so much stays outside of the archive."""
+BESIDE_BYTES = 4 * 1024
+"""What the message has beside the task."""
 WRITTEN_BY_THEN = timedelta(hours=1)
 """An object that is still not whole so long after its last piece never will be."""
 POSTPONED = timedelta(hours=1)
@@ -109,13 +112,25 @@ class Archivist:
 
 def _put_away(task: Task, stored: Sequence[Stored]) -> TaskArchived:
     until = stored[-1].sequence
-    kept = replace(task, prompt=task.prompt[:PROMPT_KEPT_CHARS])
     return TaskArchived(
-        fold=msgspec.to_builtins(kept),
+        fold=msgspec.to_builtins(in_one_message(task)),
         archive=f"{task.user}.{task.id}.{until}",
         until=until,
         checkpoint=_last_checkpoint(stored),
     )
+
+
+def in_one_message(task: Task) -> Task:
+    """`task` without what is too long for the message that stands for it. Only where an earlier release kept more
+    receipts than have room do the oldest of them go; who asks for one again is told that the task is full."""
+    texts = {name: _cut(getattr(task, name), limit) for name, limit in KEPT_CHARS.items()}
+    task = replace(task, **texts)
+    room = MESSAGE_LIMIT_BYTES - BESIDE_BYTES - len(encode(replace(task, receipts={})))
+    return replace(task, receipts={receipt.key: receipt for receipt in newest(task.receipts.values(), room)})
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _last_decision(stored: Sequence[Stored]) -> int:

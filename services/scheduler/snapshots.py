@@ -15,6 +15,7 @@ from msgspec import Struct
 
 import protocol.evolve
 import protocol.evolve_schedules
+import protocol.receipts
 import protocol.rules
 import protocol.schedule
 import protocol.secret
@@ -76,6 +77,7 @@ FOLDED = (
     services.scheduler.packed,
     protocol.evolve,
     protocol.evolve_schedules,
+    protocol.receipts,
     protocol.rules,
     protocol.schedule,
     protocol.secret,

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from protocol.evolve import SCHEDULES_RECEIPTS_LIMIT, Task, User, evolve_user
+from protocol.evolve import Task, User, evolve_user
+from protocol.receipts import SCHEDULES_RECEIPTS_LIMIT
 from protocol.schedule import OPEN_RUNS_LIMIT, CatchUp, Schedule, Submission
 from protocol.task import Receipt, ReceiptStatus, SubmitTask, TaskState
 from protocol.user import (

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import assert_never
 
 from protocol.evolve import Task
+from protocol.receipts import is_full
 from protocol.task import (
-    RECEIPTS_LIMIT,
     AnswerQuestion,
     AnyTaskCommand,
     AnyTaskEvent,
@@ -84,8 +84,8 @@ def decide(task: Task, command: AnyTaskCommand, now: datetime, limits: Limits) -
     """The events that follow from a command. Raises Rejected."""
     if not isinstance(command, SubmitTask) and task.turn == 0:
         raise Rejected("There is no such task.")
-    if is_full(task) and not isinstance(command, NEVER_TOO_MANY):
-        raise Rejected(f"This task has had its {RECEIPTS_LIMIT:,} commands: go on in a new one.")
+    if not isinstance(command, NEVER_TOO_MANY) and is_full(task.receipts):
+        raise Rejected("This task has had all the commands whose receipts it can keep: go on in a new one.")
     if isinstance(command, RaiseQuestion | FinishAttempt | FailAttempt | ParkAttempt):
         _must_be_known(task, command.attempt, command.key)
     match command:
@@ -133,7 +133,3 @@ def _must_be_known(task: Task, attempt: int, key: str) -> None:
     """The receipts of an attempt go when the next one is claimed: a repeated word cannot be told from a late one."""
     if attempt < task.attempt and is_of_a_runner(key):
         raise Forgotten(f"Attempt {attempt} is over, and others came after it: the task's log says how it ended.")
-
-
-def is_full(task: Task) -> bool:
-    return len(task.receipts) >= RECEIPTS_LIMIT
