@@ -417,7 +417,7 @@ class Bus:
 
     # Blobs: what is over the message limit
 
-    async def put_blob(self, name: str, data: bytes, bucket: str = BLOBS) -> None:
+    async def put_blob(self, name: str, data: bytes | io.BytesIO, bucket: str = BLOBS) -> None:
         try:
             store = await self._jetstream.object_store(self._nats.cell.bucket(bucket))
             await store.put(name, data)

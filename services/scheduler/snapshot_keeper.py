@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import AsyncIterator, Iterable
+
 import anyio
 
 from protocol.routes import Stream
 from services import log
 from services.bus import Bus, Refused, Unavailable
-from services.scheduler.actors import LogActor, TaskActor
+from services.scheduler.actors import LogActor, TaskActor, UserActor
 from services.scheduler.packed import Packed
 from services.scheduler.roster import Roster
-from services.scheduler.snapshots import FOLDS, KeptTask, KeptUser, Snapshot, load, save
+from services.scheduler.snapshots import KeptTask, KeptUser, Snapshot, load, save, write
+from services.scheduler.unhurried import unhurried
 
 
 class SnapshotKeeper:
@@ -38,14 +42,15 @@ class SnapshotKeeper:
 
     def _restore(self, snapshot: Snapshot) -> None:
         self.taken = self._kept = snapshot.sequence
-        for kept in snapshot.tasks:
-            actor = self._roster.task(kept.user, kept.kept.id)
-            actor.kept, actor.sequence, actor.unread = kept.kept, kept.sequence, kept.unread
-            actor.archived, actor.is_cleared = kept.archived, kept.is_cleared
-        for kept in snapshot.users:
-            known = self._roster.user(kept.user.id)
-            known.user, known.sequence, known.unread = kept.user, kept.sequence, kept.unread
-            known.folded, known.routine, known.is_cleared = kept.folded, kept.routine, kept.is_cleared
+        for kept in snapshot.actors:
+            if isinstance(kept, KeptTask):
+                actor = self._roster.task(kept.user, kept.kept.id)
+                actor.kept, actor.sequence, actor.unread = kept.kept, kept.sequence, kept.unread
+                actor.archived, actor.is_cleared = kept.archived, kept.is_cleared
+            else:
+                known = self._roster.user(kept.user.id)
+                known.user, known.sequence, known.unread = kept.user, kept.sequence, kept.unread
+                known.folded, known.routine, known.is_cleared = kept.folded, kept.routine, kept.is_cleared
 
     def look(self) -> None:
         """A snapshot may be due."""
@@ -61,22 +66,41 @@ class SnapshotKeeper:
         while True:
             await self._due.wait()
             self._due = anyio.Event()
-            snapshot = self._snapshot()
+            sequence = self._sequence()
             # Otherwise a command waits; what it leads to makes another one due.
-            if snapshot.sequence - self._kept >= self._messages_between:
-                await self._save(snapshot)
+            if sequence - self._kept >= self._messages_between:
+                await self._take(sequence)
 
-    async def _save(self, snapshot: Snapshot) -> None:
+    def _sequence(self) -> int:
+        """Of the last message before which no command waits. A snapshot of then that another scheduler makes later of
+        an older state does no harm: what was taken away in between was answered, and the answers are in the log."""
+        return min((self.taken, *(first - 1 for first in self._roster.waiting())))
+
+    async def _take(self, sequence: int) -> None:
+        """What comes while it is written is in it or not, for each actor by itself, and is read again either way."""
+        stopped, going = list(self._roster.stopped), self._answered()
+        file = await write(sequence, self._each())
+        # What waits for one that goes on meanwhile would be neither in its state nor read again: another time.
+        if all(log in self._roster.stopped for log in stopped):
+            await self._save(sequence, file, going)
+
+    async def _each(self) -> AsyncIterator[KeptTask | KeptUser]:
+        async for task in unhurried(list(self._roster.tasks.values())):
+            yield _kept_task(task)
+        async for user in unhurried(list(self._roster.users.values())):
+            yield _kept_user(user)
+
+    async def _save(self, sequence: int, file: io.BytesIO, going: Iterable[str]) -> None:
         try:
-            await save(self._bus, snapshot)
+            await save(self._bus, file)
             # Each has its receipt, by which the same command is known should it come again.
-            for commands in self._answered():
-                await self._bus.purge(Stream.TASKS, commands, below=snapshot.sequence + 1)
+            for commands in going:
+                await self._bus.purge(Stream.TASKS, commands, below=sequence + 1)
         except (Unavailable, Refused) as error:
             self._log.warning("no_snapshot", error=str(error))
             return
-        self._kept = snapshot.sequence
-        self._log.info("snapshot", sequence=snapshot.sequence, tasks=len(snapshot.tasks))
+        self._kept = sequence
+        self._log.info("snapshot", sequence=sequence, tasks=len(self._roster.tasks))
 
     def _answered(self) -> list[str]:
         """The wildcards of the commands that may go: all, or all but those to stopped actors."""
@@ -89,21 +113,14 @@ class SnapshotKeeper:
         beside = (a for a in self._roster.all() if _user_of(a) in users and a.answered > self._kept)
         return [*(f"cmd.{user}.>" for user in others), *(a.commands for a in beside if a.commands not in spared)]
 
-    def _snapshot(self) -> Snapshot:
-        """As of the last message before which no command waits. One that another scheduler makes later of an older
-        state does no harm: what was taken away in between was answered, and the answers are in the log."""
-        tasks, users = self._roster.tasks.values(), self._roster.users.values()
-        return Snapshot(
-            folds=FOLDS,
-            sequence=min((self.taken, *(first - 1 for first in self._roster.waiting()))),
-            tasks=tuple(map(_kept, tasks)),
-            users=tuple(KeptUser(a.user, a.sequence, a.unread, a.folded, a.routine, a.is_cleared) for a in users),
-        )
 
-
-def _kept(actor: TaskActor) -> KeptTask:
+def _kept_task(actor: TaskActor) -> KeptTask:
     task, packed = (None, actor.kept) if isinstance(actor.kept, Packed) else (actor.kept, None)
     return KeptTask(actor.user, task, packed, actor.sequence, actor.archived, actor.is_cleared, actor.unread)
+
+
+def _kept_user(actor: UserActor) -> KeptUser:
+    return KeptUser(actor.user, actor.sequence, actor.unread, actor.folded, actor.routine, actor.is_cleared)
 
 
 def _user_of(actor: LogActor) -> str:

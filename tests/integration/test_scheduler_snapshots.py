@@ -15,7 +15,7 @@ from protocol.task import CancelTask, SendMessage, SubmitTask, TaskState
 from services.background import background
 from services.bus import SNAPSHOTS, Bus, Unavailable, connect
 from services.scheduler.scheduler import Config, Scheduler
-from services.scheduler.snapshots import FOLDS, NAME, Snapshot
+from services.scheduler.snapshots import FOLDS, NAME, Head
 from tests.integration.nats_house import NatsHouse, nats_house
 from tests.integration.test_scheduler import USER, Player, player
 
@@ -116,7 +116,7 @@ async def test_a_stopped_task_holds_back_no_snapshot_and_loses_no_command(house:
         await play.until(stopped, lambda t: t.state is TaskState.CANCELLED)
 
 
-@pytest.mark.parametrize("data", [b"torn", Snapshot(folds="older", sequence=10**9)], ids=["torn", "older folds"])
+@pytest.mark.parametrize("data", [b"torn", Head("older", 10**9)], ids=["torn", "older folds"])
 async def test_a_snapshot_that_cannot_be_used_is_passed_over(house: NatsHouse, data: object) -> None:
     async with scheduler(house) as (play, watched):
         task = await play.submit("kept")
@@ -134,4 +134,4 @@ async def test_nobody_else_can_write_a_snapshot(house: NatsHouse) -> None:
         for service in (Service.RUNNER, Service.REPOS, Service.GATEWAY, Service.HISTORY):
             async with connect(house.bus_config(service), service) as bus:
                 with pytest.raises(Unavailable):
-                    await bus.publish(f"$O.{SNAPSHOTS}.M.x", Snapshot(folds=FOLDS, sequence=1))
+                    await bus.publish(f"$O.{SNAPSHOTS}.M.x", Head(FOLDS, 1))

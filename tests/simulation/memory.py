@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import io
 import random
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
@@ -493,8 +494,9 @@ class MemoryBus:
 
     # Blobs, leases, streams
 
-    async def put_blob(self, name: str, data: bytes, bucket: str = BLOBS) -> None:
-        await self._ask_server(lambda: self._server.blobs.__setitem__((bucket, name), data))
+    async def put_blob(self, name: str, data: bytes | io.BytesIO, bucket: str = BLOBS) -> None:
+        whole = data if isinstance(data, bytes) else data.getvalue()
+        await self._ask_server(lambda: self._server.blobs.__setitem__((bucket, name), whole))
 
     async def get_blob(self, name: str, bucket: str = BLOBS) -> bytes:
         return await self._ask_server(lambda: self._server.blobs[bucket, name])
