@@ -36,7 +36,7 @@ from protocol.task import (
     decode_decision,
 )
 from services.archive import whole_log
-from services.bus import Bus, Conflict, Refused, Stored, Unavailable
+from services.bus import TIMEOUT_SECONDS, Bus, Conflict, Refused, Stored, Unavailable
 from services.runner.movement import Movement
 from services.runner.printed import Tail
 
@@ -115,7 +115,7 @@ class TaskLog:
                     return
                 self.movement.show()
                 try:
-                    sequence = await self._bus.commit(subject, entry, log=self._whole, expected=self._sequence)
+                    sequence = await self._commit(subject, entry)
                 except (Conflict, Unavailable) as error:
                     if isinstance(error, Unavailable):
                         await anyio.sleep(RETRY_SECONDS)
@@ -125,6 +125,13 @@ class TaskLog:
                 else:
                     self._take_entry(entry, sequence)
                     return
+
+    async def _commit(self, subject: str, entry: JournalEntry) -> int:
+        """To its end, also when the work is cut off: what is on its way may be stored only after the log was read for
+        the attempt's last word, which says where its journal ends and what it cost."""
+        with anyio.move_on_after(TIMEOUT_SECONDS, shield=True):
+            return await self._bus.commit(subject, entry, log=self._whole, expected=self._sequence)
+        raise Unavailable(f"NATS did not take an entry of {self.task.id} in time.")
 
     async def preview(self, step: int, text: str, channel: str) -> None:
         """Show a piece of a running step's output. May be lost."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 
 from protocol.evolve import Holder, Task
 from protocol.journal import JournalEntry, StepFinished, StepLost, StepStarted, ToolCall, ToolResult, decode_entry
@@ -18,6 +19,7 @@ from tests.simulation.memory import MemoryBus, Server, Weather, connect
 
 STARTED = StepStarted(step=1, action=ToolCall(id="c", name="bash", input={}))
 FINISHED = StepFinished(step=1, result=ToolResult(text="done"))
+SLOW_SECONDS = 1.0
 LOST = StepFinished(step=1, result=StepLost(reason="The turn reached its deadline."))
 
 
@@ -27,10 +29,7 @@ def test_a_step_whose_outcome_was_cut_off_on_its_way_gets_no_second_one(is_known
         server, weather = Server(VirtualClock()), Weather(random.Random(0))
         weather.calm = True
         async with connect(server, Service.RUNNER, weather) as bus:
-            holder = Holder(attempt=1, runner="r", request="q")
-            task = Task(id="t1", user="owner", state=TaskState.RUNNING, turn=1, attempt=1, holder=holder)
-            log = TaskLog(bus, task, 0)  # type: ignore[arg-type]
-            await log.open()
+            log = await _log_of(bus)
             await log.append(STARTED)
             await _append_unheard(log, bus)
             if is_known:
@@ -41,6 +40,52 @@ def test_a_step_whose_outcome_was_cut_off_on_its_way_gets_no_second_one(is_known
 
     entries = anyio.run(story, backend_options={"loop_factory": VirtualLoop})
     assert [entry.event for entry in entries] == [STARTED, FINISHED]
+
+
+def test_what_is_on_its_way_when_the_runner_is_told_to_stop_is_in_its_last_word() -> None:
+    async def story() -> None:
+        server, weather = Server(VirtualClock()), Weather(random.Random(0))
+        weather.calm = True
+        async with connect(server, Service.RUNNER, weather) as bus, anyio.create_task_group() as network:
+            log = await _log_of(bus)
+            await log.append(STARTED)
+            _make_slow(bus, network)
+            with anyio.move_on_after(SLOW_SECONDS / 2):
+                await log.append(FINISHED)
+            # As a drain does, to say how the attempt ended.
+            await log.refresh()
+            [*_, last] = server.find("evt.owner.t1.>")
+            assert (log.journal_sequence, log.entries[-1].event) == (last.sequence, FINISHED)
+
+    anyio.run(story, backend_options={"loop_factory": VirtualLoop})
+
+
+def _make_slow(bus: MemoryBus, network: TaskGroup) -> None:
+    """What was sent is stored, whoever waits for it."""
+    commit = bus.commit
+
+    async def slow(*given: Any, **options: Any) -> int:
+        stored, sequences = anyio.Event(), []
+
+        async def store() -> None:
+            await anyio.sleep(SLOW_SECONDS)
+            sequences.append(await commit(*given, **options))
+            stored.set()
+
+        network.start_soon(store)
+        await stored.wait()
+        return sequences[0]
+
+    bus.commit = slow  # type: ignore[method-assign]
+
+
+async def _log_of(bus: MemoryBus) -> TaskLog:
+    """Of a task whose first attempt has been granted."""
+    holder = Holder(attempt=1, runner="r", request="q")
+    task = Task(id="t1", user="owner", state=TaskState.RUNNING, turn=1, attempt=1, holder=holder)
+    log = TaskLog(bus, task, 0)  # type: ignore[arg-type]
+    await log.open()
+    return log
 
 
 async def _append_unheard(log: TaskLog, bus: MemoryBus) -> None:
