@@ -21,6 +21,8 @@ from services.scheduler.archivist import Archivist
 from services.scheduler.election import Election
 
 COMMIT_AGAIN_SECONDS = 0.05
+BEHIND_SECONDS = 10.0
+"""What a replica still lacks after so long was taken out of the log by hand."""
 
 
 class NotActive(Exception):
@@ -106,7 +108,9 @@ class Commits:
         self._changed(actor)
 
     async def _whole_log(self, actor: LogActor) -> list[Stored]:
-        """As it is now, and not older than what the reader has folded."""
+        """As it is now, and not older than what is folded. A read is answered by any of a stream's replicas, and one
+        may be behind: the reader, which brings nothing twice, would go on over a hole, and no fence would show it."""
+        until = anyio.current_time() + BEHIND_SECONDS
         while True:
             known = actor.sequence, actor.unread
             try:
@@ -116,8 +120,15 @@ class Commits:
                     raise NotActive from None
                 await anyio.sleep(COMMIT_AGAIN_SECONDS)
                 continue
-            if (actor.sequence, actor.unread) == known:
-                return stored  # otherwise the reader has brought more meanwhile, maybe more than this
+            if (actor.sequence, actor.unread) != known:
+                continue  # the reader has brought more meanwhile, maybe more than this
+            if _end_of(stored) >= actor.sequence or anyio.current_time() > until:
+                return stored
+            await anyio.sleep(COMMIT_AGAIN_SECONDS)
+
+
+def _end_of(stored: Sequence[Stored]) -> int:
+    return stored[-1].sequence if stored else 0
 
 
 def _cuts_off_runner(decision: Decision) -> bool:
