@@ -11,7 +11,7 @@ import pytest
 
 from protocol.query import AttemptGranted, NothingToClaim
 from protocol.routes import Service
-from protocol.task import FailAttempt, ReceiptStatus, SendMessage, TaskState
+from protocol.task import FailAttempt, PauseTask, ReceiptStatus, SendMessage, TaskState
 from services.background import background
 from services.bus import Bus, Unavailable, connect
 from services.scheduler.scheduler import Config, Scheduler
@@ -130,7 +130,7 @@ async def test_a_command_whose_decision_would_be_too_large_is_rejected_with_the_
     async with scheduler(house) as (play, _):
         task = await play.submit("large")
         # Control characters are six bytes each in JSON; the decision has a little more around them than the command.
-        await play.send(task, SendMessage(key="m", text="\x01" * 87_370))
+        await play.send(task, PauseTask(key="m", reason="\x01" * 87_370))
         state = await play.until(task, lambda t: "m" in t.receipts)
         assert state.receipts["m"].status is ReceiptStatus.REJECTED
         assert "over the limit" in state.receipts["m"].reason
