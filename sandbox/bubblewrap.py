@@ -16,6 +16,7 @@ import secrets
 import shutil
 import signal
 import stat
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -47,7 +48,7 @@ from sandbox.disk import EMPTY, OPTIONS, PREPARED, fill, make_disk, why_none
 from sandbox.egress.environment import GATE_INSIDE
 from sandbox.egress.outside import Outside
 from sandbox.environment import HOME, inside
-from sandbox.folders import check_folders, give, is_root, own, people, task_uid
+from sandbox.folders import check_folders, give, is_root, own, people, task_uid, usable
 from sandbox.limits import TMPFS, Limits, SetupRules
 from sandbox.prepared_folders import PreparedFolders
 from sandbox.process import Birth, SandboxProcess, start_exec_server
@@ -149,9 +150,10 @@ class Bubblewrap:
         if is_root():
             await anyio.to_thread.run_sync(give, spec.workspace, uid)
         client = await self._start(spec, uid)
-        if self.copies_workspaces:
-            await fill(client)
-        self._hold(client, spec)
+        async with client.or_stopped():
+            if self.copies_workspaces:
+                await fill(client)
+            self._hold(client, spec)
         return client
 
     async def reattach(self, spec: SandboxSpec, previous: int) -> ExecClient | None:
@@ -167,13 +169,11 @@ class Bubblewrap:
         client = register.client(spec, entry.key, is_taken_over=True)
         client.attach(await SandboxProcess.find(client, [Birth(*birth) for birth in entry.births], stream))
         try:
-            await client.ready()
-        except BaseException as error:
-            await client.stop()
-            if isinstance(error, SandboxDied):
-                return None
-            raise
-        self._hold(client, spec)
+            async with client.or_stopped():
+                await client.ready()
+                self._hold(client, spec)
+        except SandboxDied:
+            return None
         return await reopened(client, spec, register, self._outside)
 
     async def sweep(self) -> int:
@@ -223,16 +223,15 @@ class Bubblewrap:
                 self._keeper.remove(entry.key)
         assert isinstance(client.link, SandboxProcess)
         births = tuple((birth.pid, birth.ticks) for birth in client.link.births)
-        self._keeper.hold(client, spec, births=births)
+        with usable():
+            self._keeper.hold(client, spec, births=births)
 
     def _client(self, spec: SandboxSpec, key: str) -> ExecClient:
         if self._register is None:
             return ExecClient(spec.environment)
-        try:
+        with usable():
             self._register.owners.hold()
             return self._register.client(spec, key)
-        except OSError as error:
-            raise SandboxUnavailable(f"{error.filename} cannot be used ({error.strerror})") from error
 
     @contextmanager
     def _gate_folder(self, key: str, uid: int) -> Iterator[Path]:
@@ -254,44 +253,47 @@ class Bubblewrap:
         """The folder for them. SandboxError where there is none."""
         if self._register is None:
             raise SandboxError("no folder is known for a sandbox that waits for its task")
-        try:
+        with usable():
             self._register.owners.hold()
             return self._register.owners.own_folder()
-        except OSError as error:
-            raise SandboxError(f"{error.filename} cannot be used: {error.strerror}") from error
 
     async def _start(self, spec: SandboxSpec, uid: int) -> ExecClient:
         """A sandbox over a workspace that belongs to `uid`, which ends with its stream."""
+        client = self._client(spec, secrets.token_hex(8))
+        try:
+            with usable(), ExitStack() as stack:
+                async with client.or_stopped():
+                    await self._make(client, stack, spec, uid if is_root() else USER_UID)
+        except SandboxDied as error:
+            raise SandboxUnavailable(f"bubblewrap could not start the sandbox: {error}") from error
+        return client
+
+    async def _make(self, client: ExecClient, stack: ExitStack, spec: SandboxSpec, uid: int) -> None:
+        """What `stack` has is needed for as long as it is being made."""
         bwrap, python, program = await self._find()
-        uid = uid if is_root() else USER_UID
-        let_go = self._kept.use(spec.image) if self._kept and spec.image else lambda: None
-        with ExitStack() as stack:
-            made = {SERVER_PATH: program, **made_files(uid)}
-            files = {path: data_descriptor(stack, data) for path, data in made.items()}
-            info = data_descriptor(stack, b"")
-            key = secrets.token_hex(8)
-            client = self._client(spec, key)
-            client.on_stop(let_go)
-            door = self._make_door(stack, key)
-            inherited = [info] if door is None else [info, door]
-            disk = await self._disk(stack, key, uid)
-            server = server_command(python, self._limits, uid, door, has_disk=disk is not None)
-            gate = stack.enter_context(self._gate_folder(key, uid)) if spec.egress.allowed else None
-            mounts = arguments(spec, python, self._limits, files, gate, self._place(spec), disk and disk.place)
-            argv = [*(disk.mounting() if disk else ()), str(bwrap), "--info-fd", str(info), *mounts, *server]
-            owner = {"ERRAND_TASK": spec.task, "ERRAND_ATTEMPT": str(spec.attempt)}
-            try:
-                process = await start_exec_server(client, argv, owner, descriptors=[*inherited, *files.values()])
-            except SandboxDied as error:
-                raise SandboxUnavailable(f"bubblewrap could not start the sandbox: {error}") from error
-            process.adopt(inner_pid(info))
-            if disk is not None:
-                await client.exec(EMPTY)
-            if gate is not None:
-                await self._open_way(client, spec, gate, uid)
-            if spec.image:
-                await unpacked(client)
-            return client
+        if self._kept and spec.image:
+            client.on_stop(self._kept.use(spec.image))
+        made = {SERVER_PATH: program, **made_files(uid)}
+        files = {path: data_descriptor(stack, data) for path, data in made.items()}
+        info = data_descriptor(stack, b"")
+        door = self._make_door(stack, client.key)
+        disk = await self._disk(stack, client.key, uid)
+        gate = stack.enter_context(self._gate_folder(client.key, uid)) if spec.egress.allowed else None
+        inherited = [info] if door is None else [info, door]
+        server = server_command(python, self._limits, uid, door, has_disk=disk is not None)
+        mounts = arguments(spec, python, self._limits, files, gate, self._place(spec), disk and disk.place)
+        argv = [*(disk.mounting() if disk else ()), str(bwrap), "--info-fd", str(info), *mounts, *server]
+        owner = {"ERRAND_TASK": spec.task, "ERRAND_ATTEMPT": str(spec.attempt)}
+        process = await start_exec_server(client, argv, owner, descriptors=[*inherited, *files.values()])
+        process.adopt(inner_pid(info))
+        if disk is not None:
+            await client.exec(EMPTY)
+        if gate is not None:
+            from sandbox.egress.way import open_way
+
+            await open_way(client, spec, gate, uid, self._outside)
+        if spec.image:
+            await unpack(client)
 
     async def _disk(self, stack: ExitStack, key: str, uid: int) -> MountedDisk | None:
         """Kept by us for as long as `stack` is open."""
@@ -323,15 +325,6 @@ class Bubblewrap:
                 disk.close()
         return tried.stderr.decode("utf-8", "replace").strip() if tried.returncode else ""
 
-    async def _open_way(self, client: ExecClient, spec: SandboxSpec, gate: Path, uid: int) -> None:
-        from sandbox.egress.way import open_way
-
-        try:
-            await open_way(client, spec, gate, uid, self._outside)
-        except BaseException:
-            await client.stop()
-            raise
-
     async def prepare(self, setup: Setup, borrow: BorrowWorkspace, watch: SetupWatch) -> str:
         """As `Driver.prepare`."""
         if self.setups is None:
@@ -349,7 +342,10 @@ class Bubblewrap:
         async with self._lock:
             if self._found is None:
                 python = await anyio.to_thread.run_sync(find_python)
-                program = await anyio.to_thread.run_sync(python.compiled, Path(exec_server.__file__))
+                try:
+                    program = await anyio.to_thread.run_sync(python.compiled, Path(exec_server.__file__))
+                except (OSError, subprocess.SubprocessError) as error:
+                    raise SandboxUnavailable(f"{python.program} does not work: {error}") from error
                 self._found = await find_bwrap(python, self._limits), python, program
                 try:
                     self._why_no_disk = await self._try_disk()
@@ -386,14 +382,6 @@ def end(entry: Entry) -> None:
             os.close(descriptor)
 
 
-async def unpacked(client: ExecClient) -> None:
-    try:
-        await unpack(client)
-    except BaseException:
-        await client.stop()
-        raise
-
-
 def inside_uid(task: str) -> int:
     """As whom commands run: for root a uid that is this task's own, so that its process limit is too."""
     return task_uid(task) if is_root() else USER_UID
@@ -404,11 +392,12 @@ async def find_bwrap(python: InsidePython, limits: Limits) -> Path:
     refusal = "there is no bwrap: install the package bubblewrap"
     for bwrap in candidates():
         argv = [str(bwrap), *base_arguments(python, limits), "--", "/bin/sh", "-c", "exit 0"]
-        with anyio.fail_after(PROBE_SECONDS):
+        refusal = f"{bwrap} does not answer"
+        with anyio.move_on_after(PROBE_SECONDS):
             probe = await anyio.run_process(argv, check=False, env={})
-        if probe.returncode == 0:
-            return bwrap
-        refusal = probe.stderr.decode("utf-8", "replace").strip()
+            if probe.returncode == 0:
+                return bwrap
+            refusal = probe.stderr.decode("utf-8", "replace").strip()
     raise SandboxUnavailable(what_to_allow(read_switches(), refusal))
 
 

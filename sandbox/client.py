@@ -600,6 +600,15 @@ class ExecClient:
         await self.stop()
         return True
 
+    @contextlib.asynccontextmanager
+    async def or_stopped(self) -> AsyncIterator[None]:
+        """Stopped when the block fails or is cancelled."""
+        try:
+            yield
+        except BaseException:
+            await self.stop()
+            raise
+
     async def stop(self) -> None:
         if self.gate is not None:
             await self.gate.close()

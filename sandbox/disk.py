@@ -109,11 +109,7 @@ def make_file_system(file: int, size_bytes: int, uid: int) -> None:
 
 
 async def fill(sandbox: ExecClient) -> None:
-    """Copy the workspace onto the sandbox's disk. SandboxError when that cannot be: then the sandbox has stopped."""
-    try:
-        copied = await sandbox.exec(FILL, timeout_seconds=FILL_SECONDS)
-        if copied.exit_code != 0:
-            raise SandboxError(f"the workspace could not be copied into the sandbox: {copied.output[-1000:]}")
-    except BaseException:
-        await sandbox.stop()
-        raise
+    """Copy the workspace onto the sandbox's disk. SandboxError when that cannot be."""
+    copied = await sandbox.exec(FILL, timeout_seconds=FILL_SECONDS)
+    if copied.exit_code != 0:
+        raise SandboxError(f"the workspace could not be copied into the sandbox: {copied.output[-1000:]}")

@@ -12,7 +12,7 @@ import re
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -40,7 +40,7 @@ from sandbox.disk import EMPTY, PREPARED, Disk, fill, make_disk, make_disk_file,
 from sandbox.egress.environment import GATE_INSIDE
 from sandbox.egress.outside import Outside
 from sandbox.engine import Engine, EngineError
-from sandbox.folders import check_folders, give, is_root, own, task_uid
+from sandbox.folders import check_folders, give, is_root, own, task_uid, usable
 from sandbox.image import Image
 from sandbox.lent_disk import LentDisk, lender
 from sandbox.limits import SetupRules
@@ -99,16 +99,14 @@ class Docker:
     async def capabilities(self) -> Capabilities:
         """ImageMissing when the image has to be made first. The first time, a container is tried; again when the name
         of the image is another image's by now."""
-        try:
+        with self._answers():
             image = await self.image.id()
-            if not image:
-                raise ImageMissing(f"the Docker sandbox's image {self.image.name} has to be made first")
-            if self._machine is not None and self._machine.image != image:
-                self._changes += (f"The image {self.image.name} was {self._machine.image} and is {image} now.",)
-                self._machine = None
-            machine = await self._look()
-        except EngineError as error:
-            raise SandboxUnavailable(f"the Docker Engine at {self._engine.host} refuses: {error}") from error
+        if not image:
+            raise ImageMissing(f"the Docker sandbox's image {self.image.name} has to be made first")
+        if self._machine is not None and self._machine.image != image:
+            self._changes += (f"The image {self.image.name} was {self._machine.image} and is {image} now.",)
+            self._machine = None
+        machine = await self._look()
         ends = () if self._register.keeps else (ENDS,)
         return Capabilities(
             isolated=True,
@@ -142,9 +140,10 @@ class Docker:
             await anyio.to_thread.run_sync(give, spec.workspace, uid)
         machine = await self._look()
         client = await self._start(machine, spec, uid)
-        if machine.disk_limit:
-            await fill(client)
-        await self._hold(client, spec)
+        async with client.or_stopped():
+            if machine.disk_limit:
+                await fill(client)
+            await self._hold(client, spec)
         return client
 
     async def reattach(self, spec: SandboxSpec, previous: int) -> ExecClient | None:
@@ -156,27 +155,25 @@ class Docker:
         link = ContainerLink(self._engine, entry.container, client)
         client.attach(link)
         try:
-            await link.take_over(message(spec.attempt, previous, self._register.lease_seconds))
-            await client.ready()
-        except BaseException as error:
-            await client.stop()
-            if isinstance(error, EngineError | SandboxDied):
-                return None
-            raise
-        await self._hold(client, spec)
+            async with client.or_stopped():
+                await link.take_over(message(spec.attempt, previous, self._register.lease_seconds))
+                await client.ready()
+                await self._hold(client, spec)
+        except (EngineError, SandboxDied):
+            return None
         return await reopened(client, spec, self._register, self._outside)
 
     async def prepare(self, setup: Setup, borrow: BorrowWorkspace, watch: SetupWatch) -> str:
         """As `Driver.prepare`."""
-        try:
+        with self._answers():
             return await self.setups.prepare(setup, borrow, watch)
-        except EngineError as error:
-            raise SandboxUnavailable(f"the Docker Engine at {self._engine.host} refuses: {error}") from error
 
     async def spare(self, ahead: Ahead) -> Spare:
         """A sandbox without a task. SandboxError as `start`."""
         machine = await self._look()
-        return await start_spare(self._owners.own_folder(), ahead, partial(self._start, machine), ground_of(machine))
+        with usable():
+            folder = self._owners.own_folder()
+        return await start_spare(folder, ahead, partial(self._start, machine), ground_of(machine))
 
     async def assign(self, spare: Spare, spec: SandboxSpec) -> None:
         """Make the spare, over its workspace by now, the sandbox of `spec`. Labels stay; the name says whose it is.
@@ -199,48 +196,49 @@ class Docker:
                 self._register.remove(entry.key)
         assert isinstance(client.link, ContainerLink)
         if self._keeps:
-            self._register.hold(client, spec, container=client.link.container)
+            with usable():
+                self._register.hold(client, spec, container=client.link.container)
 
     async def _start(self, machine: Machine, spec: SandboxSpec, uid: int) -> ExecClient:
         """A sandbox over a workspace that belongs to `uid`, which ends with its stream."""
-        key = secrets.token_hex(8)
-        client = self._register.client(spec, key)
+        with usable():
+            client = self._register.client(spec, secrets.token_hex(8))
+        try:
+            with usable():
+                async with client.or_stopped():
+                    await self._make(client, machine, spec, uid)
+        except (EngineError, SandboxDied) as error:
+            if isinstance(error, EngineError) and error.status == 404:
+                raise ImageMissing(f"the Docker sandbox's image {spec.image or self.image.name} is gone") from error
+            raise SandboxUnavailable(f"Docker could not start the sandbox: {error}") from error
+        return client
+
+    async def _make(self, client: ExecClient, machine: Machine, spec: SandboxSpec, uid: int) -> None:
         link = ContainerLink(self._engine, container_name(spec), client)
         client.attach(link)
-        disk: Disk | LentDisk | None = None
-        try:
-            disk = await self._disk(machine, uid, self._labels(spec, key))
-            gate = self._register.make_gate(key, uid) if spec.egress.allowed else None
+        labels = self._labels(spec, client.key)
+        disk = await self._disk(machine, uid, labels)
+        with closing(disk) if disk else nullcontext():
+            gate = self._register.make_gate(client.key, uid) if spec.egress.allowed else None
             container = ContainerSpec(
                 image=spec.image or machine.image,
                 runtime=self._wishes.runtime,
                 uid=uid,
                 limits=machine.limits,
                 mounts=mounts(spec, PREPARED if disk else WORKSPACE, gate, machine.folders),
-                labels=self._labels(spec, key),
+                labels=labels,
                 disk=disk.device if disk else "",
             )
             await link.start(container_config(container), SERVER)
             await client.ready()
-            if disk is not None:
-                await client.exec(EMPTY)
-            if gate is not None:
-                from sandbox.egress.way import open_way
+        if disk is not None:
+            await client.exec(EMPTY)
+        if gate is not None:
+            from sandbox.egress.way import open_way
 
-                await open_way(client, spec, gate, uid, self._outside)
-            if spec.image.startswith(KEPT_IMAGES) and not spec.is_setup:
-                await unpack(client)
-        except BaseException as error:
-            await client.stop()
-            if isinstance(error, EngineError) and error.status == 404:
-                raise ImageMissing(f"the Docker sandbox's image {spec.image or self.image.name} is gone") from error
-            if isinstance(error, EngineError | SandboxDied):
-                raise SandboxUnavailable(f"Docker could not start the sandbox: {error}") from error
-            raise
-        finally:
-            if disk is not None:
-                disk.close()
-        return client
+            await open_way(client, spec, gate, uid, self._outside)
+        if spec.image.startswith(KEPT_IMAGES) and not spec.is_setup:
+            await unpack(client)
 
     async def _disk(self, machine: Machine, uid: int, labels: Mapping[str, str]) -> Disk | LentDisk | None:
         # What a thread makes is waited for also when we are cancelled.
@@ -268,8 +266,9 @@ class Docker:
             found = await self._engine.containers(f"{LABEL}.installation={self._owners.installation}")
             for container in found:
                 if self._is_left(container["Labels"]):
-                    await self._engine.remove(container["Id"])
-                    removed += 1
+                    with suppress(EngineError):
+                        await self._engine.remove(container["Id"])
+                        removed += 1
             there = {container["Labels"].get(f"{LABEL}.key") for container in found}
             for entry in left:
                 if entry.key not in there:
@@ -309,12 +308,21 @@ class Docker:
             f"{LABEL}.attempt": str(spec.attempt),
         }
 
+    @contextmanager
+    def _answers(self) -> Iterator[None]:
+        """SandboxUnavailable for what the engine refuses."""
+        try:
+            yield
+        except EngineError as error:
+            raise SandboxUnavailable(f"the Docker Engine at {self._engine.host} refuses: {error}") from error
+
     async def _look(self) -> Machine:
         """What this engine can do; asked and tried once."""
         if self._machine is None:
             self._owners.hold()
-            engine, folders = self._engine, await own_folders(self._engine)
-            told = Told(about=await engine.about(), version=await engine.version(), image=await self.image.id())
+            with self._answers():
+                engine, folders = self._engine, await own_folders(self._engine)
+                told = Told(about=await engine.about(), version=await engine.version(), image=await self.image.id())
             self._machine = await self._with_disk(machine_of(told, self._wishes, folders))
         return self._machine
 
@@ -340,9 +348,10 @@ class Docker:
             write_as(folder / "given", uid)
             spec = SandboxSpec(task="try", attempt=0, workspace=folder)
             sandbox = await self._start(machine, spec, uid)
-            if machine.disk_limit:
-                await fill(sandbox)
-            used = await sandbox.exec("command -v bash git && cat given && touch written")
+            async with sandbox.or_stopped():
+                if machine.disk_limit:
+                    await fill(sandbox)
+                used = await sandbox.exec("command -v bash git && cat given && touch written")
             await sandbox.stop()
             written = folder / "written"
             if used.exit_code != 0:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import stat
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from sandbox.contract import SandboxError, SandboxSpec
+from sandbox.contract import SandboxError, SandboxSpec, SandboxUnavailable
 
 TASK_UIDS = range(1_500_000, 2_000_000)
 """Above what distributions give to people and below 2,097,151, the largest uid that fits the old tar format."""
@@ -45,6 +47,15 @@ def check_folders(spec: SandboxSpec, uid: int) -> None:
         status = folder.stat()
         if is_root() and status.st_uid != uid and not status.st_mode & stat.S_IXOTH:
             raise SandboxError(f"{folder} cannot be read by the sandbox: chmod o+rX it")
+
+
+@contextmanager
+def usable() -> Iterator[None]:
+    """SandboxUnavailable for a folder of ours that cannot be used: its disk is full, it is somebody else's."""
+    try:
+        yield
+    except OSError as error:
+        raise SandboxUnavailable(f"{error.filename or 'a folder'} cannot be used: {error.strerror or error}") from error
 
 
 def own(folder: Path, uid: int) -> None:

@@ -8,6 +8,7 @@ sandbox has mounted it by now (LO_FLAGS_AUTOCLEAR). docs/decisions/0038-a-loop-d
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from sandbox.limits import MIB
 PROGRAM = Path(loop.__file__).read_text()
 ANSWER_SECONDS = 30.0
 STOP_SECONDS = 5.0
-ANSWER_LIMIT_BYTES = 256
+ANSWER_LIMIT_CHARS = 256
+DEVICE = re.compile(r"/dev/loop[0-9]+\n")
 LOOP_DEVICES = "b 7:* rw"
 
 
@@ -32,6 +34,7 @@ class LentDisk:
 
     def __init__(self, engine: Engine, name: str) -> None:
         self.device = ""
+        self._said = ""
         self._link = ContainerLink(engine, name, self)
         self._why_not = ""
         self._answered = anyio.Event()
@@ -42,14 +45,15 @@ class LentDisk:
             await self._link.start(config)
             with anyio.fail_after(ANSWER_SECONDS):
                 await self._answered.wait()
-            if not self.device.endswith("\n"):
-                raise SandboxError(f"no loop device was lent: {self._why_not}")
+            # It will be mounted: whatever the image makes of our program, no other disk.
+            if not DEVICE.fullmatch(self._said):
+                raise SandboxError(f"no loop device was lent: {self._why_not or self._said!r}")
         except BaseException as error:
             await self._link.stop(STOP_SECONDS)
             if isinstance(error, TimeoutError):
                 raise SandboxError(f"no loop device was lent within {ANSWER_SECONDS:g} s") from error
             raise
-        self.device = self.device.strip()
+        self.device = self._said.strip()
 
     def close(self) -> None:
         """The container ends by itself, and the engine removes it."""
@@ -57,8 +61,8 @@ class LentDisk:
 
     def received(self, data: bytes) -> None:
         """What the container says."""
-        self.device += data.decode("ascii", "replace")
-        if self.device.endswith("\n") or len(self.device) > ANSWER_LIMIT_BYTES:
+        self._said = (self._said + data.decode("ascii", "replace"))[:ANSWER_LIMIT_CHARS]
+        if self._said.endswith("\n") or len(self._said) == ANSWER_LIMIT_CHARS:
             self._answered.set()
 
     def lost(self, reason: str) -> None:

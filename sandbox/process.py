@@ -224,11 +224,8 @@ async def start_exec_server(
 ) -> SandboxProcess:
     """Start `argv`, which ends in an exec server, as what `client` speaks to; returns once it takes commands.
     SandboxDied with its stderr when it does not come up; OSError when the program cannot be started."""
-    process = await SandboxProcess.start(client, argv, environment, descriptors)
-    client.attach(process)
-    try:
+    async with client.or_stopped():
+        process = await SandboxProcess.start(client, argv, environment, descriptors)
+        client.attach(process)
         await client.ready()
-    except BaseException:
-        await client.stop()
-        raise
-    return process
+        return process

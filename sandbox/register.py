@@ -67,12 +67,16 @@ class Register:
         return self.lease_seconds > 0
 
     def client(self, spec: SandboxSpec, key: str, *, is_taken_over: bool = False) -> ExecClient:
-        """Of a sandbox that is being made or taken over."""
+        """Of a sandbox that is being made or taken over. OSError when it cannot be entered."""
         self.held.add(key)
         client = ExecClient(spec.environment, key=key, is_taken_over=is_taken_over)
         self.assign(client, spec)
         if not is_taken_over:
-            self._enter(key, spec)
+            try:
+                self._enter(key, spec)
+            except OSError:
+                self.release(key, spec.attempt)
+                raise
         return client
 
     def make_gate(self, key: str, uid: int) -> Path:
@@ -192,9 +196,9 @@ async def reopened(client: ExecClient, spec: SandboxSpec, register: Register, ou
     from sandbox.egress.way import open_way
 
     try:
-        await open_way(client, spec, gate, gate.stat().st_uid, outside)
+        async with client.or_stopped():
+            await open_way(client, spec, gate, gate.stat().st_uid, outside)
     except SandboxError:
-        await client.stop()
         return None
     return client
 

@@ -15,10 +15,10 @@ import anyio.to_thread
 from msgspec import Struct
 
 from sandbox.client import ExecClient
-from sandbox.contract import BorrowWorkspace, Capabilities, SandboxError, SandboxSpec, Setup, SetupWatch
+from sandbox.contract import BorrowWorkspace, Capabilities, SandboxSpec, Setup, SetupWatch
 from sandbox.egress.environment import proxied
 from sandbox.egress.policy import Egress
-from sandbox.folders import TASK_UIDS, is_root, own
+from sandbox.folders import TASK_UIDS, is_root, own, usable
 from sandbox.removal import discard_tree
 
 SPARE = "spare"
@@ -96,11 +96,9 @@ async def start_spare(
 ) -> Spare:
     """Over a new folder below `parent`, as a uid that no task has yet. SandboxError."""
     uid = secrets.choice(TASK_UIDS) if is_root() else os.geteuid()
-    try:
+    with usable():
         folder = Path(tempfile.mkdtemp(dir=parent))
         own(folder, uid)
-    except OSError as error:
-        raise SandboxError(f"{parent} cannot be used: {error.strerror}") from error
     try:
         spec = SandboxSpec(
             task=SPARE,

@@ -154,6 +154,8 @@ class Workspace:
     @asynccontextmanager
     async def _borrow(self) -> AsyncIterator[SandboxSpec]:
         """A fresh workspace for the set-up. Its sandbox is no attempt's: it ends with this runner."""
+        # One that an earlier try could not give back is there as its script left it: links to anywhere.
+        await self._release(for_setup=True)
         prepared = await self._prepare(for_setup=True)
         try:
             spec = self._spec(prepared.path, prepared.readonly_paths)

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from sandbox.bubblewrap import Bubblewrap
 from sandbox.client import ExecClient
 from sandbox.config import DOCKER_HOST, limits
+from sandbox.contract import SandboxError
 from sandbox.docker import Docker, connect
 from sandbox.image import own_name
 from sandbox.owners import Owners
@@ -152,6 +153,23 @@ async def test_one_of_an_image_or_with_a_disk_that_is_no_more_is_not_used(
             assert (await sandbox.exec("cat file")).output == "prepared"
             driver._machine = machine
             await sandbox.stop()
+
+
+async def test_one_that_cannot_be_made_is_no_loss(driver: SparingDriver, data: Path, tmp_path: Path) -> None:
+    async with kept_warm(driver) as warm:
+        await driver.capabilities()
+        await (await driver.spare(Ahead())).remove()
+        spares = data / "spares"
+        spares.rename(data / "another")
+        spares.touch()
+        with pytest.raises(SandboxError, match="cannot be used"):
+            await driver.spare(Ahead())
+        warm._want(Ahead())
+        await anyio.wait_all_tasks_blocked()
+        assert not warm.spares
+        spares.unlink()
+        warm._want(Ahead())
+        await until_spare(warm)
 
 
 async def test_none_is_left_when_the_runner_stops(driver: SparingDriver, data: Path, tmp_path: Path) -> None:

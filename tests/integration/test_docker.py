@@ -9,7 +9,7 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,14 @@ from sandbox import image as image_module
 from sandbox.client import ExecClient
 from sandbox.config import DOCKER_HOST, Config
 from sandbox.container import ContainerLink, ContainerSpec, host_config
-from sandbox.contract import ImageMissing, Sandbox, SandboxSpec, SandboxUnavailable
+from sandbox.contract import ImageMissing, Sandbox, SandboxError, SandboxSpec, SandboxUnavailable
 from sandbox.disk import why_none
 from sandbox.docker import Docker, as_the_engine_sees, connect, container_name
 from sandbox.drivers import Drivers
 from sandbox.egress.policy import Egress, parse
-from sandbox.engine import Engine
+from sandbox.engine import Engine, EngineError
 from sandbox.image import Image, own_name
+from sandbox.lent_disk import LentDisk
 from sandbox.limits import Limits
 from sandbox.owners import Owners
 from sandbox.spare import Ahead
@@ -286,7 +287,7 @@ from functools import partial
 from pathlib import Path
 import anyio
 from sandbox.disk import make_disk_file
-from sandbox.engine import Engine
+from sandbox.engine import Engine, EngineError
 from sandbox.lent_disk import LentDisk, lender
 
 async def main(host, image, folder, name):
@@ -373,6 +374,37 @@ async def test_a_sweep_removes_what_no_living_runner_of_this_installation_holds(
         docker_cli("rm", "--force", *kept)
 
 
+async def test_a_container_that_the_engine_cannot_remove_keeps_no_other_one(
+    docker: Docker, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await docker.capabilities()
+    left = {left_container(data, "dead") for _ in range(3)}
+    stuck = sorted(left)[1]
+    remove = docker._engine.remove
+
+    async def refuse_one(container: str) -> None:
+        if container == stuck:
+            raise EngineError(500, "device or resource busy")
+        await remove(container)
+
+    monkeypatch.setattr(docker._engine, "remove", refuse_one)
+    assert await docker.sweep() == len(left) - 1
+    monkeypatch.undo()
+    assert await docker.sweep() == 1
+
+
+async def test_a_device_that_is_no_loop_device_is_not_mounted(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = LentDisk(docker._engine, "none")
+
+    async def start(config: Mapping[str, Any], first: bytes = b"") -> None:
+        disk.received(b"/dev/sda1\n")
+
+    monkeypatch.setattr(disk._link, "start", start)
+    with pytest.raises(SandboxError, match="no loop device was lent: '/dev/sda1"):
+        await disk.borrow({})
+    assert disk.device == ""
+
+
 async def test_a_start_that_is_cancelled_leaves_no_container(docker: Docker, data: Path, tmp_path: Path) -> None:
     await docker.capabilities()
     for milliseconds in (1, 5, 20, 80, 160, 250):
@@ -393,7 +425,7 @@ async def test_a_start_for_which_the_disk_has_no_room_leaves_nothing(
 
     monkeypatch.setattr(docker._register, "make_gate", make_gate)
     words, allowed = parse("example.com")
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(SandboxUnavailable, match="No space"):
         await docker.start(replace(spec_of(tmp_path / "workspace"), egress=Egress(words=words, allowed=allowed)))
     assert loop_devices(tmp_path) == []
     assert list((data / "held").glob("*")) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -18,9 +19,10 @@ from msgspec.structs import replace
 
 from sandbox.bubblewrap import Bubblewrap
 from sandbox.config import DOCKER_HOST, Config, limits, setup_rules
-from sandbox.contract import Driver, ExecResult, LendSecrets, SandboxSpec, Setup, SetupFailed
+from sandbox.contract import Driver, ExecResult, LendSecrets, SandboxSpec, SandboxUnavailable, Setup, SetupFailed
 from sandbox.docker import Docker, connect
 from sandbox.drivers import Drivers
+from sandbox.egress.policy import Egress, parse
 from sandbox.image import own_name
 from sandbox.owners import Owners
 from sandbox.prepared_images import KEPT_IMAGES
@@ -491,3 +493,26 @@ async def test_a_sandbox_that_waits_for_a_task_has_the_set_up_already(driver: Dr
         assert (await second.exec(look)).output == "module\nold\nxhome\n"
         await second.stop()
         group.cancel_scope.cancel()
+
+
+async def test_a_start_that_fails_leaves_nothing_and_lets_go_of_what_it_started_from(
+    driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(driver, Bubblewrap | Docker)
+    assert driver._register is not None
+    assert driver.setups is not None
+    repository = Repository(tmp_path, "echo done > ~/result")
+    image = await repository.prepare(driver)
+
+    def make_gate(key: str, uid: int) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "gate")
+
+    monkeypatch.setattr(driver._register, "make_gate", make_gate)
+    if isinstance(driver, Bubblewrap):
+        monkeypatch.setattr(Bubblewrap, "_gate_folder", lambda self, key, uid: make_gate(key, uid))
+    words, allowed = parse("example.com")
+    egress = Egress(words=words, allowed=allowed)
+    with pytest.raises(SandboxUnavailable, match="gate cannot be used: No space left"):
+        await driver.start(replace(repository.spec("task_1", image), egress=egress))
+    assert list((tmp_path / "data" / "held").glob("*")) == []
+    assert await driver.setups.forget(image.rpartition(":")[2])
