@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 import tarfile
@@ -239,11 +240,22 @@ def _place(path: Path, folder: Path, offset: int) -> str:
     relative = path.relative_to(folder)
     if relative.parent.name != PACKED or path.name not in PLACES:
         return f"{KEPT}/{relative}"
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if offset < member.offset_data + member.size:
-                    return f"{PLACES[path.name]}/{member.name.removeprefix('./')}"
-    except (tarfile.TarError, OSError):
-        pass
+    with (
+        suppress(tarfile.TarError, OSError, ValueError),
+        _InSips(path) as file,
+        tarfile.open(fileobj=file, mode="r:") as tar,
+    ):
+        while (member := tar.next()) is not None:
+            tar.members.clear()  # type: ignore[attr-defined]  # of millions it would keep each
+            if offset < member.offset_data + member.size:
+                return f"{PLACES[path.name]}/{member.name.removeprefix('./')}"
     return f"a file of {PLACES[path.name]}"
+
+
+class _InSips(io.FileIO):
+    """A stranger's tar, which may announce a header of gigabytes: the standard library would read it at once."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= CHUNK_BYTES:
+            raise OSError(f"a header of {size} bytes")
+        return super().read(size)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sandbox.contract import SandboxSpec, SetupFailed
-from sandbox.kept import new_folder, refuse_too_much, size_of, walk
+from sandbox.kept import PACKED, new_folder, refuse_secrets, refuse_too_much, size_of, walk
 from sandbox.limits import MIB
 from sandbox.owners import Owners
 from sandbox.prepared_folders import PreparedFolders
@@ -71,6 +73,23 @@ def test_what_a_dead_runner_left_goes_however_deep_it_is(tmp_path: Path) -> None
     deep(tmp_path / "spares" / "dead" / "workspace")
     Owners(tmp_path, "me").forget_dead()
     assert list((tmp_path / "spares").iterdir()) == []
+
+
+def test_a_tar_that_announces_a_giant_header_costs_no_memory(tmp_path: Path) -> None:
+    (tmp_path / PACKED).mkdir()
+    header = tarfile.TarInfo("home")
+    header.type, header.size = tarfile.XHDTYPE, 64 * MIB
+    with (tmp_path / PACKED / "home.tar").open("wb") as file:
+        file.write(header.tobuf(tarfile.USTAR_FORMAT))
+        file.seek(header.size)
+        file.write(b"a-secret-of-the-set-up")
+    tracemalloc.start()
+    try:
+        with pytest.raises(SetupFailed, match="the secret TOKEN in a file of ~,"):
+            refuse_secrets(tmp_path, {"TOKEN": "a-secret-of-the-set-up"})
+        assert tracemalloc.get_traced_memory()[1] < 8 * MIB
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.fixture
