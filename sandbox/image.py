@@ -58,10 +58,10 @@ class Image:
         with taken(self._lock) as mine:
             while not mine and self.is_being_made():
                 await anyio.sleep(WAIT_SECONDS)
-            if await self.is_there():
-                return
             last = ""
             try:
+                if await self.is_there():
+                    return
                 async for line in self._steps():
                     last = line or last
                     yield line

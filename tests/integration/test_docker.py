@@ -544,6 +544,19 @@ async def test_an_image_that_cannot_be_made_is_told_with_the_engines_words(docke
     assert docker_cli("images", "--quiet", own_name()) == ""
 
 
+async def test_an_engine_that_refuses_as_it_is_asked_for_the_image_is_told_too() -> None:
+    engine = Engine(HOST)
+
+    async def refuse(name: str) -> dict[str, Any] | None:
+        raise EngineError(500, "the daemon is shutting down")
+
+    engine.image = refuse
+    with pytest.raises(SandboxUnavailable, match="could not be made: the daemon is shutting down"):
+        async for _ in Image(engine).make():
+            pass
+    await engine.close()
+
+
 async def test_an_image_of_ones_own_that_lacks_python_is_refused_with_the_reason(data: Path, docker: Docker) -> None:
     other = connect(Config(sandbox_image="debian:bookworm-slim"), HOST, data, "other")
     with pytest.raises(SandboxUnavailable, match="python3"):
