@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from protocol.base import encode
+from protocol.base import encode, tag_of
 from protocol.evolve import Task, User
 from protocol.query import ClaimAttempt, Spending
 from protocol.task import (
@@ -115,21 +115,24 @@ class Machine:
     def send(self) -> None:
         kind = self.drawn.of(self.drawn.of((*[self.likely()] * 4, self.kinds)))
         self.keys.append(f"k{len(self.keys)}")
-        self.store("cmd", self.drawn.message(kind, {**self.known(), "key": self.keys[-1:]}))
+        self.send_command(self.drawn.message(kind, {**self.known(), "key": self.keys[-1:]}))
+
+    def send_command(self, command: Any) -> None:
+        self.store(f"cmd.{tag_of(command)}", command)
 
     def repeat(self) -> None:
         """The same command, stored a second time."""
-        if sent := [stored for stored in self.stream if stored.subject == "cmd"]:
+        if sent := [stored for stored in self.stream if stored.subject.startswith("cmd.")]:
             again = self.drawn.of(sent)
             self.tell(f"again: {again.data.decode()}")
-            self.stream.append(Stored("cmd", len(self.stream) + 1, again.data, self.now))
+            self.stream.append(Stored(again.subject, len(self.stream) + 1, again.data, self.now))
 
     def fire(self) -> None:
         """A timer fires: it may be one of long ago, and it may have fired before."""
         if self.armed:
             command = self.drawn.of(self.armed[-4:]).message
             self.keys.append(command.key)  # type: ignore[attr-defined]
-            self.store("cmd", command)
+            self.send_command(command)
 
     def likely(self) -> Sequence[type]:
         """The commands that lead on from where the actor stands."""
@@ -156,7 +159,7 @@ class Machine:
 
     def read(self, owner: Owner, count: int) -> None:
         for stored in self.stream[owner.read : owner.read + count]:
-            if stored.subject == "cmd":
+            if stored.subject.startswith("cmd."):
                 owner.actor.mailbox.append(stored)
             elif stored.sequence not in self.gone:
                 owner.actor.fold(stored)
