@@ -76,13 +76,13 @@ class Bulk:
 
     async def _do(self, asker: Asker, begun: BulkBegun, reason: str) -> tuple[BulkTask, ...]:
         done: dict[str, BulkTask] = {}
-        limit = anyio.CapacityLimiter(AT_ONCE)
+        command, limit = _command(begun, reason, asker.device), anyio.CapacityLimiter(AT_ONCE)
 
         async def do(task: str) -> None:
             async with limit:
-                receipt = await self._tasks.receipt(asker, task, begun.bulk)
+                receipt = await self._tasks.receipt(asker, task, begun.bulk, type(command))
                 if receipt is None:
-                    await self._tasks.send(asker, task, _command(begun, reason, asker.device))
+                    await self._tasks.send(asker, task, command)
                 done[task] = BulkTask(task, receipt.status.value, receipt.reason) if receipt else BulkTask(task)
 
         async with anyio.create_task_group() as group:

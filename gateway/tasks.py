@@ -18,6 +18,7 @@ from gateway import checks
 from gateway.errors import Problem, no_task, of_refusal
 from gateway.remembered import Remembered
 from gateway.users import Asker
+from protocol.base import tag_of
 from protocol.evolve import Task, evolve
 from protocol.ids import is_token, task_id
 from protocol.live import (
@@ -50,6 +51,7 @@ from protocol.task import (
     DenyQuestion,
     PauseTask,
     Receipt,
+    ReceiptStatus,
     ResumeTask,
     RetryTask,
     SendMessage,
@@ -66,6 +68,22 @@ from protocol.user import BulkBegun, decode_user_decision
 from services.bus import Bus, Refused, Stored, Unavailable
 
 EVERYTHING = TaskFilter()
+COMMANDS: dict[type[CommandFrame], type[TaskCommand]] = {
+    Submit: SubmitTask,
+    Say: SendMessage,
+    Answer: AnswerQuestion,
+    Approve: ApproveQuestion,
+    Deny: DenyQuestion,
+    Cancel: CancelTask,
+    ChangeBudget: SetBudget,
+    Prioritize: SetPriority,
+    Pause: PauseTask,
+    Resume: ResumeTask,
+    Retry: RetryTask,
+    Archive: ArchiveTask,
+    Tag: TagTask,
+}
+"""What each frame asks of its task."""
 NOT_DECIDED = "The scheduler has not taken it yet."
 
 
@@ -279,10 +297,15 @@ class Tasks:
                     return event
         return None
 
-    async def receipt(self, asker: Asker, task: str, key: str) -> Receipt | None:
-        """How a command ended, None while it has not. Raises Unavailable."""
+    async def receipt(self, asker: Asker, task: str, key: str, kind: type[TaskCommand]) -> Receipt | None:
+        """How a command ended, None while it has not; one whose key stands for another kind of command is rejected.
+        Raises Unavailable."""
         state, _ = await self._fold(asker, task)
-        return state.receipts.get(key)
+        found, asked = state.receipts.get(key), tag_of(kind)
+        if found is None or found.command in ("", asked):
+            return found
+        reason = f"This key stands for another command to the task, `{found.command}`: use a new one."
+        return Receipt(key=key, status=ReceiptStatus.REJECTED, reason=reason, command=asked)
 
 
 def _command(

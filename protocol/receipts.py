@@ -14,13 +14,15 @@ from protocol.task import Receipt, ReceiptStatus
 RECEIPTS_LIMIT = 2_000
 """Receipts of its users' commands that a task keeps. Past it every command but a cancel is rejected, so that whoever
 asks again hears the same."""
-RECEIPTS_LIMIT_BYTES = 240_000
-"""What they may come to in JSON, to the same effect; 2,000 with UUIDs for keys take 220,000. All of them travel in the
-one message that stands for an archived task, and those of a user's log in the one that folds it."""
+RECEIPTS_LIMIT_BYTES = 272_000
+"""What they may come to in JSON, to the same effect; 2,000 with UUIDs for keys take 268,000. All of them travel in the
+one message that stands for an archived task."""
 USER_RECEIPTS_KEPT = timedelta(days=2)
 """A user's log keeps its receipts so long, ..."""
 USER_RECEIPTS_LIMIT = 2_000
-"""... but no more than these, the newest; ..."""
+"""... but no more than these, the newest, ..."""
+USER_RECEIPTS_LIMIT_BYTES = 240_000
+"""... nor, once the log is folded, than have room in so many bytes; ..."""
 USER_RECEIPTS_LEAST = 500
 """... and so many however old they are."""
 SCHEDULES_RECEIPTS_LIMIT = 100

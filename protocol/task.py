@@ -592,6 +592,9 @@ class Receipt(Part, frozen=True):
     reason: str = ""
     at: datetime | None = None
     """When it was given, where a user's log keeps it."""
+    command: str = ""
+    """What it was, as its subject names it: another one under the same key is not done. Empty in older receipts, and
+    where it could not be read."""
 
 
 class Decision(Message, frozen=True):

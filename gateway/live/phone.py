@@ -17,7 +17,7 @@ from gateway.live.looking import Looking
 from gateway.live.outbox import Full, Outbox
 from gateway.live.watch import Watch
 from gateway.live.wire import Gone, Wire
-from gateway.tasks import Tasks
+from gateway.tasks import COMMANDS, Tasks
 from gateway.users import Asker
 from protocol.base import encode, reader
 from protocol.ids import task_id
@@ -42,6 +42,7 @@ from protocol.live import (
 )
 from protocol.live import Looking as LookingFrame
 from protocol.live import Tasks as TasksFrame
+from protocol.task import TaskCommand
 from services import bus
 from services.bus import Bus, Unavailable
 
@@ -298,7 +299,7 @@ class Phone:
             accepted = await self._store(frame)
             self.put(encode(accepted))
             self._receipts += 1
-            self._group.start_soon(self._see_receipt, accepted, passed)
+            self._group.start_soon(self._see_receipt, accepted, COMMANDS[type(frame)], passed)
         except bus.Refused as refused:
             raise Problem(422, refused.reason) from None
         except Unavailable as error:
@@ -318,7 +319,7 @@ class Phone:
                 continue
         return await self._tasks.store(self.asker, frame)
 
-    async def _see_receipt(self, accepted: Accepted, passed: anyio.Event) -> None:
+    async def _see_receipt(self, accepted: Accepted, kind: type[TaskCommand], passed: anyio.Event) -> None:
         """The feed brings the receipt to every socket of the user. Where it does not, because the command had ended
         before it was sent again or because the feed was interrupted, it is looked for."""
         task, key, wait = accepted.task, accepted.key, RECEIPT_SECONDS
@@ -329,7 +330,7 @@ class Phone:
                     return
                 wait = min(wait * 2, RECEIPT_LONGEST_SECONDS)
                 with suppress(Unavailable):
-                    if receipt := await self._tasks.receipt(self.asker, task, key):
+                    if receipt := await self._tasks.receipt(self.asker, task, key, kind):
                         self.put(encode(ReceiptSeen(task=task, receipt=receipt)))
                         return
         finally:

@@ -540,6 +540,8 @@ export interface Receipt {
   reason?: string;
   /** When it was given, where a user's log keeps it. @default null */
   at?: Time | null;
+  /** What it was, as its subject names it: another one under the same key is not done. Empty in older receipts, and where it could not be read. @default "" */
+  command?: string;
 }
 
 /** One entry of the task's journal. */

@@ -257,6 +257,16 @@ async def test_a_rejected_command_has_its_receipt_and_a_repeated_one_has_it_agai
         assert await receipt(again, "a1") == rejected
 
 
+async def test_a_key_that_stands_for_another_command_carries_out_nothing_and_says_so(
+    gateway: GatewayHouse, world: World
+) -> None:
+    async with phone(gateway, OWNER_TOKEN) as client:
+        task = await submit(client, "taken")
+        await client.send(Cancel(key="taken", task=task))
+        said = await receipt(client, "taken")
+        assert (said.status, "`submit_task`: use a new one" in said.reason) == (ReceiptStatus.REJECTED, True)
+
+
 async def test_the_same_key_is_the_same_task(gateway: GatewayHouse, world: World) -> None:
     async with phone(gateway, OWNER_TOKEN) as client:
         frame = Submit(key="once", prompt="Do it", repository=REPOSITORY)

@@ -17,6 +17,7 @@ from protocol.receipts import (
     USER_RECEIPTS_KEPT,
     USER_RECEIPTS_LEAST,
     USER_RECEIPTS_LIMIT,
+    USER_RECEIPTS_LIMIT_BYTES,
     is_full,
     newest,
 )
@@ -30,7 +31,7 @@ DAY = timedelta(days=1)
 
 def receipts(count: int, key_chars: int = 36) -> dict[str, Receipt]:
     keys = (f"{number:0{key_chars}}" for number in range(count))
-    return {key: Receipt(key=key, status=ReceiptStatus.CONSUMED) for key in keys}
+    return {key: Receipt(key=key, status=ReceiptStatus.CONSUMED, command="answer_question") for key in keys}
 
 
 @pytest.mark.parametrize(
@@ -99,5 +100,5 @@ def test_a_log_with_the_longest_keys_is_folded_into_one_message() -> None:
     user = of_users(USER_RECEIPTS_LIMIT, KEY_LIMIT_BYTES)
     decision = fold_log(user, NOW)
     assert len(encode(decision)) < MESSAGE_LIMIT_BYTES
-    kept = [receipt.key for receipt in newest(user.receipts.values(), RECEIPTS_LIMIT_BYTES)]
+    kept = [receipt.key for receipt in newest(user.receipts.values(), USER_RECEIPTS_LIMIT_BYTES)]
     assert list(evolve_user(user, decision).receipts) == kept == list(user.receipts)[-len(kept) :]

@@ -111,7 +111,8 @@ def put_away(task: Task) -> Decision:
 
 def many(count: int, reason: str = "The task has succeeded already.") -> dict[str, Receipt]:
     keys = [f"{number:0{KEY_LIMIT_BYTES}}" for number in range(count)]
-    return {key: Receipt(key=key, status=ReceiptStatus.REJECTED, reason=reason) for key in keys}
+    status, command = ReceiptStatus.REJECTED, "answer_question"
+    return {key: Receipt(key=key, status=status, reason=reason, command=command) for key in keys}
 
 
 @settings(max_examples=60, deadline=None)

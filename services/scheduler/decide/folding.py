@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from protocol.evolve import User
-from protocol.receipts import RECEIPTS_LIMIT_BYTES, newest
+from protocol.receipts import USER_RECEIPTS_LIMIT_BYTES, newest
 from protocol.schedule import Progress, Schedule
 from protocol.user import LogFolded, UserDecision
 
@@ -15,7 +15,7 @@ def fold_log(user: User, now: datetime) -> UserDecision:
     folded = LogFolded(
         schedules=tuple(map(_progress, user.schedules.values())),
         github_sealed=user.github.sealed if user.github else "",
-        receipts=newest(user.receipts.values(), RECEIPTS_LIMIT_BYTES),
+        receipts=newest(user.receipts.values(), USER_RECEIPTS_LIMIT_BYTES),
         answered=user.answered,
     )
     return UserDecision(at=now, events=(folded,))

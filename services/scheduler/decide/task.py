@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import assert_never
 
+from protocol.base import tag_of
 from protocol.evolve import Task
 from protocol.receipts import is_full
 from protocol.task import (
@@ -57,17 +58,17 @@ def answer(task: Task, command: AnyTaskCommand, sequence: int, now: datetime, li
     events: tuple[AnyTaskEvent, ...] = ()
     try:
         events = restored(task, decide(task, command, now, limits))
-        receipt = Receipt(key=command.key, status=ReceiptStatus.CONSUMED)
+        status, reason = ReceiptStatus.CONSUMED, ""
     except Forgotten as forgotten:
-        receipt = Receipt(key=command.key, status=ReceiptStatus.INDETERMINATE, reason=str(forgotten))
+        status, reason = ReceiptStatus.INDETERMINATE, str(forgotten)
     except Rejected as rejection:
-        receipt = Receipt(key=command.key, status=ReceiptStatus.REJECTED, reason=str(rejection))
+        status, reason = ReceiptStatus.REJECTED, str(rejection)
     journal = command.journal_sequence if isinstance(command, FinishAttempt | FailAttempt | ParkAttempt) else 0
     decision = Decision(
         at=now,
         state=task.state,
         events=events,
-        receipt=receipt,
+        receipt=Receipt(key=command.key, status=status, reason=reason, command=tag_of(command)),
         command_sequence=sequence,
         journal_sequence=journal if events else 0,
     )
