@@ -13,6 +13,7 @@ from sandbox.contract import SandboxError, SandboxSpec, SandboxUnavailable
 
 TASK_UIDS = range(1_500_000, 2_000_000)
 """Above what distributions give to people and below 2,097,151, the largest uid that fits the old tar format."""
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def is_root() -> bool:
@@ -65,14 +66,43 @@ def own(folder: Path, uid: int) -> None:
 
 
 def give(workspace: Path, uid: int) -> None:
-    """Make the whole tree the task's, once. A file with several hard links stays: another may be in a mirror."""
+    """Make the whole tree the task's, once. A file with several hard links stays: another may be in a mirror.
+
+    One descriptor is open at a time, whatever the tree's depth: a repository's may be larger than what a process, with
+    all its tasks, can open. Nobody else writes there.
+    """
     if workspace.stat().st_uid == uid:
         return
-    for folder, _, files, fd in os.fwalk(workspace, topdown=False):
-        for name in files:
-            status = os.lstat(name, dir_fd=fd)
-            if status.st_nlink == 1:
-                os.chown(name, uid, uid, dir_fd=fd, follow_symlinks=False)
-        if Path(folder) != workspace:
-            os.fchown(fd, uid, uid)
-    os.chown(workspace, uid, uid)
+    folder = os.open(workspace, FOLDER)
+    try:
+        waiting = [give_files(folder, uid)]
+        while waiting:
+            if waiting[-1]:
+                folder = instead_of(folder, waiting[-1].pop())
+                waiting.append(give_files(folder, uid))
+            else:
+                # The workspace itself comes last: by it the tree is known to be given.
+                os.fchown(folder, uid, uid)
+                folder = instead_of(folder, "..")
+                waiting.pop()
+    finally:
+        os.close(folder)
+
+
+def give_files(folder: int, uid: int) -> list[str]:
+    """Those in this one folder; the names of the folders in it."""
+    folders = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.name)
+            elif entry.stat(follow_symlinks=False).st_nlink == 1:
+                os.chown(entry.name, uid, uid, dir_fd=folder, follow_symlinks=False)
+    return folders
+
+
+def instead_of(folder: int, name: str) -> int:
+    """The descriptor of what is there by that name, in place of its own."""
+    other = os.open(name, FOLDER, dir_fd=folder)
+    os.close(folder)
+    return other
