@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -28,6 +29,7 @@ from sandbox.setup import Ground
 REPOSITORY = "errand-prepared"
 KEPT_IMAGES = f"{REPOSITORY}:"
 """How the names begin of images in which a set-up is kept."""
+PREPARED_BY = "errand.prepared-by"
 NOT_ALLOWED = "the server's operator can allow it (ERRAND_SANDBOX_DOCKERFILES)."
 CONTEXT_LIMIT_BYTES = 16 * MIB
 SIZE = "errand.kept-bytes"
@@ -57,7 +59,7 @@ class PreparedImages:
 
     @property
     def _label(self) -> str:
-        return f"errand.prepared-by={self._owners.installation}"
+        return f"{PREPARED_BY}={self._owners.installation}"
 
     @property
     def builds_not(self) -> str:
@@ -82,17 +84,10 @@ class PreparedImages:
         """The named image where this engine has it: what its operator has fetched may be used."""
         if setup.image:
             found = await self._engine.image(setup.image)
-            if found is None:
-                await watch.notice(
-                    f"The repository names the image {setup.image}, which this server does not have, so Errand's own "
-                    f"is used: `docker pull {setup.image}` there allows it."
-                )
-            elif found["Config"].get("Volumes"):
-                await watch.notice(
-                    f"The repository names the image {setup.image}, which has volumes, so Errand's own is used."
-                )
-            else:
+            why_not = why_no_ground(setup.image, found)
+            if found is not None and not why_not:
                 return Ground(found["Id"], found["Id"])
+            await watch.notice(f"The repository names the image {setup.image}, which {why_not}.")
         found = await self._engine.image(self._image.name)
         if found is None:
             raise SandboxUnavailable(f"the Docker sandbox's image {self._image.name} is gone")
@@ -140,6 +135,21 @@ class PreparedImages:
         image = await self._engine.image(ground.image or self._image.name)
         variables = (image or {}).get("Config", {}).get("Env") or ()
         return next((line.removeprefix("PATH=") for line in variables if line.startswith("PATH=")), PATH)
+
+
+def why_no_ground(name: str, found: Mapping[str, Any] | None) -> str:
+    """Why a repository that names this image gets another one; empty where it may start from it. What other set-ups
+    left is other repositories' and users', and an id, or how one begins, could be that of any layer of it."""
+    own = "so Errand's own is used"
+    if found is None:
+        return f"this server does not have, {own}: `docker pull {name}` there allows it"
+    if found["Config"].get("Volumes"):
+        return f"has volumes, {own}"
+    if PREPARED_BY in (found["Config"].get("Labels") or {}):
+        return f"is what a set-up left, {own}"
+    if found["Id"].removeprefix("sha256:").startswith(name.removeprefix("sha256:")):
+        return f"is an id, {own}: give a name"
+    return ""
 
 
 def context_of(folder: Path) -> bytes:

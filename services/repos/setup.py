@@ -49,7 +49,12 @@ FILE_LIMIT_BYTES = 64 * 1024
 PATTERNS_LIMIT = 100
 LIST_LIMIT_BYTES = 64 * 1024 * 1024
 JSON_WITH_COMMENTS = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/|,(?=\s*[}\]])', re.DOTALL)
-IMAGE = re.compile(r"[a-z0-9][a-zA-Z0-9._/:@-]{0,255}")
+PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+IMAGE = re.compile(
+    rf"(?=.{{1,255}}$)(?:{PART}(?::[0-9]+)?/)?{PART}(?:/{PART})*(?::[a-zA-Z0-9_][a-zA-Z0-9_.-]{{0,127}})?"
+    r"(?:@sha256:[0-9a-f]{64})?"
+)
+"""As an engine's names are written (`distribution/reference`): it becomes a part of a URL, in which `..` leads away."""
 
 
 class File(Struct, frozen=True):

@@ -81,6 +81,7 @@ async def test_a_devcontainer_names_an_image_or_a_dockerfile_and_the_rest_is_not
     for text, said in (
         ("[]", "is not heeded: Expected `object`"),
         ('{"image": "-v /:/host"}', "its image is no image's name"),
+        ('{"image": "a/../../containers/x"}', "its image is no image's name"),
         ('{"build": {"dockerfile": "../Dockerfile"}}', "must be a file beside it"),
         ('{"build": {"dockerfile": "missing"}}', "must be a file beside it"),
     ):

@@ -447,6 +447,25 @@ async def test_the_image_of_a_repository_is_the_ground_where_the_engine_has_it(t
             docker_cli("rmi", name)
 
 
+async def test_what_a_set_up_left_is_no_ground_for_another_repository_by_name_or_by_id(tmp_path: Path) -> None:
+    async with new_driver("docker", tmp_path / "data") as driver:
+        private = await Repository(tmp_path / "a", "echo private > /opt/errand/notes").prepare(driver)
+        image_id = docker_cli("inspect", "--format", "{{.Id}}", private).strip()
+        own_id = docker_cli("inspect", "--format", "{{.Id}}", own_name()).strip()
+        other = Repository(tmp_path / "b", "")
+        for named, why_not in (
+            (private, "is what a set-up left"),
+            (f"docker.io/library/{private}", "is what a set-up left"),
+            (image_id.removeprefix("sha256:")[:12], "is what a set-up left"),
+            (own_id, "is an id"),
+            (own_id.removeprefix("sha256:")[:12], "is an id"),
+        ):
+            seen = Seen()
+            image = await other.prepare(driver, seen, image=named, script="")
+            assert image == "", named
+            assert f"The repository names the image {named}, which {why_not}, so Errand's own is" in seen.notices[0]
+
+
 async def test_a_dockerfile_is_built_once_where_the_operator_allows_it(tmp_path: Path) -> None:
     allowed = Config(sandbox_memory_mib=512, sandbox_tmp_mib=64, sandbox_dockerfiles="offline")
     dockerfile = f"FROM {own_name()}\nUSER root\nCOPY tool /usr/bin/tool\nRUN chmod 755 /usr/bin/tool\n"
