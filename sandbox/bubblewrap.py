@@ -588,7 +588,7 @@ def limits_processes() -> bool:
 
 
 def notes(why_no_disk: str) -> Iterator[str]:
-    yield "bubblewrap limits neither memory nor how many files are in /tmp: a task can fill both. Docker does."
+    yield "bubblewrap limits no memory, no processor time, and not how many files are in /tmp; Docker does."
     if why_no_disk:
         yield f"A workspace has no limit of disk ({why_no_disk}): a task can fill the one that the workspaces are on."
     yield "bubblewrap has no images: of a repository's set-up the script is heeded, an image is not."

@@ -152,7 +152,7 @@ class Drivers:
     async def _use_other(self, why: str) -> None:
         if self._other is None:
             wish = only_docker_has(self._config) if self._config.sandbox == "auto" else ""
-            asked = f" {wish} asks for Docker: tasks wait for it, and ERRAND_SANDBOX=bubblewrap gives that up."
+            asked = f" {wish} asks for Docker: tasks wait for it, and ERRAND_SANDBOX=bubblewrap gives that up"
             return self._use(None, f"{why}.{asked}" if wish else why)
         try:
             able = await self._other.capabilities()

@@ -1249,7 +1249,7 @@ class Server:
         running = sum(process.is_running for process in self._processes.values())
         if running >= PROCESSES_LIMIT:
             raise OSError(errno.EAGAIN, f"{running} background processes run already: stop one")
-        cwd = request["cwd"] or self._folder() or "/workspace"
+        cwd = request["cwd"] or self._where_the_shell_is()
         self._exec(call_id, {**request, "cwd": cwd, "shell": False})
         self._processes_started += 1
         command = self._commands[call_id]
@@ -1437,6 +1437,11 @@ class Server:
         if command.ended_by in ("cancelled", "stopped") or self._memory_kills.count() <= command.memory_kills:
             return False
         return not command.process or command.status == signal.SIGKILL
+
+    def _where_the_shell_is(self) -> str:
+        """By its process: the folder's name may be no text, and nobody's any more."""
+        session = self._session
+        return f"/proc/{session.pid}/cwd" if session is not None and session.folder() else "/workspace"
 
     def _folder(self) -> str:
         """Of the shell, as the host names it; empty where there is none."""

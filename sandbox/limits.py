@@ -33,18 +33,21 @@ class Limits(Struct, frozen=True, kw_only=True):
     def in_words(self, *, memory: bool, disk: bool, processes: bool) -> str:
         """Those that hold, for the owner."""
         held = {
-            f"{gibibytes(self.memory_bytes)} of memory and swap": memory,
+            f"{size_in_words(self.memory_bytes)} of memory and swap": memory,
             f"{self.cpus:g} processors": memory,
             f"{self.processes:,} processes": processes,
-            f"{gibibytes(self.disk_bytes)} of disk": disk,
-            f"{gibibytes(self.tmp_bytes)} each of {', '.join(TMPFS)}": True,
-            f"{self.open_files:,} open files and files of {gibibytes(self.file_bytes)} a process": True,
+            f"{size_in_words(self.disk_bytes)} of disk": disk,
+            f"{size_in_words(self.tmp_bytes)} each of {', '.join(TMPFS)}": True,
+            f"{self.open_files:,} open files and files of {size_in_words(self.file_bytes)} a process": True,
         }
         return "; ".join(words for words, holds in held.items() if holds)
 
 
-def gibibytes(size: int) -> str:
-    return f"{size / GIB:.3g} GiB"
+def size_in_words(size: int) -> str:
+    """By whole MiB below a GiB, and never as a power of ten."""
+    if size < GIB:
+        return f"{size // MIB} MiB"
+    return f"{size / GIB:,.2f}".rstrip("0").rstrip(".") + " GiB"
 
 
 class SetupRules(Struct, frozen=True, kw_only=True):

@@ -454,6 +454,18 @@ async def test_a_background_process_is_started_listed_read_and_stopped(sandbox: 
         await sandbox.read_process(7)
 
 
+@pytest.mark.parametrize(
+    "folder", ["mkdir $'\\xff'; cd $'\\xff'", "mkdir gone; cd gone; rmdir ../gone"], ids=["no text", "gone"]
+)
+async def test_a_background_process_starts_where_the_shell_is_whatever_the_folders_name(
+    sandbox: Sandbox, folder: str
+) -> None:
+    await sandbox.shell(folder)
+    there = (await sandbox.shell("readlink /proc/self/cwd")).output
+    await sandbox.start_process("readlink /proc/self/cwd")
+    assert there in await read_until(sandbox, 1, there)
+
+
 async def test_a_background_process_outlives_deadlines_and_restarts_and_keeps_a_bounded_output(
     sandbox: Sandbox,
 ) -> None:

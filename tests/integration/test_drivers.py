@@ -31,7 +31,7 @@ async def test_who_asks_for_what_docker_alone_has_never_gets_less(tmp_path: Path
         await drivers.look()
         assert drivers.driver is None
         assert "there is no Docker Engine" in drivers.why
-        assert "asks for Docker: tasks wait for it, and ERRAND_SANDBOX=bubblewrap gives that up." in drivers.why
+        assert "asks for Docker: tasks wait for it, and ERRAND_SANDBOX=bubblewrap gives that up" in drivers.why
 
 
 async def test_docker_insists(tmp_path: Path) -> None:
