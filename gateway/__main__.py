@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from typing import Any, cast
 
 from gateway import server
 from gateway.actor import Gateway
@@ -15,6 +17,8 @@ from services.github import github_settings
 
 
 def main() -> None:
+    # Litestar would load it, and keep 8 MiB of it, because it is there: for the runner, no message here is made of it.
+    sys.modules["pydantic"] = cast(Any, None)
     config = from_environment(Config, os.environ)
     github = github_settings(os.environ)
     bound = server.bind(config)
