@@ -41,7 +41,7 @@ from sandbox.egress.environment import GATE_INSIDE
 from sandbox.egress.outside import Outside
 from sandbox.engine import Engine, EngineError
 from sandbox.folders import check_folders, give, is_root, own, task_uid, usable
-from sandbox.image import Image
+from sandbox.image import Image, on_its_base
 from sandbox.lent_disk import LentDisk, lender
 from sandbox.limits import SetupRules
 from sandbox.machine import Machine, Told, Wishes, machine_of
@@ -118,7 +118,7 @@ class Docker:
             prepared_image=True,
             facts={
                 "engine": f"Docker Engine {machine.version}, runtime {machine.runtime}",
-                "image": f"{self.image.name} is {machine.image}",
+                "image": f"{self.image.name} is {machine.image}{on_its_base(machine.base)}",
                 "limits": machine.limits.in_words(
                     memory=machine.memory_limit, disk=machine.disk_limit, processes=machine.process_limit
                 ),
@@ -322,7 +322,8 @@ class Docker:
             self._owners.hold()
             with self._answers():
                 engine, folders = self._engine, await own_folders(self._engine)
-                told = Told(about=await engine.about(), version=await engine.version(), image=await self.image.id())
+                image, base = await self.image.id_and_base()
+                told = Told(about=await engine.about(), version=await engine.version(), image=image, base=base)
             self._machine = await self._with_disk(machine_of(told, self._wishes, folders))
         return self._machine
 

@@ -10,10 +10,12 @@ import argparse
 import hashlib
 import io
 import os
+import re
 import sys
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -24,7 +26,10 @@ from sandbox.lock import taken
 
 DOCKERFILE = Path(__file__).with_name("Dockerfile")
 OWN = "errand-sandbox"
+BASE = "errand.base"
+"""The label of ours that says what it was built on, as that was named."""
 WAIT_SECONDS = 1.0
+ANOTHER_BASE = "; where its base cannot be fetched, `--base NAME` gives it another"
 
 
 class Image:
@@ -36,17 +41,23 @@ class Image:
         image, and others see it."""
         self.name = name or own_name()
         self._is_ours = not name
-        self._arguments = {"BASE_IMAGE": base} if base else {}
+        self._base = base
         self._engine = engine
         self._lock = lock
 
     async def id(self) -> str:
         """The digest of what has this name now; empty when nothing has."""
+        return (await self.id_and_base())[0]
+
+    async def id_and_base(self) -> tuple[str, str]:
+        """What it was built on is empty where it does not say."""
         found = await self._engine.image(self.name)
-        return found["Id"] if found else ""
+        return (found["Id"], base_of(found)) if found else ("", "")
 
     async def is_there(self) -> bool:
-        return bool(await self.id())
+        """Built on the base that was asked for, where one was."""
+        image, base = await self.id_and_base()
+        return bool(image) and self._base in ("", base)
 
     def is_being_made(self) -> bool:
         """By whichever process of this installation."""
@@ -68,17 +79,35 @@ class Image:
             except EngineError as error:
                 raise SandboxUnavailable(
                     f"The Docker sandbox's image {self.name} could not be made: {error} ({last[-300:]}). "
-                    "`python -m sandbox.image` shows all of it"
+                    f"`python -m sandbox.image` shows all of it{ANOTHER_BASE if self._is_ours else ''}"
                 ) from error
 
     def _steps(self) -> AsyncIterator[str]:
         if not self._is_ours:
             return self._engine.pull(self.name)
-        return self._engine.build(self.name, context(), arguments=self._arguments)
+        arguments = {"BASE_IMAGE": self._base} if self._base else {}
+        labels = {BASE: self._base or own_base()}
+        return self._engine.build(self.name, context(), arguments=arguments, labels=labels)
 
 
 def own_name() -> str:
     return f"{OWN}:{hashlib.sha256(DOCKERFILE.read_bytes()).hexdigest()[:12]}"
+
+
+def own_base() -> str:
+    """The base that the Dockerfile names."""
+    found = re.search(r"^ARG BASE_IMAGE=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
+    return found[1] if found else ""
+
+
+def base_of(found: Mapping[str, Any]) -> str:
+    """Of what the engine tells of an image."""
+    return str((found["Config"].get("Labels") or {}).get(BASE, ""))
+
+
+def on_its_base(base: str) -> str:
+    """For a sentence about the image."""
+    return f", built on {base}" if base else ""
 
 
 def context() -> bytes:
@@ -90,17 +119,22 @@ def context() -> bytes:
 
 
 async def main(base: str) -> int:
+    name = os.environ.get("ERRAND_SANDBOX_IMAGE", "")
+    if name and base:
+        print(f"--base is for the image that Errand builds, and ERRAND_SANDBOX_IMAGE names {name}", file=sys.stderr)
+        return 2
     engine = Engine(os.environ.get("DOCKER_HOST") or DOCKER_HOST)
-    image = Image(engine, os.environ.get("ERRAND_SANDBOX_IMAGE", ""), base=base)
+    image = Image(engine, name, base=base)
     try:
         async for line in image.make():
             print(line, flush=True)
+        found = await image.id_and_base()
     except SandboxUnavailable as error:
         print(error, file=sys.stderr)
         return 1
     finally:
         await engine.close()
-    print(f"{image.name} is ready.")
+    print(f"{image.name} is ready{on_its_base(found[1])}.")
     return 0
 
 

@@ -44,6 +44,8 @@ class Told(Struct, frozen=True, kw_only=True):
     """Its `/version`."""
     image: str
     """The digest of the sandboxes' image."""
+    base: str = ""
+    """What that was built on, where it says so."""
 
 
 class Machine(Struct, frozen=True, kw_only=True):
@@ -68,6 +70,8 @@ class Machine(Struct, frozen=True, kw_only=True):
     """Whether the runtime is the one that the suite of all drivers has been run on as a whole."""
     disks: Literal["none", "own", "lent"] = "none"
     """Whether each workspace is a disk of a size, and who makes its device: we, or a container for us."""
+    base: str = ""
+    """As `Told.base`."""
 
     @property
     def disk_limit(self) -> bool:
@@ -96,6 +100,7 @@ def machine_of(told: Told, wishes: Wishes, folders: Mapping[Path, Path]) -> Mach
         memory_limit=is_runc and bool(about.get("MemoryLimit")),
         process_limit=is_runc and bool(about.get("PidsLimit")),
         is_known=is_runc,
+        base=told.base,
     )
 
 

@@ -488,13 +488,31 @@ def dockerfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docker: Docker) 
     subprocess.run(["docker", "rmi", own_name()], capture_output=True, check=False)
 
 
-async def make_image() -> None:
+async def make_image(base: str = "") -> None:
     engine = Engine(HOST)
     try:
-        async for _ in Image(engine).make():
+        async for _ in Image(engine, base=base).make():
             pass
     finally:
         await engine.close()
+
+
+async def test_an_image_says_its_base_and_is_made_again_where_another_one_is_asked_for(
+    data: Path, docker: Docker, dockerfile: Path
+) -> None:
+    dockerfile.write_text(f"ARG BASE_IMAGE={docker.image.name}\nFROM $BASE_IMAGE\nLABEL test={secrets.token_hex(8)}\n")
+    other = connect(SMALL, HOST, data, "other")
+    another = docker_cli("image", "inspect", "--format", "{{.Id}}", docker.image.name)
+    await make_image()
+    first = await other.image.id_and_base()
+    assert first[1] == docker.image.name
+    await make_image(docker.image.name)
+    assert await other.image.id_and_base() == first, "it is on that base"
+    await make_image(another)
+    again = await other.image.id_and_base()
+    assert again[0] != first[0]
+    assert (await other.capabilities()).facts["image"] == f"{own_name()} is {again[0]}, built on {another}"
+    await other.close()
 
 
 async def test_auto_takes_bubblewrap_until_the_image_is_made_and_says_so(
