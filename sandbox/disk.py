@@ -81,6 +81,7 @@ def make_disk_file(folder: Path, size_bytes: int, uid: int) -> Path:
     path = folder / f"{secrets.token_hex(8)}.disk"
     try:
         with path.open("xb") as file:
+            os.fchown(file.fileno(), -1, os.getegid())  # a folder may give its own group to what is made in it
             os.fchmod(file.fileno(), 0o660)
             make_file_system(file.fileno(), size_bytes, uid)
     except (OSError, subprocess.SubprocessError) as error:

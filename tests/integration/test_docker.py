@@ -26,7 +26,7 @@ from sandbox.client import ExecClient
 from sandbox.config import DOCKER_HOST, Config
 from sandbox.container import ContainerLink, ContainerSpec, host_config
 from sandbox.contract import ImageMissing, Sandbox, SandboxError, SandboxSpec, SandboxUnavailable
-from sandbox.disk import why_none
+from sandbox.disk import make_disk_file, why_none
 from sandbox.docker import Docker, as_the_engine_sees, connect, container_name
 from sandbox.drivers import Drivers
 from sandbox.egress.policy import Egress, parse
@@ -101,6 +101,15 @@ def installation_of(data: Path) -> str:
 
 
 # Limits
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another group: needs root")
+def test_a_disk_that_is_to_be_lent_is_our_groups_in_a_folder_that_gives_its_own(tmp_path: Path) -> None:
+    """As a data folder that several people share: who lends could not open it."""
+    os.chown(tmp_path, -1, 12_345)
+    tmp_path.chmod(0o2770)
+    status = make_disk_file(tmp_path, 16 * MIB, 1).stat()
+    assert (status.st_gid, status.st_mode & 0o777) == (os.getegid(), 0o660)
 
 
 async def test_a_container_has_the_hardest_settings_and_every_limit_that_is_set(sandbox: ExecClient) -> None:
