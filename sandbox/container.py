@@ -68,8 +68,10 @@ LINKED: dict[str, Any] = {
     "AttachStdout": True,
     "AttachStderr": True,
     "Healthcheck": {"Test": ["NONE"]},
+    "StopSignal": "SIGKILL",
 }
-"""Of a container that speaks by its streams alone, and ends with them."""
+"""Of a container that speaks by its streams alone, and ends with them. Nobody in it answers another signal: an engine
+that stops would wait for 10 s, and what is waited for here would be heard of that much later."""
 
 
 class Mount(Struct, frozen=True):

@@ -263,7 +263,8 @@ class Docker:
         removed = 0
         left = [entry for entry in self._register.all() if not self._register.is_held(entry.key, entry.runner)]
         with suppress(SandboxUnavailable, EngineError):
-            found = await self._engine.containers(f"{LABEL}.installation={self._owners.installation}")
+            ours = f"{LABEL}.installation={self._owners.installation}"
+            found = await self._engine.containers(ours)
             for container in found:
                 if self._is_left(container["Labels"]):
                     with suppress(EngineError):
@@ -273,10 +274,18 @@ class Docker:
             for entry in left:
                 if entry.key not in there:
                     self._register.remove(entry.key)
+            await self._sweep_volumes(ours)
         self._register.tidy()
         with suppress(SandboxError, EngineError):
             await self.setups.tidy_by_the_minute()
         return removed
+
+    async def _sweep_volumes(self, ours: str) -> None:
+        """An engine that was itself ended removes its containers when it comes back, and keeps their volumes."""
+        for volume in await self._engine.unused_volumes(ours):
+            if self._is_left(volume["Labels"]):
+                with suppress(EngineError):
+                    await self._engine.remove_volume(volume["Name"])
 
     async def close(self) -> None:
         """When all its sandboxes have stopped."""

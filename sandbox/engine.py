@@ -155,6 +155,14 @@ class Engine:
             elif error.status != 404:
                 raise
 
+    async def unused_volumes(self, label: str) -> list[dict[str, Any]]:
+        """Those with this label (`name=value`) that are no container's."""
+        filters = {"label": [label], "dangling": True}
+        return (await self._ask(lambda client: client.volumes(filters=filters)))["Volumes"] or []
+
+    async def remove_volume(self, name: str) -> None:
+        await self._found(lambda client: client.remove_volume(name))
+
     async def close(self) -> None:
         if self._client is not None:
             self._client.close()

@@ -358,9 +358,30 @@ async def until(holds: Callable[[], bool]) -> None:
 
 def left_container(data: Path, runner: str, installation: str = "") -> str:
     """As a runner leaves it that dies between making and starting one."""
-    labels = {"installation": installation or installation_of(data), "runner": runner, "key": secrets.token_hex(8)}
-    words = [word for name, value in labels.items() for word in ("--label", f"errand.{name}={value}")]
+    words = left_labels(data, runner, installation)
     return docker_cli("create", "--network", "none", *words, own_name(), "sleep", "1000")
+
+
+def left_volume(data: Path, installation: str = "") -> str:
+    return docker_cli("volume", "create", *left_labels(data, "me", installation))
+
+
+def left_labels(data: Path, runner: str, installation: str) -> list[str]:
+    labels = {"installation": installation or installation_of(data), "runner": runner, "key": secrets.token_hex(8)}
+    return [word for name, value in labels.items() for word in ("--label", f"errand.{name}={value}")]
+
+
+async def test_a_sweep_removes_the_volume_of_a_container_that_the_engine_removed_by_itself(
+    docker: Docker, sandbox: ExecClient, data: Path
+) -> None:
+    left, others = left_volume(data), left_volume(data, installation="another")
+    [held] = [mount["Name"] for mount in inspect(container_of(sandbox))["Mounts"] if mount["Type"] == "volume"]
+    try:
+        await docker.sweep()
+        there = docker_cli("volume", "ls", "--quiet").split()
+        assert (left in there, others in there, held in there) == (False, True, True)
+    finally:
+        docker_cli("volume", "rm", others)
 
 
 async def test_a_sweep_removes_what_no_living_runner_of_this_installation_holds(
