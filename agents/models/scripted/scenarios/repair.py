@@ -15,7 +15,6 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from agents.models.scripted.scenarios import spectrum
 from agents.models.scripted.scenarios.mutations import Function, Mutation, functions, mutations
 from agents.models.scripted.script import Heard, Result, Say, Script, bash, call, do, edit, finish
 
@@ -221,6 +220,8 @@ def suspicious_lines(command: str, output: str) -> Generator[Say, Heard, list[tu
     failed = failed_tests(output)
     if not unittest or not failed:
         return []
+    from agents.models.scripted.scenarios import spectrum  # unittest, a MiB of it
+
     modules = Counter(test.rsplit(".", 2)[0] for test in failed)
     names = " ".join([*failed[:SPECTRUM_TESTS], *(name for name, _ in modules.most_common(SPECTRUM_MODULES))])
     script = Path(spectrum.__file__).read_text()
