@@ -27,7 +27,7 @@ from services.scheduler.actors import TaskActor
 from services.scheduler.reached import Reached
 from services.scheduler.unhurried import unhurried
 
-KEPT_CHARS = {"prompt": 10_000, "summary": 4_000, "reason": 2_000}
+KEPT_CHARS = {"prompt": 8_000, "summary": 4_000, "reason": 2_000}
 """Of longer texts of a task, so much stays outside of the archive."""
 BESIDE_BYTES = 4 * 1024
 """What the message has beside the task."""

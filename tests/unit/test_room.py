@@ -32,7 +32,7 @@ from protocol.task import (
     Usage,
     decode_decision,
 )
-from protocol.texts import PROMPT_LIMIT_CHARS
+from protocol.texts import PROMPT_LIMIT_BYTES, PROMPT_LIMIT_CHARS
 from protocol.user import AddUser, Role, SetRules
 from services.scheduler.archivist import in_one_message
 from services.scheduler.claims import Claims
@@ -89,7 +89,7 @@ def terms_after(asked: tuple[Rule, ...]) -> Terms:
 def ended(receipts: dict[str, Receipt]) -> Desk:
     """A task that has the most of everything, and ended."""
     desk = Desk()
-    prompt = "修" * PROMPT_LIMIT_CHARS
+    prompt = "\x01" * (PROMPT_LIMIT_BYTES // 6)
     desk.give(SubmitTask(key="s", prompt=prompt, repository="🔥" * 1_000, title="🔥" * 200, rules=LONGEST))
     desk.give(marks("🔥"))
     desk.claim()
