@@ -10,11 +10,12 @@ unexport PYTHONDONTWRITEBYTECODE
 LOCK := $(BIN)/uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 GENERATE = $(BIN)/python -m protocol.generate $(1) && $(BIN)/python -m gateway.contract $(1) && \
 	$(BIN)/python -m services.settings_page $(1)
-LANES := pure journeys parts faults
+LANES := pure journeys faults integration parts
 pure := tests/unit tests/simulation
 faults := tests/storm $(addprefix tests/journey/test_,kills.py repair.py runner_kills.py rolling.py nothing_left.py compose.py docker.py)
 journeys := tests/journey $(patsubst %,--ignore=%,$(filter tests/journey/%,$(faults)))
-parts := $(patsubst %,--ignore=%,$(pure) tests/journey tests/storm)
+integration := tests/integration
+parts := $(patsubst %,--ignore=%,$(pure) tests/journey tests/storm $(integration))
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .venv/.ready: requirements.lock pyproject.toml
@@ -34,8 +35,8 @@ run: .venv/.ready ## start the server on this machine
 sandbox-image: .venv/.ready ## the Docker sandbox's image, ahead of its first use
 	@$(BIN)/python -m sandbox.image $(if $(BASE_IMAGE),--base $(BASE_IMAGE))
 test: .venv/.dev .venv/.web ## every test but the long fault runs
-	@$(MAKE) --no-print-directory -j3 -k $(LANES:%=lane-%)
-# Three lanes at a time: most tests wait most of the time. What only computes has no clock to miss, and yields to the rest.
+	@rm -f .venv/*.log; $(MAKE) --no-print-directory -j4 -k $(LANES:%=lane-%) || { grep -hE "^(FAILED|ERROR)" .venv/*.log; exit 1; }
+# Four lanes at a time: most tests wait most of the time. What only computes has no clock to miss, and yields to the rest.
 lane-pure: YIELD := nice -n 19
 lane-pure: pure += --timeout=600
 lane-%:

@@ -175,7 +175,8 @@ def compose_up(folder: Path, *, backup: Path | None = None, token: str = "", **s
     finally:
         house.compose("--profile", "*", "down", "--volumes", "--timeout", "20")
     # A runner that is told to stop leaves a task's sandbox to the next one: it ends with its lease.
-    deadline = time.monotonic() + Config().sandbox_lease_seconds + ENDED_SECONDS
+    lease = float(settings.get("ERRAND_SANDBOX_LEASE_SECONDS", Config().sandbox_lease_seconds))
+    deadline = time.monotonic() + lease + ENDED_SECONDS
     while (left := house.left()) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert left == []

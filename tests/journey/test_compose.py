@@ -42,7 +42,11 @@ AGAIN_SECONDS = 60.0
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeHouse]:
-    settings = {"ERRAND_SANDBOX_EGRESS": f"{OPEN}:8000", "ERRAND_SANDBOX_DISK_MIB": "256"}
+    settings = {
+        "ERRAND_SANDBOX_EGRESS": f"{OPEN}:8000",
+        "ERRAND_SANDBOX_DISK_MIB": "256",
+        "ERRAND_SANDBOX_LEASE_SECONDS": "30",
+    }
     with compose_up(tmp_path_factory.mktemp("compose"), **settings) as house:
         yield house
 
