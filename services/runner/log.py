@@ -76,6 +76,8 @@ class TaskLog:
         """Of the last message of the whole task that is folded here."""
         self._decided = 0
         """Of the last decision that is folded here."""
+        self._in_doubt = False
+        """An entry was sent, and whether it was stored is not known here: a decision may come after it."""
         self._granted = sequence
         self._lock = anyio.Lock()
         self._changed = anyio.Event()
@@ -124,11 +126,13 @@ class TaskLog:
                         return
                 else:
                     self._take_entry(entry, sequence)
+                    self._in_doubt = False
                     return
 
     async def _commit(self, subject: str, entry: JournalEntry) -> int:
         """To its end, also when the work is cut off: what is on its way may be stored only after the log was read for
         the attempt's last word, which says where its journal ends and what it cost."""
+        self._in_doubt = True
         with anyio.move_on_after(TIMEOUT_SECONDS, shield=True):
             return await self._bus.commit(subject, entry, log=self._whole, expected=self._sequence)
         raise Unavailable(f"NATS did not take an entry of {self.task.id} in time.")
@@ -146,7 +150,7 @@ class TaskLog:
         if stored.sequence <= self._decided:
             return
         async with self._lock:
-            if stored.previous == self._decided:
+            if stored.previous == self._decided and not self._in_doubt:
                 self._take(stored)
             elif stored.sequence > self._decided:
                 await self._catch_up()
@@ -186,6 +190,7 @@ class TaskLog:
             try:
                 for stored in await whole_log(self._bus, self._whole, after=self._sequence):
                     self._take(stored)
+                self._in_doubt = False
                 return
             except Unavailable:
                 await anyio.sleep(RETRY_SECONDS)

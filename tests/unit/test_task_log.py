@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -12,13 +13,14 @@ from anyio.abc import TaskGroup
 from protocol.evolve import Holder, Task
 from protocol.journal import JournalEntry, StepFinished, StepLost, StepStarted, ToolCall, ToolResult, decode_entry
 from protocol.routes import Service
-from protocol.task import TaskState
+from protocol.task import Decision, MessageSent, TaskState
 from services.runner.log import TaskLog
 from tests.simulation.clockwork import VirtualClock, VirtualLoop
 from tests.simulation.memory import MemoryBus, Server, Weather, connect
 
 STARTED = StepStarted(step=1, action=ToolCall(id="c", name="bash", input={}))
 FINISHED = StepFinished(step=1, result=ToolResult(text="done"))
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SLOW_SECONDS = 1.0
 LOST = StepFinished(step=1, result=StepLost(reason="The turn reached its deadline."))
 
@@ -37,6 +39,28 @@ def test_a_step_whose_outcome_was_cut_off_on_its_way_gets_no_second_one(is_known
             await log.append(LOST)
             assert log.entries[-1].event == FINISHED, "what the log has is known here"
         return [decode_entry(stored.data) for stored in server.find("evt.owner.t1.>")]
+
+    entries = anyio.run(story, backend_options={"loop_factory": VirtualLoop})
+    assert [entry.event for entry in entries] == [STARTED, FINISHED]
+
+
+def test_a_decision_that_comes_after_an_outcome_nobody_heard_of_hides_it_from_nobody() -> None:
+    async def story() -> list[JournalEntry]:
+        server, weather = Server(VirtualClock()), Weather(random.Random(0))
+        weather.calm = True
+        async with (
+            connect(server, Service.RUNNER, weather) as bus,
+            connect(server, Service.SCHEDULER, weather) as scheduler,
+        ):
+            log = await _log_of(bus)
+            await log.append(STARTED)
+            await _append_unheard(log, bus)
+            subject, said = "evt.owner.t1.task.running", MessageSent(message=1, text="Also this.")
+            await scheduler.commit(subject, Decision(at=NOW, state=TaskState.RUNNING, events=(said,)), log=subject, expected=0)
+            [decided] = server.find(subject)
+            await log.on_decision(decided)
+            await log.append(LOST)
+        return [decode_entry(stored.data) for stored in server.find("evt.owner.t1.journal.>")]
 
     entries = anyio.run(story, backend_options={"loop_factory": VirtualLoop})
     assert [entry.event for entry in entries] == [STARTED, FINISHED]
