@@ -162,6 +162,8 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """None also for one that was archived and goes on."""
     checkpoint: str = ""
     """Of an archived one: the blob from which its workspace is made again."""
+    ignored: str = ""
+    """The same of the files that git ignores."""
     turn_usage: Usage = Usage()
     """Of the open turn, as far as its attempts have ended."""
     spent: dict[datetime, float] = {}
@@ -310,7 +312,9 @@ def _apply(task: Task, event: AnyTaskEvent, at: datetime) -> Task:
             )
         case TaskArchived():
             folded = msgspec.convert(event.fold, Task) if event.fold else task
-            return replace(folded, archive=event.archive, checkpoint=event.checkpoint, archived_at=at)
+            return replace(
+                folded, archive=event.archive, checkpoint=event.checkpoint, ignored=event.ignored, archived_at=at
+            )
         case TaskRestored():
             return replace(task, archived_at=None)
         case _:

@@ -111,6 +111,8 @@ class CheckpointMade(Message, frozen=True):
     blob: str = ""
     """The bundle's name in the object store; empty when there is nothing beyond the base commit."""
     size_bytes: int = 0
+    ignored: str = ""
+    """The name there of a tar with the files that git ignores; empty where they are not kept."""
 
 
 class SandboxRestored(Message, frozen=True):

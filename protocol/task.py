@@ -545,6 +545,8 @@ class TaskArchived(TaskEvent, frozen=True):
     """The sequence of the last event in it."""
     checkpoint: str = ""
     """The blob from which the workspace is made again; empty when nothing was changed."""
+    ignored: str = ""
+    """The same of the files that git ignores."""
 
 
 class TaskRestored(TaskEvent, frozen=True):

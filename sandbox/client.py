@@ -18,13 +18,14 @@ import anyio.to_thread
 import msgspec
 from msgspec import Meta, Struct
 
-from sandbox import exec_server
+from sandbox import exec_server, ignored
 from sandbox.checkpoints import Checkpoints, Look
 from sandbox.contract import (
     FILE_LIMIT_BYTES,
     OUTPUT_LIMIT_BYTES,
     Checkpoint,
     ExecResult,
+    Ignored,
     OnOutput,
     Process,
     SandboxDied,
@@ -589,6 +590,12 @@ class ExecClient:
 
     async def restore(self, checkpoint: Checkpoint) -> None:
         await self._checkpoints.restore(checkpoint)
+
+    async def ignored(self, limit_bytes: int, unless: str = "") -> Ignored:
+        return await ignored.pack(self, limit_bytes, unless)
+
+    async def restore_ignored(self, tar: bytes) -> None:
+        await ignored.unpack(self, tar)
 
     def let_go(self) -> None:
         self._lets_go = self._renewal is not None

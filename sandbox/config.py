@@ -51,6 +51,10 @@ class Config(Struct, frozen=True, kw_only=True):
     sandbox_disk_mib: Annotated[int, Meta(ge=0, le=MOST_MIB)] = 8192
     """The size of a workspace (bubblewrap: of root's), and a file for each 8 KiB of it. It takes room as it fills. `0`:
     no limit."""
+    sandbox_ignored_mib: Annotated[int, Meta(ge=0, le=256)] = 0
+    """Of the files that git ignores, as dependencies and build results: so much is saved with the work, for a sandbox
+    that is made anew, on whatever machine. They are read whole after each step that may have changed something, and
+    are never in the branch. `0`: none."""
     sandbox_egress: str = ""
     """Hosts that tasks may reach, separated by commas: `example.com`, `example.com:8443` (without a port: 443),
     `*.example.com`, `registries` for those of `ERRAND_SANDBOX_REGISTRIES`. Nothing by default. What may be reached can

@@ -199,6 +199,17 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
     repositories, what cannot be read."""
 
 
+class Ignored(Struct, frozen=True, kw_only=True):
+    """The files that git ignores, at one moment."""
+
+    print: str = ""
+    """The SHA-256 of their tar, in hex; empty where there are none, or too many."""
+    tar: bytes = b""
+    """Empty when the print is `unless`."""
+    left_out: tuple[str, ...] = ()
+    """Phrases for the user, as in `Checkpoint`."""
+
+
 OnOutput = Callable[[str], Awaitable[None]]
 """Called with decoded text as it arrives; never after `exec` has returned. What it is too slow to take (more than
 256 KiB behind) is skipped, with a line that says so: it can hold up nothing but itself."""
@@ -299,6 +310,14 @@ class Sandbox(Protocol):
 
     async def restore(self, checkpoint: Checkpoint) -> None:
         """Bring a fresh workspace to `checkpoint`: HEAD on `head`, the working tree as in `commit`, nothing staged."""
+        ...
+
+    async def ignored(self, limit_bytes: int, unless: str = "") -> Ignored:
+        """What no checkpoint has, where its tar is within `limit_bytes`. `unless` is the `print` of the time before."""
+        ...
+
+    async def restore_ignored(self, tar: bytes) -> None:
+        """After `restore`: exactly the ignored files of that `tar` are there."""
         ...
 
     @property

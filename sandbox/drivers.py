@@ -17,6 +17,7 @@ from sandbox.bubblewrap import Bubblewrap
 from sandbox.config import DOCKER_HOST, Config, egress, limits, only_docker_has, setup_rules
 from sandbox.contract import LOOKING, Capabilities, Driver, ImageMissing, SandboxUnavailable
 from sandbox.egress.policy import Egress, words_of
+from sandbox.limits import MIB
 from sandbox.owners import Owners
 from sandbox.register import Register
 from sandbox.setup import Setups
@@ -62,6 +63,11 @@ class Drivers:
     def egress(self) -> Egress:
         """What new sandboxes can reach of the network: nothing where the driver cannot hold them to it."""
         return egress(self._config) if self.able is not None and self.able.egress else Egress()
+
+    @property
+    def ignored_bytes(self) -> int:
+        """How much of what git ignores is saved with a task's work."""
+        return self._config.sandbox_ignored_mib * MIB
 
     @property
     def wants_egress(self) -> bool:

@@ -525,6 +525,8 @@ export interface TaskArchived {
   until?: number;
   /** The blob from which the workspace is made again; empty when nothing was changed. @default "" */
   checkpoint?: string;
+  /** The same of the files that git ignores. @default "" */
+  ignored?: string;
 }
 
 /** An archived task goes on. What came before stays in the archive and is read from there. */
@@ -670,6 +672,8 @@ export interface CheckpointMade {
   blob?: string;
   /** @default 0 */
   size_bytes?: number;
+  /** The name there of a tar with the files that git ignores; empty where they are not kept. @default "" */
+  ignored?: string;
 }
 
 /** The repository's set-up runs, or the same one of another task is waited for. What it says comes as `Output` of step 0. Nothing is written where what an earlier one left is used. */
@@ -1443,6 +1447,8 @@ export interface Task {
   archived_at?: Time | null;
   /** Of an archived one: the blob from which its workspace is made again. @default "" */
   checkpoint?: string;
+  /** The same of the files that git ignores. @default "" */
+  ignored?: string;
   /** Of the open turn, as far as its attempts have ended. @default {} */
   turn_usage?: Usage;
   /** What was spent in each quarter of an hour, in dollars; by the end of the attempt that spent it, for two days. */

@@ -74,6 +74,8 @@ class AttemptConfig(Struct, frozen=True, kw_only=True):
     settings: Settings
     egress: Egress = Egress()
     """What sandboxes may reach of the network."""
+    ignored_bytes: int = 0
+    """How much of what git ignores is saved with the work."""
 
 
 class Attempt:
@@ -189,6 +191,7 @@ class Attempt:
             base_commit=started.base_commit,
             branch=started.branch,
             egress=self._config.egress,
+            ignored_bytes=self._config.ignored_bytes,
         )
         if await self._workspace.take_over(left_by(self._log.entries)):
             started = replace(started, sandbox_kept=True, restored_step=self._last_step())

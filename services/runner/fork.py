@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from agents.contract import TurnFailed
 from agents.story import story
@@ -38,7 +39,7 @@ async def fork(bus: Bus, task: Task) -> Fork:
         made = [entry.event for entry in source.entries if isinstance(entry.event, CheckpointMade)]
         started = [entry.event for entry in source.entries if isinstance(entry.event, AttemptStarted)]
         try:
-            own = await _copied(bus, task, made[-1]) if made and made[-1].blob else None
+            own = await _copied(bus, task, made[-1]) if made and (made[-1].blob or made[-1].ignored) else None
         except KeyError:
             continue  # it went on meanwhile, and its bundle is another one
         told = story(source.task, source.messages, source.entries)
@@ -48,7 +49,13 @@ async def fork(bus: Bus, task: Task) -> Fork:
 
 async def _copied(bus: Bus, task: Task, made: CheckpointMade) -> CheckpointMade:
     """The other task deletes its bundle when it goes on. Raises KeyError when it has."""
-    bundle = await bus.get_blob(made.blob)
-    blob = f"checkpoint.{task.id}.{task.attempt}.0.{made.commit[:12]}"
-    await bus.put_blob(blob, bundle)
-    return CheckpointMade(step=0, head=made.head, commit=made.commit, tree=made.tree, blob=blob, size_bytes=len(bundle))
+    own = replace(made, step=0, **{kind: _own(task, getattr(made, kind)) for kind in ("blob", "ignored")})
+    for theirs, ours in ((made.blob, own.blob), (made.ignored, own.ignored)):
+        if theirs:
+            await bus.put_blob(ours, await bus.get_blob(theirs))
+    return own
+
+
+def _own(task: Task, blob: str) -> str:
+    """The name of the copy; both are `checkpoint.<task>.<attempt>.<step>.<what it has>`."""
+    return f"checkpoint.{task.id}.{task.attempt}.0.{blob.rpartition('.')[2]}" if blob else ""

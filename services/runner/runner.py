@@ -210,6 +210,7 @@ class Runner:
             hold_question_seconds=self._config.hold_question_seconds,
             settings=Settings(max_tokens=self._config.max_tokens),
             egress=self._drivers.egress,
+            ignored_bytes=self._drivers.ignored_bytes,
         )
         return Attempt(self._bus, self._model, driver, config, granted, self._clock)
 

@@ -63,6 +63,7 @@ class Workspace:
         base_commit: str,
         branch: str,
         egress: Egress,
+        ignored_bytes: int = 0,
     ) -> None:
         self.base_commit = base_commit
         self.last: CheckpointMade | None = None
@@ -72,6 +73,7 @@ class Workspace:
         self._log = log
         self._branch = branch
         self._egress = egress
+        self._ignored_bytes = ignored_bytes
         self._no_look_ups = why_no_look_ups(driver.name, egress)
         self.refusals = Refusals(log, self._no_look_ups)
         """What its commands asked of the network in vain."""
@@ -139,6 +141,8 @@ class Workspace:
             await self._sandbox.restore(checkpoint)
         elif inside:
             await self._sandbox.check_out()
+        if last is not None and last.ignored:
+            await self._sandbox.restore_ignored(await self._bundle(last.ignored))
 
     async def _set_up(self, prepared: WorkspacePrepared, found: SetupFound) -> str:
         """What the sandbox starts from."""
@@ -332,23 +336,47 @@ class Workspace:
         unless = before.commit if before else ""
         try:
             taken = await self._started.checkpoint(self.base_commit, message, advance=advance, unless=unless)
+            ignored, left_out = await self._keep_ignored(step, before.ignored if before else "")
         except SandboxDied as error:
             raise SandboxGone(str(error)) from error
         blob, size = (before.blob, before.size_bytes) if before and not taken.bundle else ("", 0)
         if taken.bundle:
-            blob, size = (
-                f"checkpoint.{self._log.task.id}.{self._log.attempt}.{step}.{taken.commit[:12]}",
-                len(taken.bundle),
-            )
+            blob, size = self._blob(step, taken.commit[:12]), len(taken.bundle)
             await self._bus.put_blob(blob, taken.bundle)
         made = CheckpointMade(
-            step=step, head=taken.head, commit=taken.commit, tree=taken.tree, blob=blob, size_bytes=size
+            step=step,
+            head=taken.head,
+            commit=taken.commit,
+            tree=taken.tree,
+            blob=blob,
+            size_bytes=size,
+            ignored=ignored,
         )
-        if before is None or (made.step, made.commit, made.head) != (before.step, before.commit, before.head):
+        if before is None or replace(made, blob=before.blob, size_bytes=before.size_bytes) != before:
             await self._log.append(made)
         self.last = made
-        await self._unsaved.saved(taken.left_out)
-        if before is not None and before.blob and before.blob != blob:
+        await self._unsaved.saved((*taken.left_out, *left_out))
+        for gone in {before.blob, before.ignored} - {"", made.blob, made.ignored} if before else ():
             with suppress(Unavailable):
-                await self._bus.delete_blob(before.blob)
+                await self._bus.delete_blob(gone)
         return made if made.commit != self.base_commit else None
+
+    async def _keep_ignored(self, step: int, before: str) -> tuple[str, tuple[str, ...]]:
+        """The blob with what git ignores, empty where there is none, and what has no place in it. `before` is the last
+        one. Raises SandboxDied, Unavailable."""
+        if not self._ignored_bytes:
+            return "", ()
+        try:
+            found = await self._started.ignored(self._ignored_bytes, unless=before.rpartition(".")[2])
+        except SandboxDied:
+            raise
+        except SandboxError as error:
+            return before, (str(error),)
+        if not found.tar:
+            return before if found.print else "", found.left_out
+        blob = self._blob(step, found.print)
+        await self._bus.put_blob(blob, found.tar)
+        return blob, found.left_out
+
+    def _blob(self, step: int, of: str) -> str:
+        return f"checkpoint.{self._log.task.id}.{self._log.attempt}.{step}.{of}"

@@ -111,12 +111,13 @@ class Archivist:
 
 
 def _put_away(task: Task, stored: Sequence[Stored]) -> TaskArchived:
-    until = stored[-1].sequence
+    until, last = stored[-1].sequence, _last_checkpoint(stored)
     return TaskArchived(
         fold=msgspec.to_builtins(in_one_message(task)),
         archive=f"{task.user}.{task.id}.{until}",
         until=until,
-        checkpoint=_last_checkpoint(stored),
+        checkpoint=last.blob if last else "",
+        ignored=last.ignored if last else "",
     )
 
 
@@ -137,13 +138,13 @@ def _last_decision(stored: Sequence[Stored]) -> int:
     return next((each.sequence for each in reversed(stored) if each.subject.split(".")[3] == "task"), 0)
 
 
-def _last_checkpoint(stored: Sequence[Stored]) -> str:
+def _last_checkpoint(stored: Sequence[Stored]) -> CheckpointMade | None:
     for each in reversed(stored):
         if each.subject.endswith(f".{tag_of(CheckpointMade)}"):
             with suppress(msgspec.MsgspecError):
                 event = decode_entry(each.data).event
-                return event.blob if isinstance(event, CheckpointMade) else ""
-    return ""
+                return event if isinstance(event, CheckpointMade) else None
+    return None
 
 
 def _is_loose_archive(name: str, actors: Mapping[str, TaskActor]) -> bool:
@@ -156,4 +157,4 @@ def _is_loose_archive(name: str, actors: Mapping[str, TaskActor]) -> bool:
 def _is_loose_checkpoint(name: str, actors: Mapping[str, TaskActor]) -> bool:
     actor = actors.get(name.split(".")[1]) if name.startswith("checkpoint.") else None
     task = actor.task if actor else None
-    return task is not None and task.archived_at is not None and name != task.checkpoint
+    return task is not None and task.archived_at is not None and name not in (task.checkpoint, task.ignored)

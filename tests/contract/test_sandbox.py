@@ -32,6 +32,7 @@ from sandbox.container import ContainerLink
 from sandbox.contract import (
     Driver,
     ExecResult,
+    Ignored,
     ImageMissing,
     Process,
     Sandbox,
@@ -41,6 +42,7 @@ from sandbox.contract import (
     SandboxUnavailable,
 )
 from sandbox.docker import Docker, connect
+from sandbox.limits import MIB
 from sandbox.owners import Owners
 from sandbox.process import SandboxProcess
 from sandbox.register import Register
@@ -1109,6 +1111,39 @@ async def test_a_checkpoint_restores_elsewhere_what_was_there(driver: Driver, mi
         checkpoint.tree,
         b"",
     )
+    await second.stop()
+
+
+IGNORED = r"""
+mkdir -p out.log/deep; printf '\0\377' > "out.log/$(printf 'new\nline')"; ln -s ../kept out.log/deep/link
+echo x > -x.log; git init -q out.log/theirs; echo theirs > out.log/theirs/file
+echo '#!/bin/sh' > run.log; chmod 750 run.log
+"""
+IGNORED_STATE = r"""
+find . -path ./.git -prune -o -path './*.log*' -printf '%p %y %m %l %TY-%Tm-%Td\n' | sort
+cat run.log out.log/*/file ./-x.log
+"""
+
+
+async def test_what_git_ignores_is_restored_elsewhere_where_it_is_kept(driver: Driver, mirror: Path) -> None:
+    first, base = await on_clone(driver, mirror, "first")
+    assert await first.ignored(MIB) == Ignored()
+    await first.exec(IGNORED)
+    checkpoint = await first.checkpoint(base, "work")
+    kept = await first.ignored(MIB)
+    assert await first.ignored(MIB, unless=kept.print) == Ignored(print=kept.print)
+    state = (await first.exec(IGNORED_STATE)).output
+    too_much = await first.ignored(1024)
+    assert (too_much.print, too_much.tar, len(too_much.left_out)) == ("", b"", 1)
+    await first.stop()
+    assert (checkpoint.commit, checkpoint.bundle) == (base, b"")
+
+    second, _ = await on_clone(driver, mirror, "second")
+    await second.exec("echo of the set-up > stale.log")
+    await second.restore_ignored(kept.tar)
+    assert (await second.exec(IGNORED_STATE)).output == state
+    assert "stale" not in state
+    assert (await second.checkpoint(base, "work")).commit == base
     await second.stop()
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -46,12 +46,14 @@ IDENTITY = {
 }
 
 
-def make_repository(folder: Path) -> Path:
-    """A bare repository with one commit, as a host would have it."""
+def make_repository(folder: Path, files: Mapping[str, str] | None = None) -> Path:
+    """A bare repository with one commit, as a host would have it; `files` beside two others."""
     work = folder.with_suffix(".work")
     work.mkdir(parents=True)
     (work / "README.md").write_text("# Greeter\n\nIt greets.\n")
     (work / "greet.py").write_text('def greet(name):\n    return f"Hello, {name}"\n')
+    for name, text in (files or {}).items():
+        (work / name).write_text(text)
     for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "Begin"]):
         subprocess.run(["git", *command], cwd=work, check=True, env=IDENTITY)
     subprocess.run(["git", "clone", "-q", "--bare", str(work), str(folder)], check=True)

@@ -37,6 +37,11 @@ DEATHS = 0.2
 NOTICED_SECONDS = 30.0
 NEVER_CAME = "the runner ended before the command came to the sandbox"
 GONE = "the sandbox ended: "
+CACHING = """
+from pathlib import Path
+print("found" if Path("cache").exists() else "made")
+Path("cache").write_text("dear")
+"""
 
 
 @pytest.fixture(scope="module", params=["bubblewrap", "docker"])
@@ -63,7 +68,8 @@ async def engine(driver: str, tmp_path_factory: pytest.TempPathFactory) -> None:
 def house(engine: None, driver: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     data = tmp_path_factory.mktemp("house")
     # Each sandbox is its task's from the start: it is found by that.
-    with errand_up(data, ERRAND_SANDBOX=driver, ERRAND_SANDBOX_WARM="0") as house:
+    settings = {"ERRAND_SANDBOX": driver, "ERRAND_SANDBOX_WARM": "0", "ERRAND_SANDBOX_IGNORED_MIB": "1"}
+    with errand_up(data, **settings) as house:
         yield house
     assert driver == "bubblewrap" or containers_of(installation_of(data / "sandbox")) == []
 
@@ -115,6 +121,22 @@ async def test_a_sandbox_that_dies_in_a_tool_call_is_replaced_within_its_attempt
         [event] = restored(owner, task)
         assert event.restored_step >= first_call(owner, task)
         assert event.reason
+
+
+async def test_what_git_ignores_is_there_in_the_next_sandbox_and_in_no_branch(
+    house: House, repository: Path, tmp_path: Path
+) -> None:
+    caching = make_repository(tmp_path / "caching", {"main.py": CACHING, ".gitignore": "cache\n"})
+    async with phone(house) as owner:
+        prompt = "[scenario: program] run=main.py"
+        first = await owner.submit(prompt, str(caching), key=f"{house.data}-first")
+        done = await owner.ended(first)
+        assert (done.summary.splitlines()[0], done.published) == ("made", None)
+        # Twice: a fork of a fork has what it was given, too.
+        forked = first
+        for number in range(2):
+            forked = await owner.submit(prompt, "", key=f"{house.data}-{number}", fork_of=forked)
+            assert (await owner.ended(forked)).summary.startswith("found\n")
 
 
 async def test_a_command_that_always_kills_its_sandbox_ends_the_attempt(
