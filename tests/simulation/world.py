@@ -191,6 +191,7 @@ class PlayedDrivers:
 
     why = notice = ""
     egress = Egress()
+    ignored_bytes = 0
     warnings: tuple[str, ...] = ()
 
     def __init__(self, driver: PlayedDriver, chance: random.Random) -> None:

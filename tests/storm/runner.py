@@ -106,6 +106,7 @@ class IdleDriver:
 class IdleDrivers:
     why = notice = ""
     egress = Egress()
+    ignored_bytes = 0
     warnings: tuple[str, ...] = ()
 
     def __init__(self) -> None:
