@@ -102,7 +102,7 @@ def _print_table(tasks: Sequence[TaskSummary]) -> None:
 
     console = Console(highlight=False)
     wide = console.width >= 70
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False, expand=True)
     table.add_column("task", no_wrap=True, min_width=17 if wide else SHORT_ID)
     table.add_column("state", no_wrap=True, min_width=9)
     table.add_column("title", ratio=1, no_wrap=True, overflow="ellipsis")
