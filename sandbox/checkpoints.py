@@ -55,8 +55,15 @@ PREPARE = """\
 set -eu
 mine=.git/errand
 [ -d "$mine" ] || mkdir -p "$mine"
-for left in "$mine/index.lock" "$mine/bundle"; do [ ! -e "$left" ] || rm -f "$left"; done
+for left in "$mine/index.lock" "$mine/bundle" "$mine/bundle.lock" .git/refs/errand/*.lock; do
+    [ ! -e "$left" ] || rm -f "$left"
+done
+if [ -e "$mine/advancing" ]; then
+    find .git/HEAD.lock .git/refs/heads -name '*.lock' -exec rm {} + 2>/dev/null || :
+    rm "$mine/advancing"
+fi
 """
+"""One that was cut off, as by its runner's end, leaves the locks that its git held then."""
 
 TAKE = (
     PREPARE
@@ -94,7 +101,9 @@ else
     commit=$(git commit-tree "$tree" -p "$head" -m "$message")
 fi
 if [ -n "$advance" ] && [ "$commit" != "$head" ]; then
+    : >"$mine/advancing"
     git update-ref -m "errand: checkpoint" HEAD "$commit" "$head"
+    rm "$mine/advancing"
     head=$commit
     # By a rename: half an index would be what the next checkpoint starts from, were we killed now.
     cp -p "$mine/index" "$mine/new" && mv "$mine/new" .git/index

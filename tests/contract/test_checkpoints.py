@@ -207,8 +207,10 @@ async def test_pipes_in_the_place_of_what_is_read_hold_up_nothing(bench: Bench) 
 async def test_a_checkpoint_that_was_killed_leaves_what_the_next_one_goes_on_from(bench: Bench) -> None:
     await bench.check()
     await bench.sandbox.exec(": > .git/errand/last; echo half > .git/errand/new; touch .git/errand/index.lock")
+    await bench.sandbox.exec("mkdir -p .git/refs/errand; cd .git; touch errand/bundle.lock refs/errand/checkpoint.lock")
     await bench.sandbox.exec("echo 7 > a; ln .git/index .git/before; cp .git/index /tmp/before")
     await bench.check()
+    await bench.sandbox.exec("cd .git; touch errand/advancing HEAD.lock refs/heads/main.lock")
     await bench.sandbox.checkpoint(bench.base, "m", advance=True)
     # The commit's index came whole, in the place of the one before, which nobody wrote into.
     replaced = await bench.sandbox.exec("cmp .git/before /tmp/before && [ ! .git/before -ef .git/index ]")
