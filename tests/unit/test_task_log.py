@@ -56,7 +56,9 @@ def test_a_decision_that_comes_after_an_outcome_nobody_heard_of_hides_it_from_no
             await log.append(STARTED)
             await _append_unheard(log, bus)
             subject, said = "evt.owner.t1.task.running", MessageSent(message=1, text="Also this.")
-            await scheduler.commit(subject, Decision(at=NOW, state=TaskState.RUNNING, events=(said,)), log=subject, expected=0)
+            await scheduler.commit(
+                subject, Decision(at=NOW, state=TaskState.RUNNING, events=(said,)), log=subject, expected=0
+            )
             [decided] = server.find(subject)
             await log.on_decision(decided)
             await log.append(LOST)
