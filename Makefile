@@ -10,10 +10,10 @@ unexport PYTHONDONTWRITEBYTECODE
 LOCK := $(BIN)/uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 GENERATE = $(BIN)/python -m protocol.generate $(1) && $(BIN)/python -m gateway.contract $(1) && \
 	$(BIN)/python -m services.settings_page $(1)
-LANES := pure journeys faults integration parts
+LANES := pure journeys kills integration parts
 pure := tests/unit tests/simulation
-faults := tests/storm $(addprefix tests/journey/test_,kills.py repair.py runner_kills.py rolling.py nothing_left.py compose.py docker.py)
-journeys := tests/journey $(patsubst %,--ignore=%,$(filter tests/journey/%,$(faults)))
+kills := tests/storm $(addprefix tests/journey/test_,kills.py repair.py runner_kills.py rolling.py nothing_left.py compose.py docker.py)
+journeys := tests/journey $(patsubst %,--ignore=%,$(filter tests/journey/%,$(kills)))
 integration := tests/integration
 parts := $(patsubst %,--ignore=%,$(pure) tests/journey tests/storm $(integration))
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check

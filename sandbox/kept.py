@@ -246,7 +246,8 @@ def _place(path: Path, folder: Path, offset: int) -> str:
         tarfile.open(fileobj=file, mode="r:") as tar,
     ):
         while (member := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # of millions it would keep each
+            # It keeps each header that it has read, of a stranger's millions too; typeshed does not have the list.
+            tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
             if offset < member.offset_data + member.size:
                 return f"{PLACES[path.name]}/{member.name.removeprefix('./')}"
     return f"a file of {PLACES[path.name]}"

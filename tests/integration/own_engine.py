@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from sandbox.image import own_name
+from tests.missing import missing
 
 START_SECONDS = 60.0
 
@@ -42,13 +43,25 @@ class OwnEngine:
             "--iptables=false",
             "--ip6tables=false",
         ]
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + START_SECONDS
-        while subprocess.run([*self.cli(), "version"], capture_output=True, check=False).returncode != 0:
-            assert self._process.poll() is None, self.log()
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.1)
+        with (self._folder / "log").open("ab") as log, self._notices() as notices:
+            told = {**os.environ, "NOTIFY_SOCKET": notices.getsockname()}
+            self._process = subprocess.Popen(command, env=told, stdout=log, stderr=log, start_new_session=True)
+            try:
+                assert b"READY=1" in notices.recv(1024), self.log()
+            except TimeoutError:
+                pytest.fail(f"{self.host} does not answer: {self.log()}")
+
+    @contextmanager
+    def _notices(self) -> Iterator[socket.socket]:
+        """Where it says that it is ready, as to systemd."""
+        path = self._folder / "notices"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+            notices.settimeout(START_SECONDS)
+            notices.bind(str(path))
+            try:
+                yield notices
+            finally:
+                path.unlink()
 
     def stop(self) -> None:
         """As an update of its package does."""
@@ -100,7 +113,7 @@ def own_engine(folder: Path) -> Iterator[OwnEngine]:
         ["docker", "image", "inspect", own_name()], capture_output=True, check=False
     ).returncode == 0  # fmt: skip
     if not shutil.which("dockerd") or os.geteuid() != 0 or not has_image:
-        pytest.skip("needs root, dockerd and the sandbox's image: apt-get install docker.io && make sandbox-image")
+        missing("needs root, dockerd and the sandbox's image: apt-get install docker.io && make sandbox-image")
     engine = OwnEngine(folder)
     engine.start()
     try:

@@ -35,8 +35,8 @@ LEFT = "count 1\ncount 1\ncount 2\n"
 """In the task's file: the first call as its checkpoint has it, and in a new shell the call that was lost and the last
 one."""
 SWEPT_SECONDS = 30.0
-LONG_SECONDS = 40.0
-"""Longer than an attempt waits for an engine."""
+GIVEN_UP_SECONDS = 60.0
+"""An attempt waits for an engine for 30."""
 
 
 @pytest.fixture(scope="module")
@@ -68,26 +68,33 @@ async def test_an_engine_that_ends_in_a_tool_call_costs_the_task_that_call_and_n
 ) -> None:
     engine.stop()
     engine.start(live_restore=live_restore)
-    done = await run_through(engine, how, partial(engine.start, live_restore=live_restore), repository, tmp_path)
+    start = partial(engine.start, live_restore=live_restore)
+    done = await run_through(engine, how, start, lambda task: True, repository, tmp_path)
     assert done.attempt == 1
 
 
-async def test_an_engine_that_stays_away_for_longer_costs_an_attempt_and_not_the_task(
+async def test_an_engine_that_stays_away_until_the_attempt_is_given_up_costs_that_and_not_the_task(
     engine: OwnEngine, repository: Path, tmp_path: Path
 ) -> None:
     engine.stop()
     engine.start()
 
-    def start_late() -> None:
-        time.sleep(LONG_SECONDS)
-        engine.start()
+    def given_up(task: Task) -> bool:
+        return task.state is TaskState.DELAYED
 
-    done = await run_through(engine, "kill", start_late, repository, tmp_path)
+    done = await run_through(engine, "kill", engine.start, given_up, repository, tmp_path)
     assert done.attempt > 1
 
 
-async def run_through(engine: OwnEngine, how: str, start: Callable[[], None], repository: Path, folder: Path) -> Task:
-    """A task under which the engine ends in its second call, and what `start` does then."""
+async def run_through(
+    engine: OwnEngine,
+    how: str,
+    start: Callable[[], None],
+    when: Callable[[Task], bool],
+    repository: Path,
+    folder: Path,
+) -> Task:
+    """A task under which the engine ends in its second call, and starts when that is true of the task."""
     before = inventory(folder)
     with errand_up(folder / "data", ERRAND_SANDBOX="docker") as house:
         async with phone(house) as owner:
@@ -99,6 +106,7 @@ async def run_through(engine: OwnEngine, how: str, start: Callable[[], None], re
                 ending.start_soon(anyio.to_thread.run_sync, engine.stop if how == "stop" else engine.kill)
                 await owner.until(lambda: restored(owner, task) != [], NOTICED_SECONDS)
                 noticed = time.monotonic() - began
+            await owner.until(lambda: when(owner.tasks[task]), GIVEN_UP_SECONDS)
             await anyio.to_thread.run_sync(start)
             up = time.monotonic() - began
             done = await owner.ended(task, 120)
