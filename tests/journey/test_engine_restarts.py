@@ -138,9 +138,11 @@ def pushed(repository: Path, branch: str, file: str) -> str:
 
 async def until_only_spares(engine: OwnEngine) -> None:
     """While the house goes on: nobody has to end it."""
-    with anyio.fail_after(SWEPT_SECONDS):
+    with anyio.move_on_after(SWEPT_SECONDS):
         while True:
             spares = engine.containers("label=errand.task=spare")
             if spares == engine.containers() and len(spares) == len(engine.volumes()):
                 return
             await anyio.sleep(0.2)
+    containers = engine.said("ps", "--all", "--format", "{{.ID}} {{.Names}} {{.State}}")
+    pytest.fail(f"there are {containers} and volumes {engine.volumes()}: {engine.log()}")
